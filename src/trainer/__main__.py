@@ -1,0 +1,5 @@
+"""Lets `python -m trainer` be `trainer`."""
+
+from trainer.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,204 @@
+"""Settings -> the parts of a run. The only place that turns a `_target_` into a class."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer import device as devices
+from trainer import generators, losses
+from trainer.components import KINDS, check_arguments, construct, locate, supplied
+from trainer.data import Batches, Data, split
+from trainer.errors import refusal, unknown
+from trainer.loop import Run
+from trainer.schedules import Schedule
+from trainer.settings import Settings
+
+ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
+DEFAULT_BATCH = 256
+DEFAULT_STEPS = 500
+
+
+@dataclass
+class Built:
+    """A run ready for the loop, with what is known about it beforehand."""
+
+    run: Run
+    settings: Settings
+    data: Data
+    device: torch.device
+    notes: list[str]
+    names: dict[str, str]
+
+
+def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
+    """Build data, model, loss, optimizer and schedule, in the order in which a plain script would draw them.
+
+    Args:
+        settings: The checked configuration.
+        choices: What the groups select, for the messages.
+
+    Raises:
+        UsageError: The parts can't be built or don't go together.
+    """
+    classes = {group: locate(getattr(settings, group), group) for group in KINDS}
+    names = {group: f"{group}={(choices or {}).get(group, cls.__name__)}" for group, cls in classes.items()}
+    arguments = {group: check_arguments(classes[group], getattr(settings, group), group) for group in KINDS}
+    device = devices.choose(settings.device)
+    devices.prepare(settings.device)
+    generators.seed_all(settings.seed)
+    with devices.default_dtype(settings.device.dtype):
+        data: Data = construct("data", classes["data"], arguments["data"])
+        widths = match_widths(classes["model"], arguments["model"], data, names)
+        model: nn.Module = construct("model", classes["model"], widths).to(device)
+        loss: nn.Module = construct("loss", classes["loss"], arguments["loss"]).to(device)
+        try:
+            targets = losses.targets_for(loss, data)
+        except ValueError as error:
+            raise refusal(f"{names['loss']} {names['data']}", str(error)) from error
+    require_inputs(model, data, names)
+    training, validation, notes = make_batches(settings, data, targets, losses.is_sum(loss), device)
+    steps = settings.steps or (settings.epochs or 0) * training.steps_per_epoch or DEFAULT_STEPS
+    optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
+    schedule: Schedule = construct(
+        "schedule",
+        classes["schedule"],
+        {**arguments["schedule"], **supplied(classes["schedule"], steps=steps)},
+    )
+    monitor, mode = choose_monitor(settings, data, schedule)
+    run = Run(
+        model=model,
+        loss=loss,
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=training,
+        validation=validation,
+        autocast=devices.autocast(device, settings.device),
+        steps=steps,
+        eval_every=settings.eval_every or training.steps_per_epoch,
+        save_every=settings.checkpoint.every,
+        save_best=settings.checkpoint.best,
+        clip_norm=math.inf if settings.clip_norm is None else settings.clip_norm,
+        monitor=monitor,
+        mode=mode,
+        patience=math.inf if settings.patience is None else settings.patience,
+        max_skips=settings.max_skips if settings.on_nonfinite == "skip" else 0,
+        max_divergence=settings.max_divergence,
+        seed=settings.seed,
+        classes=0 if data.classes is None else len(data.classes),
+    )
+    return Built(run, settings, data, device, notes, names)
+
+
+def match_widths(cls: type[nn.Module], arguments: dict[str, Any], data: Data, names: dict[str, str]) -> dict[str, Any]:
+    """Return the model's arguments with the widths that the data have.
+
+    Raises:
+        UsageError: The config names another width, or the data have none where the model needs one.
+    """
+    parameters = inspect.signature(cls).parameters
+    matched = dict(arguments)
+    for name, width in (("inputs", data.inputs), ("outputs", data.outputs)):
+        if name not in parameters:
+            continue
+        if width is None:
+            raise refusal(
+                f"{names['model']} {names['data']}",
+                f"the model needs {name} and the data have none",
+                "model=product with data=none",
+            )
+        asked = arguments.get(name)
+        if asked not in (None, width):
+            raise refusal(f"model.{name}={asked}", f"{names['data']} has {width} {name}", f"{width}, or leave it out")
+        matched[name] = width
+    return matched
+
+
+def require_inputs(model: nn.Module, data: Data, names: dict[str, str]) -> None:
+    """Refuse data with inputs for a model that takes none, and the other way around."""
+    inputs = () if data.x is None else (data.x,)
+    try:
+        inspect.signature(model.forward).bind(*inputs)
+    except TypeError as error:
+        pair = f"{names['model']} {names['data']}"
+        if inputs:
+            raise refusal(pair, "the model takes no inputs and the data have some", "data=none") from error
+        raise refusal(pair, "the model takes inputs and the data have none", "model=product") from error
+
+
+def make_batches(
+    settings: Settings, data: Data, targets: Tensor, summed: bool, device: torch.device
+) -> tuple[Batches, Batches | None, list[str]]:
+    """Return the training batches, the validation batches or None, and remarks.
+
+    Raises:
+        UsageError: The batch is larger than the data, or a part of the split is empty.
+    """
+    notes: list[str] = []
+    try:
+        rows, held_out = split(data.rows, data.validation, settings.seed)
+    except ValueError as error:
+        raise refusal(f"data.validation={data.validation}", str(error).partition(" ")[2]) from error
+    parts: list[tuple[Tensor | None, Tensor]] = []
+    for part in (rows, held_out):
+        x = data.x if part is None or data.x is None else data.x[part]
+        y = targets if part is None else targets[part]
+        parts.append((None if x is None else x.to(device), y.to(device)))
+    count = 1 if parts[0][0] is None else len(parts[0][0])
+    batch_size = settings.batch_size or (count if count <= ALL_ROWS else DEFAULT_BATCH)
+    if batch_size > count:
+        raise refusal(f"batch_size={batch_size}", f"the data have {count} training rows", f"1 to {count}")
+    training = Batches(*parts[0], batch_size, settings.accumulate, settings.seed, summed)
+    validation = None
+    if held_out is not None:
+        validation = Batches(*parts[1], min(max(batch_size, ALL_ROWS), len(held_out)), 1, settings.seed, summed)
+    return training, validation, notes
+
+
+def build_optimizer(
+    cls: type[torch.optim.Optimizer], arguments: dict[str, Any], model: nn.Module, names: dict[str, str]
+) -> torch.optim.Optimizer:
+    """Build the optimizer over the model's parameters.
+
+    Raises:
+        UsageError: The model has none, or the optimizer can't take them.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise refusal(names["model"], "has no parameters to train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = construct("optim", cls, {"params": parameters, **arguments})
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group.get("lr"))
+    return optimizer
+
+
+def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[str | None, str]:
+    """Return the metric that best, patience and plateau watch, and whether min or max is better.
+
+    Raises:
+        UsageError: There is no such metric, or something needs one and no rows are held out.
+    """
+    available = ["validation_loss"] + (["validation_accuracy"] if data.classes else [])
+    if data.validation == 0:
+        watchers = {
+            f"monitor={settings.monitor}": settings.monitor is not None,
+            f"patience={settings.patience}": settings.patience is not None,
+            f"eval_every={settings.eval_every}": settings.eval_every is not None,
+            "schedule=plateau": type(schedule).observe is not Schedule.observe,
+        }
+        for what, watches in watchers.items():
+            if watches:
+                raise refusal(what, "needs validation data", "data.validation=0.2")
+        return None, settings.mode or "min"
+    monitor = settings.monitor or "validation_loss"
+    if monitor not in available:
+        raise unknown(f"monitor={monitor}", "no such metric", monitor, available, "monitor=")
+    return monitor, settings.mode or ("max" if monitor == "validation_accuracy" else "min")

@@ -1,0 +1,191 @@
+"""Checkpoints: written whole or not at all, verified when loaded, the newest few and the best kept. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainer import durable, trees
+from trainer.errors import RunFailed, TrainerError
+
+FORMAT = 1
+MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"
+_NAME = re.compile(r"step-(\d{12})")
+
+
+class BadCheckpoint(TrainerError):
+    """A checkpoint that can't be trusted; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint in memory: weights by state_dict name, and the tree of everything else."""
+
+    path: Path
+    step: int
+    weights: dict[str, Any]
+    training: dict[str, Any]
+
+
+def name_of(step: int) -> str:
+    """Return the folder name of a step's checkpoint."""
+    return f"step-{step:012d}"
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the steps that have a checkpoint, rising."""
+    if not folder.is_dir():
+        return []
+    found = (_NAME.fullmatch(name) for name in os.listdir(folder))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def save(folder: Path, step: int, weights: dict[str, Any], training: dict[str, Any]) -> Path:
+    """Write a checkpoint that is visible only once it is durable and whole.
+
+    Args:
+        folder: The run's checkpoints folder.
+        step: Finished optimizer steps.
+        weights: The model's state_dict.
+        training: Everything else, as a tree of containers, tensors and plain values.
+
+    Raises:
+        RunFailed: A weight is not finite; nothing is written.
+        OSError: The disk failed; earlier checkpoints are untouched.
+    """
+    for name, value in weights.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise RunFailed(f"the weights {name} are not finite after step {step}; nothing is saved of that step")
+    model, aliases, extra = _separate(weights)
+    tensors: dict[str, Tensor] = {}
+    state = {
+        "format": FORMAT,
+        "step": step,
+        "aliases": aliases,
+        "extra": trees.pack(extra, "extra", tensors),
+        "training": trees.pack(training, "training", tensors),
+    }
+    files = {
+        MODEL: safetensors.torch.save(model),
+        TRAINING: safetensors.torch.save(tensors),
+        STATE: _json(state),
+    }
+    sums = {name: {"size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for name, b in files.items()}
+    files[MANIFEST] = _json({"format": FORMAT, "files": sums})
+
+    staged, final = folder / f".staged-{name_of(step)}", folder / name_of(step)
+    if staged.exists():
+        durable.remove_tree(staged)
+    durable.make_folder(staged)
+    for name, content in files.items():
+        durable.write(staged / name, content)
+    durable.sync_folder(staged)
+    if final.exists():  # only a broken one is ever written again
+        remove(final)
+    durable.rename(staged, final)
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint, verifying every byte against its manifest.
+
+    Raises:
+        BadCheckpoint: A file is missing, changed, or of a newer format.
+    """
+    contents = verify(path)
+    state = json.loads(contents[STATE])
+    tensors = safetensors.torch.load(contents[TRAINING])
+    weights: dict[str, Any] = dict(safetensors.torch.load(contents[MODEL]))
+    weights.update({alias: weights[name] for alias, name in state["aliases"].items()})
+    weights.update(trees.unpack(state["extra"], tensors))
+    return Checkpoint(path, state["step"], weights, trees.unpack(state["training"], tensors))
+
+
+def verify(path: Path) -> dict[str, bytes]:
+    """Return the content of a checkpoint's files after comparing them with the manifest.
+
+    Raises:
+        BadCheckpoint: They differ from it.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        if manifest["format"] > FORMAT:
+            raise BadCheckpoint(f"{path} has format {manifest['format']}; this version reads up to {FORMAT}")
+        contents = {name: (path / name).read_bytes() for name in (MODEL, TRAINING, STATE)}
+        for name, content in contents.items():
+            expected = manifest["files"][name]
+            if len(content) != expected["size"]:
+                raise BadCheckpoint(f"{path / name} has {len(content)} bytes instead of {expected['size']}")
+            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+                raise BadCheckpoint(f"{path / name} has changed: its SHA-256 differs from the manifest's")
+    except FileNotFoundError as error:
+        raise BadCheckpoint(f"{error.filename} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadCheckpoint(f"{path / MANIFEST} can't be read: {error}") from error
+    return contents
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that verifies, and what was wrong with the newer ones."""
+    problems: list[str] = []
+    for step in reversed(steps(folder)):
+        try:
+            return load(folder / name_of(step)), problems
+        except BadCheckpoint as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def prune(folder: Path, keep: int, best: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints and that of step `best`."""
+    kept = {*steps(folder)[-keep:], best}
+    for step in steps(folder):
+        if step not in kept:
+            remove(folder / name_of(step))
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint; it is out of sight before its first file goes."""
+    hidden = path.with_name(f".removed-{path.name}")
+    if hidden.exists():
+        durable.remove_tree(hidden)
+    durable.rename(path, hidden)
+    durable.remove_tree(hidden)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what an interrupted save or removal left."""
+    for path in folder.glob(".*-step-*"):
+        durable.remove_tree(path)
+
+
+def _separate(weights: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+    """Return (tensors to store, names that share one of them, what is no tensor)."""
+    model: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    owner: dict[tuple[Any, ...], str] = {}
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            extra[name] = value
+            continue
+        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        if value.numel() and place in owner:
+            aliases[name] = owner[place]
+        else:
+            owner[place] = name
+            model[name] = value.detach().cpu().contiguous().clone()
+    return model, aliases, extra
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()

@@ -1,0 +1,131 @@
+"""The only place that turns a `_target_` into a class, its arguments checked against the signature first."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from trainer.data import Data
+from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
+from trainer.schedules import Schedule
+from trainer.values import describe, fits, misfit, show
+
+KINDS: dict[str, type] = {
+    "model": nn.Module,
+    "data": Data,
+    "loss": nn.Module,
+    "optim": torch.optim.Optimizer,
+    "schedule": Schedule,
+}
+SUPPLIED = {"optim": ("params",), "schedule": ("steps",)}  # arguments that come from the run, not the config
+Part = TypeVar("Part")
+
+
+def locate(component: dict[str, Any], group: str) -> type[Any]:
+    """Return the class that a component's `_target_` names.
+
+    Raises:
+        UsageError: There is none of that name, or it is not of the group's kind.
+    """
+    target = component.get("_target_")
+    if not isinstance(target, str):
+        raise refusal(f"{group}", "selects nothing", f"{group}=OPTION; trainer list {group} shows them")
+    module_name, _, class_name = target.rpartition(".")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that a queue.py there does not shadow the standard library's
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise refusal(f"{group}._target_={target}", f"can't be imported: {error}") from error
+    except ValueError as error:
+        raise refusal(f"{group}._target_={target}", "is not the name of a class in a module") from error
+    found = getattr(module, class_name, None)
+    kind = KINDS[group]
+    if not isinstance(found, type) or not issubclass(found, kind):
+        public = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, kind)]
+        near = nearest(class_name, public)
+        what = f"has no {class_name}" if found is None else f"is no {kind.__module__.split('.')[0]} {kind.__name__}"
+        raise refusal(
+            f"{group}._target_={target}",
+            f"{module_name} {what}" if found is None else what,
+            (),
+            near and f"{module_name}.{near}",
+        )
+    return found
+
+
+def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> dict[str, Any]:
+    """Return the arguments of a component, checked against the signature of its class.
+
+    Raises:
+        UsageError: The class takes no such argument, or one of another type, or one is missing.
+    """
+    given = {key: value for key, value in component.items() if key != "_target_"}
+    parameters = inspect.signature(cls).parameters
+    supplied = SUPPLIED.get(group, ())
+    names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    kinds = _annotations(cls)
+    for key, value in given.items():
+        if key in supplied:
+            raise refusal(f"{group}.{key}", "comes from the run itself")
+        if key not in names and not open_ended:
+            allowed = [f"{group}.{name}" for name in names if name not in supplied]
+            raise unknown(f"{group}.{key}", f"{cls.__name__} takes no {key}", f"{group}.{key}", allowed)
+        if value is None and key in ("inputs", "outputs") and group == "model":
+            continue
+        ok, given[key] = fits(value, kinds.get(key, Any))
+        if not ok and (describe(kinds[key]) or value == "???"):
+            raise misfit(f"{group}.{key}", value, kinds[key])
+    for name in names:
+        needed = parameters[name].default is inspect.Parameter.empty and name not in supplied
+        if needed and name not in given and not (group == "model" and name in ("inputs", "outputs")):
+            raise refusal(f"{group}.{name}", f"has no value; add {group}.{name}=VALUE")
+    return given
+
+
+def _annotations(cls: type[Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls.__init__)
+    except (NameError, TypeError):
+        return {}
+
+
+def construct(group: str, cls: type[Part], arguments: dict[str, Any]) -> Part:
+    """Build a component, turning what its constructor refuses into one line that names the key."""
+    try:
+        return cls(**arguments)
+    except TrainerError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError, OverflowError) as error:
+        raise _blamed(group, cls, arguments, error) from error
+
+
+def _blamed(group: str, cls: type[Any], arguments: dict[str, Any], error: BaseException) -> UsageError:
+    """Refuse the argument that the message of a constructor's error is about, as far as one can tell."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "can't allocate memory" in reason:
+        reason = (
+            "needs more memory than there is: "
+            + reason.partition("you tried to allocate ")[2].rstrip(". ").split(". Error")[0]
+        )
+    words = reason.replace("=", " ").replace(":", " ").replace("_", " ").lower().split()
+    spoken = {"learning": "lr", "beta": "betas", "epsilon": "eps"}
+    named = [k for k in arguments if set(k.lower().split("_")) <= set(words)]
+    named += [k for word, k in spoken.items() if word in words and k in arguments]
+    key = f"{group}.{named[0]}={show(arguments[named[0]])}" if named else f"{group} ({cls.__name__})"
+    text = reason.removeprefix(f"{named[0]}={arguments[named[0]]} ") if named else reason
+    return refusal(key, text)
+
+
+def supplied(cls: type[Any], **values: Any) -> dict[str, Any]:
+    """Return those values that the constructor of a class asks for by name."""
+    parameters = inspect.signature(cls).parameters
+    return {name: value for name, value in values.items() if name in parameters}

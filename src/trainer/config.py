@@ -1,0 +1,231 @@
+"""Composes the configuration of each job with Hydra and hands it on as checked, plain Settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer import settings
+from trainer.errors import UsageError, nearest, refusal
+from trainer.options import GROUPS, Catalog, shipped_configs
+from trainer.settings import Settings
+from trainer.words import Choice
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed configuration: its settings, what the groups select, and remarks for the user."""
+
+    settings: Settings
+    choices: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def hydra_setup(catalog: Catalog) -> Iterator[None]:
+    """Let Hydra find our schema, the shipped configs and the user's, for the duration of a block."""
+
+    class UserConfigs(SearchPathPlugin):
+        """Appends the user's folders, so that a stray config.yaml there can't replace the shipped one."""
+
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in catalog.folders[1:]:
+                search_path.append("user", f"file://{folder}")
+
+    ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
+    plugins = Plugins.instance()
+    plugins.register(UserConfigs)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
+            yield
+    finally:
+        plugins.class_name_to_class.pop(f"{UserConfigs.__module__}.{UserConfigs.__qualname__}", None)
+        plugins.plugin_type_to_subclass_list[SearchPathPlugin].remove(UserConfigs)
+
+
+def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
+    """Compose and check the configuration of every job.
+
+    Raises:
+        UsageError: A configuration is wrong; names the key, the value and what is allowed.
+    """
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    jobs = []
+    with hydra_setup(catalog), explained():
+        for choice in choices:
+            if choice.groups not in composed:
+                composed[choice.groups] = compose("config", list(choice.groups), return_hydra_config=True)
+            jobs.append(_job(composed[choice.groups].copy(), choice, catalog))
+    return jobs
+
+
+def _job(config: DictConfig, choice: Choice, catalog: Catalog) -> Job:
+    options = {group: str(config.hydra.runtime.choices.get(group)) for group in GROUPS}
+    with open_dict(config):
+        config.pop("hydra")
+    checked = _apply(config, choice)
+    return Job(checked, options, tuple(_notes(checked, choice, options, catalog)))
+
+
+def _apply(config: DictConfig, choice: Choice) -> Settings:
+    """Set the typed values in a config and check the whole."""
+    keys = {override.key_or_group for override in choice.values}
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if one in keys:
+            config[other] = None
+    for override in choice.values:
+        set_value(config, override)
+    for key in list(config):
+        if str(key) not in Settings.__dataclass_fields__:
+            raise _unknown_root(str(key), choice.values, config)
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return settings.check({str(key): value for key, value in plain.items()})
+
+
+def set_value(config: DictConfig, override: Override) -> None:
+    """Set one typed `key=value` in a config, whether or not the key is there yet."""
+    key, value = override.key_or_group, override.value()
+    parents = key.split(".")[:-1]
+    for depth in range(1, len(parents) + 1):
+        parent = OmegaConf.select(config, ".".join(parents[:depth]), throw_on_missing=False)
+        if parent is not None and not OmegaConf.is_config(parent):
+            raise refusal(override.input_line or key, f"{'.'.join(parents[:depth])} is a value, not a section")
+    with open_dict(config):
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+
+
+def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig) -> UsageError:
+    """Refuse a key that is none of ours, leading to a nested key of that name or to the nearest one."""
+    typed = {override.key_or_group.split(".")[0]: override for override in values}
+    value = str(typed[key].input_line).partition("=")[2] if key in typed else ""
+    nested = [k for k in _leaves(config) if k.count(".") == 1 and k.split(".")[1] == OTHER_KEYS.get(key, key)]
+    allowed = sorted(k for k in Settings.__dataclass_fields__)
+    near = nested[0] if nested else nearest(OTHER_KEYS.get(key, key), [*allowed, "experiment"])
+    what = str(typed[key].input_line).lstrip("+") if key in typed else key
+    return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
+
+
+OTHER_KEYS = {
+    "learning_rate": "lr",
+    "max_steps": "steps",
+    "num_steps": "steps",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "bs": "batch_size",
+    "optimizer": "optim",
+    "scheduler": "schedule",
+    "dataset": "data",
+    "criterion": "loss",
+    "output_dir": "run_dir",
+    "grad_clip": "clip_norm",
+    "early_stopping": "patience",
+    "wd": "weight_decay",
+}
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        node = config._get_node(key)
+        yield f"{prefix}{key}"
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            yield from _leaves(node, f"{prefix}{key}.")
+
+
+def _notes(checked: Settings, choice: Choice, options: dict[str, str], catalog: Catalog) -> Iterator[str]:
+    experiment = options["experiment"]
+    typed = {override.key_or_group for override in choice.values}
+    swapped = next((word for word in choice.groups if word.startswith("optim=")), None)
+    if experiment != "None" and swapped and "optim.lr" not in typed:
+        content = yaml.safe_load(catalog.options("experiment")[experiment].read_text(encoding="utf-8")) or {}
+        lr = (content.get("optim") or {}).get("lr")
+        own = _chosen_by(content, "optim")
+        if lr is not None and swapped != f"optim={own}":
+            yield f"optim.lr={lr} is what experiment={experiment} sets for {own}; optim.lr=... sets it for {swapped}"
+    if checked.optim.get("lr") == 0:
+        yield "optim.lr=0: the weights will not change"
+
+
+def _chosen_by(content: dict[str, Any], group: str) -> str:
+    for line in content.get("defaults") or []:
+        if isinstance(line, dict) and f"override /{group}" in line:
+            return str(line[f"override /{group}"])
+    return "the default"
+
+
+def warnings(catalog: Catalog) -> list[str]:
+    """Say which of the user's config files are not used because a shipped one has the same name."""
+    return [
+        f"{file} is not used: the shipped {used.parent.name}={used.stem} has that name"
+        for file, used in catalog.shadowed()
+    ]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn whatever Hydra, OmegaConf or YAML raise in a block into one line that says what to do."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise UsageError(_explain_yaml(error)) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a config file is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_explain(error)) from error
+    except RecursionError as error:
+        raise UsageError("an interpolation refers to itself; look for ${...} in what you changed") from error
+
+
+def _explain_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{problem.strip()}"
+
+
+def _explain(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException | yaml.YAMLError) else error
+    if isinstance(cause, yaml.YAMLError):
+        return _explain_yaml(cause)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    text = lines[0] if lines else type(cause).__name__
+    key = getattr(cause, "full_key", None)
+    if match := re.search(r"Environment variable '([^']+)' not found", text):
+        return f"{key or 'config'}: the environment variable {match[1]} is not set"
+    if "Interpolation key" in text or "InterpolationKeyError" in type(cause).__name__:
+        return f"{key or 'config'}: {text}"
+    if missing := getattr(error, "missing_cfg_file", None):
+        return f"{missing}: no such config file"
+    return f"{key}: {text}" if key and key not in text else text
+
+
+def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
+    """Return the settings of an existing run with the words of a resume applied.
+
+    Raises:
+        UsageError: A word is wrong; names the key, the value and what is allowed.
+    """
+    config = OmegaConf.create(stored.to_dict())
+    with hydra_setup(catalog), explained():
+        for word in choice.groups:
+            group = word.partition("=")[0]
+            if group == "experiment":
+                raise refusal(word, "an experiment starts a run; it can't change one")
+            config[group] = compose("config", [word])[group]
+        return _apply(config, choice)

@@ -1,0 +1,50 @@
+"""File operations whose effect survives a crash; everything a checkpoint does to the disk goes through here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Create a file and return when its content is on the disk."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename within a folder and return when the new name is on the disk."""
+    os.rename(source, target)
+    sync_folder(target.parent)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file whole: a reader sees the old content or the new."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.unlink(missing_ok=True)
+    write(staged, content)
+    os.replace(staged, path)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder, and return when its name is on the disk."""
+    path.mkdir()
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder and what is in it."""
+    shutil.rmtree(path)

@@ -1,0 +1,42 @@
+"""What else the bits of a run depend on: versions, machine, threads and the user's code."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from typing import Any
+
+import numpy
+import torch
+
+from trainer import __version__
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {
+        "trainer": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return what describes this machine and the device in use."""
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit that the working directory is at, None outside a repository."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=2, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() or None

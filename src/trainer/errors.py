@@ -1,0 +1,47 @@
+"""What a user did wrong or what a run met, as one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrainerError(Exception):
+    """Something to tell the user in one line; `exit_code` ends the command."""
+
+    exit_code = 1
+
+
+class UsageError(TrainerError):
+    """A wrong word in the command or the configuration; nothing has been created."""
+
+    exit_code = 2
+
+
+class RunFailed(TrainerError):
+    """Training met something it can't go on from; what was saved before stays."""
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """Return the option most like `word`, whatever the case, or None if none is."""
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestion: str | None = None) -> UsageError:
+    """Build the one line `what: reason; allowed: ...; did you mean ...?`."""
+    line = f"{what}: {reason}"
+    allowed = allowed if isinstance(allowed, str) else ", ".join(allowed)
+    if allowed:
+        line += f"; allowed: {allowed}"
+    if suggestion:
+        line += f"; did you mean {suggestion}?"
+    return UsageError(line)
+
+
+def unknown(what: str, reason: str, word: str, options: Iterable[str], prefix: str = "") -> UsageError:
+    """Refuse a word that is not among `options`, suggesting the nearest, with `prefix` put before it."""
+    options = sorted(options)
+    near = nearest(word, options)
+    return refusal(what, reason, options, prefix + near if near else None)

@@ -1,0 +1,89 @@
+"""Everything random: seeding, saving and restoring of the global generators, and seeds derived from the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+# One number a purpose, so that no two purposes share a stream.
+ORDER, SPLIT, EVALUATION, TRIAL = 1, 2, 3, 4
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators as a plain script would."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def derived(seed: int, purpose: int, number: int) -> int:
+    """Return a 64-bit seed that is a pure function of its arguments."""
+    state = np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)
+    return int(state[0])
+
+
+def permutation(count: int, seed: int) -> torch.Tensor:
+    """Return a random order of `count` rows that leaves the global generators alone."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Run a block under generators of its own, so that what it draws does not shift the training."""
+    python, numpy_, devices = random.getstate(), np.random.get_state(), _torch_states()
+    seed_all(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_)
+        _set_torch_states(devices)
+
+
+def state_dict() -> dict[str, Any]:
+    """Return the state of every global generator, the GPUs' included."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "numpy": {
+            "name": name,
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        **_torch_states(),
+    }
+
+
+def load_state_dict(state: dict[str, Any]) -> None:
+    """Set every global generator to a state that `state_dict` returned; absent devices are skipped."""
+    python, numpy_ = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    keys = numpy_["keys"].numpy().astype(np.uint32)
+    np.random.set_state((numpy_["name"], keys, numpy_["position"], numpy_["has_gauss"], numpy_["cached"]))
+    _set_torch_states(state)
+
+
+def _torch_states() -> dict[str, Any]:
+    states: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_torch_states(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(one, index)
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,233 @@
+"""One job from its configuration to its end: built, written, trained, and gone on with after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import checkpoint, environment
+from trainer.build import Built, build
+from trainer.errors import RunFailed
+from trainer.loop import Row, Run, evaluate, fit
+from trainer.metrics import MetricsFile, few_parameters, finite
+from trainer.progress import Display, Standing
+from trainer.rundir import RunDir
+from trainer.saver import Saver, restore, start_from
+from trainer.settings import Settings
+from trainer.signals import Stopping
+from trainer.trial import try_out
+
+log = logging.getLogger("trainer")
+_STATUS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: done, stopped or failed, why, and where it stands."""
+
+    state: str
+    reason: str
+    step: int
+    first_step: int
+    metrics: dict[str, float | None]
+    seconds: float
+    exit_code: int = 0
+
+
+def prepare(config: Settings, choices: dict[str, str]) -> Built:
+    """Build a job and try a step on a copy: whatever can be known to be wrong is refused here."""
+    built = build(config, choices)
+    try_out(built)
+    if config.init_from is not None:
+        start_from(built.run.model, config.init_from)
+    return built
+
+
+def create(built: Built, path: Path, status: dict[str, Any]) -> RunDir:
+    """Write the directory of a run that has not started: its configuration with the numbers used, and its status."""
+    rundir = RunDir(path)
+    rundir.create(
+        resolved(built).to_dict(),
+        {
+            "id": path.name,
+            "name": built.settings.name,
+            "state": "waiting",
+            "step": 0,
+            "steps": built.run.steps,
+            "epoch": 0,
+            "metrics": {},
+            "best": None,
+            "parameters": num_parameters(built.run),
+            "rows": {
+                "training": built.run.batches.rows,
+                "validation": built.run.validation and built.run.validation.rows,
+            },
+            "error": None,
+            "segments": [],
+            **status,
+        },
+    )
+    return rundir
+
+
+def resolved(built: Built) -> Settings:
+    """Return the settings with the numbers that null stood for."""
+    asked = built.settings
+    return dataclasses.replace(
+        asked,
+        steps=built.run.steps if asked.epochs is None else None,
+        batch_size=built.run.batches.batch_size,
+        device=dataclasses.replace(asked.device, threads=asked.device.threads or torch.get_num_threads()),
+        resume=False,
+        run_dir=None,
+    )
+
+
+def num_parameters(run: Run) -> int:
+    """Count the numbers that are trained."""
+    return sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+
+
+def train(
+    rundir: RunDir,
+    built: Built,
+    command: str,
+    overrides: list[str],
+    show: Callable[[Standing], Display],
+    announce: Callable[[str], None],
+) -> Outcome:
+    """Train a created run from its newest good checkpoint, or from the start, until it ends.
+
+    Args:
+        rundir: The run's directory.
+        built: Its parts, as built from its configuration.
+        command: What the user typed, for the record.
+        overrides: The settings that the user typed, for the record.
+        show: Makes the display.
+        announce: Tells the user something in one line before training starts.
+    """
+    run, stopping = built.run, Stopping()
+    with rundir.lock(command), logging_to(rundir.log):
+        checkpoint.tidy(rundir.checkpoints)
+        length = restore(built, rundir, announce)
+        first_step, started = run.state.step, time.time()
+        status = rundir.read_status()
+        circumstances = {
+            "versions": environment.versions(),
+            "machine": environment.machine(built.device),
+            "git": environment.git_commit(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        segment: dict[str, Any] = {
+            "from_step": first_step,
+            "command": command,
+            "overrides": overrides,
+            **circumstances,
+        }
+        status.update(state="running", steps=run.steps, error=None, segments=[*status["segments"], segment])
+        metrics = MetricsFile(rundir.metrics, length, built.settings.log_every, run.model)
+        saver = Saver(rundir, built, metrics)
+
+        def record(**changes: Any) -> None:
+            segment["seconds"] = round(time.time() - started, 3)
+            status.update(finite({**standing(run), **changes}))
+            rundir.write_status(status)
+
+        log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
+        record()
+        reader = StatusReader(record)
+        shown = Standing(
+            run.steps,
+            first_step,
+            run.batches.steps_per_epoch,
+            lambda: (run.state.best_step, run.state.best_value),
+            lambda: few_parameters(run.model),
+        )
+        try:
+            with stopping, show(shown) as screen:
+                reason = fit(run, [metrics, screen, reader, log_evaluation], saver, stopping)
+                if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
+                    run.state.validation = evaluate(run, run.validation)
+        except RunFailed as error:
+            metrics.close()
+            record(state="failed", error=str(error))
+            log.error("failed: %s", error)
+            raise
+        except Exception as error:
+            metrics.close()
+            record(state="failed", error=f"{type(error).__name__}: {error}")
+            log.exception("failed")
+            raise RunFailed(explain_crash(error, built)) from error
+        metrics.close()
+        state = "stopped" if reason == "stopped" else "done"
+        record(state=state)
+        log.info("%s at step %d: %s", state, run.state.step, reason)
+    code = 128 + stopping.signal if state == "stopped" and stopping.signal else 0
+    seconds = time.time() - started
+    return Outcome(state, reason, run.state.step, first_step, finite(standing(run)["metrics"]), seconds, code)
+
+
+def standing(run: Run) -> dict[str, Any]:
+    """Return the fields of status.json that change as the run goes on."""
+    state = run.state
+    best = None
+    if state.best_step is not None:
+        best = {"step": state.best_step, "metric": run.monitor, "value": state.best_value}
+    metrics = {} if state.loss is None else {"loss": state.loss}
+    return {"step": state.step, "epoch": run.epoch, "metrics": {**metrics, **state.validation}, "best": best}
+
+
+class StatusReader:
+    """Rewrites status.json about once a second, so that others see how far the run is."""
+
+    def __init__(self, record: Callable[[], None]) -> None:
+        self._record = record
+        self._next = time.perf_counter() + _STATUS_SECONDS
+
+    def __call__(self, row: Row) -> None:
+        """Take a row."""
+        if time.perf_counter() >= self._next:
+            self._record()
+            self._next = time.perf_counter() + _STATUS_SECONDS
+
+
+def log_evaluation(row: Row) -> None:
+    """Write an evaluation into trainer.log."""
+    if "loss" not in row:
+        log.info(
+            "step %d: %s",
+            row["step"],
+            ", ".join(f"{k} {v:.6g}" for k, v in row.items() if k.startswith("val")),
+        )
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Write what the package logs to a file for the duration of a block."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def explain_crash(error: Exception, built: Built) -> str:
+    """Say in one line what ended a run, with advice where there is some."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        size = built.run.batches.batch_size
+        smaller = f"batch_size={max(size // 2, 1)} accumulate={built.settings.accumulate * 2}"
+        return f"out of memory with batch_size={size}; try {smaller}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (TRAINER_TRACEBACK=1 shows where)"

@@ -1,0 +1,198 @@
+"""The training loop: every model, loss, optimizer, schedule and device goes through `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from trainer import generators
+from trainer.data import Batch, Batches
+from trainer.errors import RunFailed
+from trainer.schedules import Schedule
+from trainer.state import State
+
+Row = dict[str, Any]
+Reader = Callable[[Row], None]
+
+
+@dataclass
+class Run:
+    """The parts of a run, built and ready for the loop."""
+
+    model: nn.Module
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    batches: Batches
+    validation: Batches | None
+    autocast: AbstractContextManager[object]
+    steps: int
+    eval_every: int | None = None
+    save_every: int | None = None
+    save_best: bool = True
+    clip_norm: float = math.inf
+    monitor: str | None = None
+    mode: str = "min"
+    patience: float = math.inf
+    max_skips: int = 0
+    max_divergence: float = 1e6
+    seed: int = 0
+    classes: int = 0
+    state: State = field(default_factory=State)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch, counted from 0, that the last finished step belongs to."""
+        return max(self.state.step - 1, 0) // self.batches.steps_per_epoch
+
+
+class NonFinite(RunFailed):
+    """The loss or a gradient is infinite or not a number; the weights have not been touched."""
+
+
+def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]) -> str:
+    """Train from where the run stands until its end.
+
+    Args:
+        run: The parts; their state changes.
+        readers: Called with a row after every step and every evaluation.
+        save: Called after every step, with whether a checkpoint is due for a reason of the step.
+        stopping: Says whether someone asked to stop.
+
+    Returns:
+        Why it ended: complete, patience or stopped.
+
+    Raises:
+        RunFailed: The numbers are not finite or run away.
+    """
+    model, optimizer, schedule, state = run.model, run.optimizer, run.schedule, run.state
+    weights = [w for w in model.parameters() if w.requires_grad]
+    model.train()
+    while state.step < run.steps and state.stale < run.patience and not stopping():
+        batches = run.batches.at(state.step)
+        lr = schedule.apply(optimizer, state.step)
+
+        def gradients(batches: Sequence[Batch] = batches) -> float:
+            optimizer.zero_grad()
+            losses = []
+            for batch in batches:
+                with run.autocast:
+                    loss = run.loss(model(*batch.inputs), batch.targets)
+                loss.backward(loss.new_tensor(batch.share))
+                losses.append(loss.detach())
+            norm = get_total_norm([w.grad for w in weights if w.grad is not None])
+            *values, norm_value = torch.stack([*losses, norm]).tolist()  # the step's only GPU sync
+            require_finite(run, batches, values, norm_value)
+            if norm_value > run.clip_norm:
+                clip_grads_with_norm_(weights, run.clip_norm, norm)
+            return math.fsum(batch.share * value for batch, value in zip(batches, values, strict=True))
+
+        try:
+            loss = float(optimizer.step(gradients))
+            state.note_loss(loss)
+        except NonFinite:
+            loss = math.nan
+            state.skipped += 1
+            if state.skipped > run.max_skips:
+                raise
+        state.step += 1
+        tell(readers, {"step": state.step, "epoch": run.epoch, "loss": loss, "lr": lr})
+        require_bounded(run)
+
+        best = False
+        if run.validation is not None and due(state.step, run.eval_every):
+            metrics = evaluate(run, run.validation)
+            best = state.note_evaluation(metrics, run.monitor, run.mode)
+            schedule.observe(monitored(run, metrics))
+            tell(readers, {"step": state.step, "epoch": run.epoch, **metrics})
+        save(due(state.step, run.save_every) or (best and run.save_best))
+    save(True)
+    return "complete" if state.step >= run.steps else "stopped" if stopping() else "patience"
+
+
+def due(step: int, every: int | None) -> bool:
+    """Say whether something that happens every so many steps happens after this one."""
+    return every is not None and step % every == 0
+
+
+def tell(readers: Iterable[Reader], row: Row) -> None:
+    """Hand a row to everyone who reads along."""
+    for reader in readers:
+        reader(row)
+
+
+@torch.no_grad()
+def evaluate(run: Run, batches: Batches) -> dict[str, float]:
+    """Return the loss, and for classes the accuracy, over held-out rows; no generator moves on.
+
+    Args:
+        run: The parts; the model is back in training mode afterwards.
+        batches: The rows.
+    """
+    loss, correct = torch.zeros((), dtype=torch.float64), 0
+    run.model.eval()
+    with generators.isolated(generators.derived(run.seed, generators.EVALUATION, run.state.step)):
+        for batch in batches.in_order():
+            with run.autocast:
+                prediction = run.model(*batch.inputs)
+                loss += batch.share * run.loss(prediction, batch.targets).cpu()
+            if run.classes:
+                labels = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(1)
+                correct += int((prediction.argmax(1) == labels).sum())
+    run.model.train()
+    metrics = {"validation_loss": float(loss)}
+    if run.classes:
+        metrics["validation_accuracy"] = correct / batches.rows
+    return metrics
+
+
+def monitored(run: Run, metrics: dict[str, float]) -> float:
+    """Return the monitored metric with a sign that makes less better."""
+    value = metrics[run.monitor or "validation_loss"]
+    return value if run.mode == "min" else -value
+
+
+def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], norm: float) -> None:
+    """Raise NonFinite, naming step, epoch and rows, unless losses and gradients are finite."""
+    if math.isfinite(norm) and all(map(math.isfinite, losses)):
+        return
+    wrong = [b for b, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
+    what = (
+        f"the loss is {next(loss for loss in losses if not math.isfinite(loss))}"
+        if wrong
+        else "the gradients are not finite"
+    )
+    step = run.state.step
+    where = f"step {step + 1}, epoch {step // run.batches.steps_per_epoch}, {_rows(wrong or batches)}"
+    raise NonFinite(
+        f"{what} at {where}; the weights are as before that step. A smaller optim.lr or clip_norm=1 often helps"
+    )
+
+
+def require_bounded(run: Run) -> None:
+    """Raise RunFailed when the loss has left the neighbourhood of the first one for good."""
+    loss, first = run.state.loss, run.state.first_loss
+    if loss is None or first is None or abs(loss) <= run.max_divergence * max(1.0, abs(first)):
+        return
+    direction = (
+        "falls without bound: this loss has no minimum" if loss < 0 else "grows without bound: try a smaller optim.lr"
+    )
+    raise RunFailed(
+        f"the loss {direction}. It is {loss:.4g} at step {run.state.step}, after {first:.4g} at the first"
+        f" (max_divergence={run.max_divergence:g})"
+    )
+
+
+def _rows(batches: Sequence[Batch]) -> str:
+    if any(batch.rows is None for batch in batches):
+        return "all rows"
+    rows: list[int] = [row for batch in batches if isinstance(batch.rows, Tensor) for row in batch.rows.tolist()]
+    shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+    return f"rows {shown}"

@@ -1,0 +1,83 @@
+"""metrics.jsonl: a row a step and a row an evaluation, the same bytes for the same run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from trainer.loop import Row, due
+
+FEW_NUMBERS = 16
+_BUFFERED_ROWS = 1000
+
+
+def few_parameters(model: nn.Module) -> dict[str, Any] | None:
+    """Return the parameters of a small model by name as plain numbers, None for larger models."""
+    parameters = dict(model.named_parameters())
+    if sum(p.numel() for p in parameters.values()) > FEW_NUMBERS:
+        return None
+    return {name: p.tolist() for name, p in parameters.items()}
+
+
+def finite(value: Any) -> Any:
+    """Return the value with null where it is not a finite number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return value
+
+
+class MetricsFile:
+    """Appends the rows of a run to metrics.jsonl.
+
+    Args:
+        path: The file; created if need be.
+        length: Bytes to keep of what is there: rows after the checkpoint one continues from are cut off.
+        log_every: Steps between rows.
+        model: Its parameters are in the rows when they are few.
+    """
+
+    def __init__(self, path: Path, length: int, log_every: int, model: nn.Module) -> None:
+        self._file = open(path, "ab")  # noqa: SIM115 (closed by close)
+        self._file.truncate(length)
+        self._file.seek(0, os.SEEK_END)
+        self._log_every = log_every
+        self._rows: list[Row] = []
+        self._model = model if few_parameters(model) is not None else None
+
+    def __call__(self, row: Row) -> None:
+        """Take a row; it is written later, together with others."""
+        if "loss" in row:
+            if not due(row["step"], self._log_every):
+                return
+            if self._model is not None:
+                row = {**row, "parameters": few_parameters(self._model)}
+        self._rows.append(row)
+        if len(self._rows) >= _BUFFERED_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been taken."""
+        lines = [json.dumps(finite(row), allow_nan=False) + "\n" for row in self._rows]
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        self._rows.clear()
+
+    def sync(self) -> int:
+        """Return the length of the file once all rows are on the disk."""
+        self.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Write the rest and close the file."""
+        self.flush()
+        self._file.close()

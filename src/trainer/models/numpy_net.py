@@ -1,0 +1,44 @@
+"""Rung 1: backpropagation is a few matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trainer.models.handwritten import NumpyArrays
+from trainer.models.init import Init, draw
+
+Array = np.ndarray[Any, Any]
+
+
+class NumpyNet(NumpyArrays):
+    """Two layers with a ReLU between them, forward and backward written by hand in NumPy.
+
+    Args:
+        inputs: Width of x.
+        outputs: Width of a prediction.
+        hidden: Width of the hidden layer.
+        init: Scale of the first weights.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:
+        super().__init__()
+        self.w1 = draw(inputs, hidden, init)
+        self.w2 = draw(hidden, outputs, init)
+
+    def forward_pass(self, x: Array, w1: Array, w2: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Return max(x w1, 0) w2 (rows, outputs), and what the backward pass needs."""
+        h = x @ w1
+        h_relu = np.maximum(h, 0)
+        prediction = h_relu @ w2
+        return prediction, (x, h, h_relu, w2)
+
+    def backward_pass(self, grad_prediction: Array, saved: tuple[Array, ...]) -> tuple[Array, Array]:
+        """Return the gradients of w1 and w2 by the chain rule, from the output back."""
+        x, h, h_relu, w2 = saved
+        grad_w2 = h_relu.T @ grad_prediction
+        grad_h_relu = grad_prediction @ w2.T
+        grad_h = np.where(h > 0, grad_h_relu, 0)
+        grad_w1 = x.T @ grad_h
+        return grad_w1, grad_w2

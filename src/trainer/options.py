@@ -1,0 +1,113 @@
+"""What can be selected: groups and their options, read from the config folders without Hydra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from trainer.errors import UsageError, nearest, refusal
+
+GROUPS = ("model", "data", "loss", "optim", "schedule", "device", "experiment")
+
+# What people call these elsewhere; a message leads from there to the option.
+OTHER_NAMES = {
+    "model": {"linear_regression": "linear", "perceptron": "mlp", "module": "two_layer", "net": "two_layer"},
+    "data": {"null": "none", "mnist": "digits", "triples": "integer_triples", "synthetic": "random"},
+    "loss": {
+        "ce": "cross_entropy",
+        "crossentropy": "cross_entropy",
+        "nll": "cross_entropy",
+        "mae": "l1",
+        "l2": "mse",
+        "smooth_l1": "huber",
+        "bce_with_logits": "bce",
+        "binary_cross_entropy": "bce",
+        "sum_of_squares": "sse",
+    },
+    "optim": {
+        "momentum": "sgd_momentum",
+        "gradient_descent": "gd",
+        "nag": "nesterov",
+        "bfgs": "lbfgs",
+        "l-bfgs": "lbfgs",
+    },
+    "schedule": {"none": "constant", "linear_warmup": "warmup_cosine", "warmup": "warmup_cosine"},
+    "device": {"gpu": "cuda", "metal": "mps", "apple": "mps"},
+}
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the shipped configs: inside the package in a wheel, beside src/ in a checkout."""
+    here = Path(__file__).resolve().parent
+    inside = here / "configs"
+    return inside if inside.is_dir() else here.parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The options of every group in the shipped configs, ./configs and further folders, in that order."""
+
+    extra: tuple[Path, ...] = ()
+
+    @cached_property
+    def folders(self) -> list[Path]:
+        """Return the config folders that exist; an option is taken from the first that has it."""
+        own = [folder.resolve() for folder in (*self.extra, Path("configs")) if folder.is_dir()]
+        return list(dict.fromkeys([shipped_configs(), *own]))
+
+    def options(self, group: str) -> dict[str, Path]:
+        """Return the files of a group by option name."""
+        files: dict[str, Path] = {}
+        for folder in self.folders:
+            for file in sorted((folder / group).glob("*.yaml")):
+                files.setdefault(file.stem, file)
+        return files
+
+    def shadowed(self) -> list[tuple[Path, Path]]:
+        """Return pairs (file that is not used, shipped file of the same name that is)."""
+        pairs = []
+        for folder in self.folders[1:]:
+            for group in GROUPS:
+                for file in sorted((folder / group).glob("*.yaml")):
+                    used = self.options(group)[file.stem]
+                    if used != file:
+                        pairs.append((file, used))
+        return pairs
+
+    def match(self, group: str, word: str) -> str:
+        """Return the option that `word` names, whatever its case.
+
+        Raises:
+            UsageError: There is none; the message has the nearest.
+        """
+        options = self.options(group)
+        by_lower = {name.lower(): name for name in options}
+        if word in options or (group == "experiment" and word == "null"):
+            return word
+        if word.lower() in by_lower:
+            return by_lower[word.lower()]
+        raise self.unknown(group, word)
+
+    def unknown(self, group: str, word: str) -> UsageError:
+        """Refuse an option that a group does not have."""
+        options = self.options(group)
+        near = OTHER_NAMES.get(group, {}).get(word.lower()) or nearest(word, options)
+        suggestion = f"{group}={near}" if near else self.group_of(word)
+        return refusal(f"{group}={word}", f"no such {group}", options, suggestion)
+
+    def group_of(self, word: str) -> str | None:
+        """Return `group=option` for the option called `word` in whichever group has one."""
+        for group in GROUPS:
+            names = {name.lower(): name for name in self.options(group)} | OTHER_NAMES.get(group, {})
+            if word.lower() in names:
+                return f"{group}={names[word.lower()]}"
+        return None
+
+
+def summary(file: Path) -> str:
+    """Return the comment line that says what an option is."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip()
+    return ""

@@ -1,0 +1,147 @@
+"""A run directory: its id, config.yaml, status.json and the lock that keeps two writers apart."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer import durable
+from trainer.errors import UsageError, refusal
+
+FORMAT = 1
+RUNS = Path("runs")
+_CONSONANTS = "bcdfghjklmnpqrstvwxz"
+_ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
+
+
+class RunDir:
+    """The files of one run.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.log = path / "trainer.log"
+        self._config = path / "config.yaml"
+        self._status = path / "status.json"
+
+    @property
+    def short(self) -> str:
+        """What one types to mean this run: four letters, a job of a sweep, or the path."""
+        for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
+            if _ID.fullmatch(folder.name) and folder.parent == RUNS:
+                return folder.name[-4:] + rest
+        return str(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether this is a run: a directory with a config.yaml."""
+        return self._config.is_file()
+
+    def create(self, config: dict[str, Any], status: dict[str, Any]) -> None:
+        """Make the directory with its configuration and first status."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        durable.sync_folder(self.path.parent)
+        self.write_status({"format": FORMAT, **status})
+        self.write_config(config)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the configuration as plain data."""
+        try:
+            loaded = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"{self._config} can't be read: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded, dict):
+            raise UsageError(f"{self._config} holds no configuration")
+        return loaded
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replace the configuration."""
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        durable.replace(self._config, text.encode())
+
+    def read_status(self) -> dict[str, Any]:
+        """Return status.json; {} when there is none yet or it can't be read."""
+        try:
+            status = json.loads(self._status.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Replace status.json."""
+        durable.replace(self._status, (json.dumps(status, indent=1, allow_nan=False) + "\n").encode())
+
+    @contextmanager
+    def lock(self, command: str) -> Iterator[None]:
+        """Keep every other process from writing here for the duration of a block.
+
+        Raises:
+            UsageError: Another process has it; names its holder.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+                raise UsageError(f"{self.path} is in use by {holder or 'another process'}") from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_held(self) -> bool:
+        """Say whether a living process holds the lock."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+
+
+def new_path(asked: str | None) -> Path:
+    """Return the directory for a new run: the one asked for, or runs/<id> with letters no other run has.
+
+    Raises:
+        UsageError: It exists already, or its name would need quoting everywhere.
+    """
+    if asked is None:
+        taken = {name[-4:] for name in os.listdir(RUNS)} if RUNS.is_dir() else set()
+        chooser = random.SystemRandom()
+        while True:
+            letters = "".join(chooser.choices(_CONSONANTS, k=4))
+            if letters not in taken:
+                return RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}"
+    path = Path(asked)
+    if any(ord(character) < 32 for character in asked):
+        raise refusal(f"run_dir={asked!r}", "has control characters")
+    if path.exists() and not path.is_dir():
+        raise refusal(f"run_dir={asked}", "is a file")
+    if path.is_dir() and os.listdir(path):
+        go_on = f"trainer resume {asked}, or resume=true" if RunDir(path).exists else "another run_dir"
+        raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
+    return path

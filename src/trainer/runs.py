@@ -1,0 +1,64 @@
+"""Finds runs by what people type: a path, an id, its four letters, a job of a sweep, last. Never imports torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from trainer.errors import UsageError, nearest
+from trainer.rundir import RUNS, RunDir
+
+
+def find(word: str) -> Path:
+    """Return the directory of a run or a sweep.
+
+    Raises:
+        UsageError: There is none, or several fit; the message lists them.
+    """
+    path = Path(word)
+    if _is_run(path):
+        return path
+    head, _, job = word.partition("/")
+    named = [p for p in _all() if p.name == head or p.name[-4:] == head]
+    if head == "last" and not named:
+        named = _all()[-1:]
+        if not named:
+            raise UsageError("last: there are no runs here yet; start one with `trainer run`")
+    if len(named) > 1:
+        raise UsageError(f"{word}: several runs fit: {', '.join(p.name for p in named)}")
+    if named:
+        found = named[0] / job if job else named[0]
+        if _is_run(found):
+            return found
+        raise UsageError(f"{word}: {named[0]} has no job {job}; it has {_jobs(named[0])}")
+    if path.is_dir():
+        raise UsageError(f"{word}: {path.absolute()} is not a run: it has no config.yaml")
+    letters = [p.name[-4:] for p in _all()]
+    near = nearest(word, letters + [p.name for p in _all()])
+    some = f"; the newest are {', '.join(letters[-5:])}" if letters else f"; there are no runs in {RUNS.absolute()}"
+    raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
+
+
+def is_sweep(path: Path) -> bool:
+    """Say whether a directory holds a sweep."""
+    return (path / "sweep.json").is_file()
+
+
+def jobs(path: Path) -> list[Path]:
+    """Return the job directories of a sweep, in their order."""
+    return sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+
+
+def _is_run(path: Path) -> bool:
+    return RunDir(path).exists or is_sweep(path)
+
+
+def _all() -> list[Path]:
+    if not RUNS.is_dir():
+        return []
+    return [RUNS / name for name in sorted(os.listdir(RUNS)) if _is_run(RUNS / name)]
+
+
+def _jobs(path: Path) -> str:
+    names = [p.name for p in jobs(path)] if is_sweep(path) else []
+    return f"{names[0]} to {names[-1]}" if names else "none"

@@ -1,0 +1,192 @@
+"""The settings that are ours: each with its type, default, limits and meaning, in one place.
+
+What a group selects (model, data, loss, optim, schedule) is checked against the signature of
+its class instead; see build.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainer.errors import refusal, unknown
+from trainer.values import fits, misfit, show
+
+COMPONENTS = ("model", "data", "loss", "optim", "schedule")
+
+# What changing a setting means for a run that is resumed.
+HARMLESS = "harmless"  # changes neither weights nor order
+REPLANS = "re-plans"  # changes what is still to come, as asked
+REFUSED = "refused"  # makes it another run
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    resume: str = REFUSED,
+) -> Any:
+    """Declare a setting with its default, its meaning, its limits and what changing it on resume means."""
+    limits = {"least": least, "most": most, "above": above}
+    return field(default=default, metadata={"doc": doc, "resume": resume, **limits})
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When checkpoints are saved and which are kept."""
+
+    every: int | None = setting(1000, "steps between checkpoints", least=1, resume=HARMLESS)
+    seconds: float | None = setting(300, "seconds between checkpoints", above=0, resume=HARMLESS)
+    keep: int = setting(2, "newest checkpoints to keep", least=1, resume=HARMLESS)
+    best: bool = setting(True, "also keep the checkpoint of the best evaluation", resume=HARMLESS)
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """Where and in which numbers to compute."""
+
+    type: Literal["auto", "cpu", "cuda", "mps"] = setting(
+        "auto", "auto is the first GPU if there is one, else the CPU", resume=REPLANS
+    )
+    index: int = setting(0, "which of several GPUs", least=0, resume=REPLANS)
+    dtype: Literal["float32", "float64", "bfloat16"] = setting("float32", "type of weights and data")
+    amp: bool = setting(False, "compute in bfloat16 where that is safe (autocast)")
+    threads: int | None = setting(None, "CPU threads; null is torch's own choice", least=1, most=4096, resume=REPLANS)
+    deterministic: bool = setting(False, "refuse operations whose bits differ from run to run", resume=REPLANS)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration: the root settings, the typed sections and the selected components."""
+
+    name: str | None = setting(None, "a label, shown in listings", resume=HARMLESS)
+    seed: int = setting(0, "seeds data, weights, order and everything random", least=0, most=2**32 - 1)
+    steps: int | None = setting(None, "optimizer steps to train", least=1, resume=REPLANS)
+    epochs: int | None = setting(None, "passes over the training rows", least=1, resume=REPLANS)
+    batch_size: int | None = setting(None, "rows a batch; null is all rows up to 4,096, else 256", least=1)
+    accumulate: int = setting(1, "batches whose gradients make one step", least=1)
+    clip_norm: float | None = setting(None, "largest norm of the gradients", above=0, resume=REPLANS)
+    init_from: str | None = setting(None, "a run whose weights to start from")
+    log_every: int = setting(1, "steps between rows of metrics.jsonl", least=1, resume=HARMLESS)
+    eval_every: int | None = setting(None, "steps between evaluations; null is every epoch", least=1, resume=HARMLESS)
+    monitor: str | None = setting(None, "the metric that best, patience and plateau watch", resume=REPLANS)
+    mode: Literal["min", "max"] | None = setting(
+        None, "whether less or more of the monitored metric is better", resume=REPLANS
+    )
+    patience: int | None = setting(None, "evaluations without improvement before stopping", least=1, resume=REPLANS)
+    on_nonfinite: Literal["stop", "skip"] = setting(
+        "stop", "stop before, or skip, a step whose loss or gradients are not finite", resume=REPLANS
+    )
+    max_skips: int = setting(10, "steps in a row that on_nonfinite=skip may skip", least=1, resume=REPLANS)
+    max_divergence: float = setting(
+        1e6, "stop when |loss| exceeds this times max(1, |first loss|)", above=0, resume=REPLANS
+    )
+    run_dir: str | None = setting(None, "where the run is written; null is runs/<id>")
+    resume: bool = setting(False, "start, or go on where run_dir stopped", resume=HARMLESS)
+    max_jobs: int = setting(10_000, "most jobs that -m may start", least=1, resume=HARMLESS)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data, in the order in which they are declared."""
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, type] = {"checkpoint": CheckpointSettings, "device": DeviceSettings}
+
+
+def defaults() -> dict[str, Any]:
+    """Return every setting at its default, components empty: what config.yaml starts from."""
+    return Settings().to_dict()
+
+
+def check(values: dict[str, Any]) -> Settings:
+    """Turn plain data into Settings.
+
+    Raises:
+        UsageError: An unknown key, or a value of another type or beyond its limits.
+    """
+    root = dict(values)
+    for name, section in SECTIONS.items():
+        root[name] = _check_section(section, root.get(name, {}), f"{name}.")
+    settings: Settings = _check_section(Settings, root, "")
+    for name in COMPONENTS:
+        _refuse_nonfinite(getattr(settings, name), name)
+    if settings.steps is not None and settings.epochs is not None:
+        raise refusal(f"steps={settings.steps} epochs={settings.epochs}", "only one of them can set the length")
+    return settings
+
+
+def resume_kind(key: str) -> str:
+    """Return what changing `key` (dotted) means for a run that is resumed."""
+    head, _, tail = key.partition(".")
+    if head in ("optim", "schedule") and tail not in ("", "_target_"):
+        return REPLANS
+    if head == "schedule":
+        return REPLANS
+    if head in COMPONENTS:
+        return REFUSED
+    owner = SECTIONS.get(head, Settings)
+    fields = {f.name: f for f in dataclasses.fields(owner)}
+    return str(fields[tail if head in SECTIONS else head].metadata["resume"])
+
+
+def _check_section(cls: Any, values: Any, prefix: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    types_ = typing.get_type_hints(cls)
+    if not isinstance(values, dict):
+        raise refusal(f"{prefix[:-1]}={show(values)}", "is a section", f"{prefix}KEY=VALUE")
+    for key in values:
+        if key not in fields:
+            raise unknown(f"{prefix}{key}", "no such setting", str(key), fields, prefix)
+    checked = {}
+    for key, value in values.items():
+        kind, limits = types_[key], fields[key].metadata
+        ok, value = fits(value, kind)
+        if not ok:
+            raise misfit(f"{prefix}{key}", value, kind)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_limits(f"{prefix}{key}", value, limits)
+        checked[key] = value
+    return cls(**checked)
+
+
+def _check_limits(what: str, value: float, limits: Any) -> None:
+    least, most, above = limits.get("least"), limits.get("most"), limits.get("above")
+    ends = []
+    if least is not None:
+        ends.append(f"at least {least:,}")
+    if above is not None:
+        ends.append(f"above {above:,}")
+    if most is not None:
+        ends.append(f"at most {most:,}")
+    if not math.isfinite(value):
+        raise refusal(f"{what}={value}", "is not finite", " and ".join(ends) or "a finite number")
+    if (
+        (least is not None and value < least)
+        or (above is not None and value <= above)
+        or (most is not None and value > most)
+    ):
+        raise refusal(f"{what}={show(value)}", "is out of range", " and ".join(ends))
+
+
+def _refuse_nonfinite(value: Any, key: str) -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_nonfinite(inner, f"{key}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_nonfinite(inner, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise refusal(f"{key}={value}", "is not finite", "a finite number")

@@ -1,0 +1,48 @@
+"""A signal asks the loop to finish its step, save and end; a second interrupt leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+ASKED = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class Stopping:
+    """Says whether a signal has asked to stop; catches them while it is entered, in the main thread only."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Return True from the first signal on."""
+        return self.signal is not None
+
+    def __enter__(self) -> Stopping:
+        """Start to catch."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._catch) for number in ASKED}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let signals do what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            os.write(
+                2,
+                b"\nleft at once; the last checkpoint is intact\n\x1b[?25h" if sys.stderr.isatty() else b"\n",
+            )
+            os._exit(128 + number)
+        self.signal = signal.Signals(number)

@@ -1,0 +1,52 @@
+"""Where a run stands: everything that influences its next step and is not part of another component."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class State:
+    """The loop's own state; time is the number of finished optimizer steps."""
+
+    step: int = 0
+    loss: float | None = None
+    first_loss: float | None = None
+    skipped: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+    validation_step: int | None = None
+    best_step: int | None = None
+    best_value: float | None = None
+    stale: int = 0
+
+    def note_loss(self, loss: float) -> None:
+        """Take note of the loss of a finished step."""
+        self.loss = loss
+        self.skipped = 0
+        if self.first_loss is None:
+            self.first_loss = loss
+
+    def note_evaluation(self, metrics: dict[str, float], monitor: str | None, mode: str) -> bool:
+        """Take note of an evaluation after the current step; say whether it is the best so far."""
+        self.validation, self.validation_step = metrics, self.step
+        if monitor is None:
+            return False
+        value = metrics[monitor]
+        better = self.best_value is None or (value < self.best_value if mode == "min" else value > self.best_value)
+        if better and math.isfinite(value):
+            self.best_step, self.best_value, self.stale = self.step, value, 0
+            return True
+        self.stale += 1
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all fields as plain data."""
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)

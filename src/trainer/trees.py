@@ -1,0 +1,48 @@
+"""Nested state (dicts, lists, tuples, tensors, numbers) as JSON plus named tensors, and back, bit by bit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+
+def pack(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return `tree` as JSON data; its tensors go to `tensors` under dotted names that start with `name`.
+
+    Raises:
+        TypeError: Something in it is neither a container, a tensor nor a plain value.
+    """
+    if isinstance(tree, Tensor):
+        tensors[name] = tree.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(tree, dict):
+        if all(isinstance(key, str) and not key.startswith("$") for key in tree):
+            return {key: pack(value, f"{name}.{key}", tensors) for key, value in tree.items()}
+        return {"$items": [[key, pack(value, f"{name}.{key}", tensors)] for key, value in tree.items()]}
+    if isinstance(tree, list | tuple):
+        items = [pack(item, f"{name}.{i}", tensors) for i, item in enumerate(tree)]
+        return items if isinstance(tree, list) else {"$tuple": items}
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return {"$float": repr(tree)}
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    raise TypeError(f"{name} is a {type(tree).__name__}, which a checkpoint can't hold")
+
+
+def unpack(data: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return the tree that `pack` took apart."""
+    if isinstance(data, list):
+        return [unpack(item, tensors) for item in data]
+    if not isinstance(data, dict):
+        return data
+    if "$tensor" in data:
+        return tensors[data["$tensor"]]
+    if "$items" in data:
+        return {key: unpack(value, tensors) for key, value in data["$items"]}
+    if "$tuple" in data:
+        return tuple(unpack(item, tensors) for item in data["$tuple"])
+    if "$float" in data:
+        return float(data["$float"])
+    return {key: unpack(value, tensors) for key, value in data.items()}

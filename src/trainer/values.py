@@ -1,0 +1,114 @@
+"""Plain config values against type annotations: does it fit, what would, and how is it written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from trainer.errors import UsageError, nearest, refusal
+
+_SEQUENCES = (list, tuple, Sequence, typing.get_origin(typing.Iterable[int]))
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a section"}
+
+
+def show(value: Any) -> str:
+    """Write a value as it would be typed in a config."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(show, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{show(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+def fits(value: Any, kind: Any) -> tuple[bool, Any]:
+    """Say whether a plain value fits a type annotation, and return it converted (1e5 to a whole number).
+
+    Annotations that say nothing about plain values (a Tensor, a Callable) fit none of them.
+    """
+    if kind is Any:
+        return True, value
+    if kind in (None, type(None)):
+        return value is None, value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return next((hit for hit in (fits(value, a) for a in arguments) if hit[0]), (False, value))
+    if origin is Literal:
+        return value in arguments, value
+    if kind is int:
+        whole = _is_number(value) and math.isfinite(value) and value == int(value)
+        return whole, int(value) if whole else value
+    if kind is float:
+        return _is_number(value), value
+    if origin in _SEQUENCES or kind in _SEQUENCES:
+        return _fits_sequence(value, origin, arguments)
+    if kind is dict or origin is dict:
+        return isinstance(value, dict), value
+    return isinstance(kind, type) and isinstance(value, kind), value
+
+
+def describe(kind: Any) -> str:
+    """Say in words what values an annotation allows; empty if it allows no plain value."""
+    if kind in _NAMES:
+        return _NAMES[kind]
+    if kind in (None, type(None)):
+        return "null"
+    if dataclasses.is_dataclass(kind):
+        return "a section"
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(filter(None, map(describe, arguments))))
+    if origin in _SEQUENCES or kind in _SEQUENCES:
+        inner = describe(arguments[0]).removeprefix("a ") if arguments else ""
+        return f"a list of {inner}s, as in [8,8]" if inner else "a list"
+    return ""
+
+
+def choices(kind: Any) -> list[str]:
+    """Return the words that an annotation allows, [] if it is not a choice of words."""
+    if typing.get_origin(kind) is Literal:
+        return [a for a in typing.get_args(kind) if isinstance(a, str)]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [word for argument in typing.get_args(kind) for word in choices(argument)]
+    return []
+
+
+def misfit(key: str, value: Any, kind: Any) -> UsageError:
+    """Refuse a value that does not fit the annotation of `key`."""
+    if value is None:
+        return refusal(f"{key}=null", "needs a value", describe(kind))
+    if value == "???":
+        return refusal(key, f"has no value; add {key}=VALUE", describe(kind))
+    words = choices(kind)
+    if words:
+        near = nearest(str(value), words)
+        return refusal(f"{key}={show(value)}", "no such choice", describe(kind), near and f"{key}={near}")
+    return refusal(f"{key}={show(value)}", f"is not {describe(kind)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fits_sequence(value: Any, origin: Any, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    if not isinstance(value, list | tuple):
+        return False, value
+    kinds = [a for a in arguments if a is not Ellipsis]
+    if not kinds:
+        return True, list(value)
+    if origin is tuple and Ellipsis not in arguments:
+        if len(kinds) != len(value):
+            return False, value
+    else:
+        kinds = kinds[:1] * len(value)
+    items = [fits(item, kind) for item, kind in zip(value, kinds, strict=True)]
+    return all(ok for ok, _ in items), [converted for _, converted in items]

@@ -1,0 +1,202 @@
+"""The words behind `trainer run`: flags, group choices and values, checked before Hydra sees them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import UsageError, nearest, refusal, unknown
+from trainer.options import GROUPS, Catalog
+from trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+FLAGS = {
+    "-m": "multirun",
+    "--multirun": "multirun",
+    "--dry-run": "dry_run",
+    "--resolve": "resolve",
+    "-h": "help",
+    "--help": "help",
+}
+VALUED_FLAGS = {
+    "-c": "cfg",
+    "--cfg": "cfg",
+    "-i": "info",
+    "--info": "info",
+    "-p": "package",
+    "--package": "package",
+    "-cd": "config_dir",
+    "--config-dir": "config_dir",
+}
+INFO_DEFAULT = "all"
+INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+MOST_JOBS = Settings.max_jobs
+
+
+@dataclass
+class Words:
+    """The arguments of `trainer run`, taken apart."""
+
+    flags: dict[str, str] = field(default_factory=dict)
+    config_dirs: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def multirun(self) -> bool:
+        """Whether -m was given."""
+        return "multirun" in self.flags
+
+    def catalog(self) -> Catalog:
+        """Return what can be selected with these flags."""
+        for folder in self.config_dirs:
+            if not Path(folder).is_dir():
+                raise refusal(f"--config-dir={folder}", f"no such folder: {Path(folder).absolute()}")
+        return Catalog(tuple(Path(folder) for folder in self.config_dirs))
+
+
+def split(argv: list[str]) -> Words:
+    """Separate the flags, wherever they stand, from the overrides.
+
+    Raises:
+        UsageError: An unknown flag, or one without its value.
+    """
+    words, rest = Words(), list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not word.startswith("-") or word == "-":
+            words.overrides.append(word)
+        elif word in FLAGS:
+            words.flags[FLAGS[word]] = ""
+        elif name in VALUED_FLAGS:
+            if VALUED_FLAGS[name] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
+                value, equals = INFO_DEFAULT, "="
+            if not equals:
+                if not rest:
+                    raise refusal(word, "needs a value", f"{word} VALUE")
+                value = rest.pop(0)
+            if VALUED_FLAGS[name] == "config_dir":
+                words.config_dirs.append(value)
+            else:
+                words.flags[VALUED_FLAGS[name]] = value
+        else:
+            flags = [flag for flag in (*FLAGS, *VALUED_FLAGS) if flag.startswith("--")]
+            raise unknown(word, "no such flag", word, flags)
+    return words
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One job's words: what the groups select, and the values set over it."""
+
+    groups: tuple[str, ...]
+    values: tuple[Override, ...]
+    swept: tuple[str, ...] = ()
+
+
+def jobs(words: Words, catalog: Catalog) -> list[Choice]:
+    """Expand the overrides into one Choice a job; without -m exactly one.
+
+    Raises:
+        UsageError: A word that is not an override, an unknown option, a key given twice, several
+            values without -m, or more jobs than anyone means.
+    """
+    overrides = [parse(word, catalog) for word in words.overrides]
+    _refuse_repeats(overrides)
+    axes: list[list[Override]] = []
+    count = 1
+    for override in overrides:
+        axis = _axis(override, words.multirun, catalog)
+        count *= len(axis)
+        axes.append(axis)
+    limit = next((o.value() for o in overrides if o.key_or_group == "max_jobs"), MOST_JOBS)
+    if isinstance(limit, int) and count > limit:
+        raise refusal(f"-m with {count:,} jobs", "is more than the limit", f"up to {limit:,}; max_jobs={count}")
+    swept = [o.key_or_group for o, axis in zip(overrides, axes, strict=True) if o.is_sweep_override()]
+    return [_choice(combination, swept) for combination in itertools.product(*axes)]
+
+
+def parse(word: str, catalog: Catalog) -> Override:
+    """Read one override with Hydra's grammar.
+
+    Raises:
+        UsageError: It can't be read; the message says how to write it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = word.partition("=")
+    if not equals and not word.startswith("~"):
+        found = catalog.group_of(word)
+        raise refusal(word, "is not key=value", (), found or None)
+    if not key.strip("+~ "):
+        raise refusal(word, "has no key", "key=value")
+    if equals and not value:
+        raise refusal(word, "has no value", f"{key}=VALUE, or {key}=null")
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise _unreadable(word, key, value) from error
+
+
+def _unreadable(word: str, key: str, value: str) -> UsageError:
+    for opening, closing in ("[]", "{}", "()"):
+        if value.count(opening) != value.count(closing):
+            position = len(key) + 1 + value.rfind(opening if opening in value else closing)
+            return refusal(word, f"the {value[position - len(key) - 1]!r} at character {position + 1} has no partner")
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return refusal(word, "can't be read", (), f"""'{key}="{quoted}"'""")
+
+
+def _refuse_repeats(overrides: list[Override]) -> None:
+    seen: dict[str, Override] = {}
+    for override in overrides:
+        key = override.key_or_group
+        if key in seen:
+            raise refusal(key, f"is given twice: {seen[key].input_line} and {override.input_line}", "one of them")
+        seen[key] = override
+    if "steps" in seen and "epochs" in seen:
+        raise refusal(f"{seen['steps'].input_line} {seen['epochs'].input_line}", "both set the length", "one of them")
+
+
+def _axis(override: Override, multirun: bool, catalog: Catalog) -> list[Override]:
+    """Return the override once for each of its values, groups matched to their options."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    key = override.key_or_group
+    if override.is_delete():
+        raise refusal(str(override.input_line), "settings are set, not deleted", f"{key}=null")
+    if key.startswith("hydra") and not key.startswith(("hydra/launcher", "hydra.launcher.")):
+        allowed = ["hydra/launcher", "hydra.launcher.KEY"]
+        hint = {"hydra.run.dir": "run_dir", "hydra.sweep.dir": "run_dir", "hydra.job.name": "name"}.get(key)
+        raise refusal(key, "trainer does not use it", allowed, hint or nearest(key, allowed))
+    if override.is_sweep_override():
+        if not multirun:
+            listed = str(override.input_line).partition("=")[2]
+            raise refusal(str(override.input_line), "several values", f"-m to run each, {key}=[{listed}] for one list")
+        texts = list(override.sweep_string_iterator())
+    else:
+        texts = [override.get_value_element_as_str()]
+    if key in GROUPS:
+        for text in texts:
+            if text[:1] in "[{":
+                raise refusal(f"{key}={text}", f"{key} takes the name of an option", catalog.options(key))
+        return [_parsed(f"{key}={catalog.match(key, text.strip())}") for text in texts]
+    parser = OverridesParser.create()
+    return [parser.parse_override(f"{key}={text}") for text in texts]
+
+
+def _parsed(word: str) -> Override:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(word)
+
+
+def _choice(combination: tuple[Override, ...], swept: list[str]) -> Choice:
+    groups = tuple(o.input_line or "" for o in combination if o.key_or_group in GROUPS or "/" in o.key_or_group)
+    values = tuple(o for o in combination if o.key_or_group not in GROUPS and not o.key_or_group.startswith("hydra"))
+    return Choice(groups, values, tuple(swept))

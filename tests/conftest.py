@@ -1,0 +1,161 @@
+"""How the tests call the command: in this process, or in a fork of it that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trainer.config
+import trainer.job
+import trainer.resume
+import trainer.run
+import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
+from trainer.cli import main
+
+# One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
+torch.set_num_threads(1)
+torch.nn.Linear(1, 1)
+torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()
+
+
+@dataclass
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Run:
+    """The files of one run directory, read without the code under test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if "loss" in row]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if "loss" not in row]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return json.loads((self.path / "status.json").read_text())
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").iterdir())
+
+    def weights(self, which: int = -1) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.checkpoints[which] / "model.safetensors")
+
+    def bits(self) -> tuple[bytes, bytes]:
+        """The final weights and the metrics, byte for byte."""
+        return (self.checkpoints[-1] / "model.safetensors").read_bytes(), (self.path / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test works in an empty directory of its own."""
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.path[:] = before
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Call the command in this process."""
+
+    def call(*words: str) -> Result:
+        capfd.readouterr()
+        code = main(list(words))
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def train(cli: Callable[..., Result]) -> Callable[..., Run]:
+    """Train with `trainer run WORDS` in a directory of that name; it must succeed."""
+
+    def call(*words: str, name: str = "run") -> Run:
+        result = cli("run", f"run_dir={name}", *words)
+        assert result.code == 0, result.err
+        return Run(Path(name))
+
+    return call
+
+
+class Fork:
+    """The command in a forked child with output in a file."""
+
+    def __init__(self, words: tuple[str, ...], prepare: Callable[[], None] = lambda: None) -> None:
+        self.output = Path(f"output-{time.monotonic_ns()}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 99
+            try:
+                descriptor = os.open(self.output, os.O_CREAT | os.O_WRONLY)
+                os.dup2(descriptor, 1)
+                os.dup2(descriptor, 2)
+                sys.stdout = os.fdopen(1, "w", closefd=False)
+                sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+                prepare()
+                code = main(list(words))
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Return the exit code, negative for a signal that ended it."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+
+@pytest.fixture
+def fork() -> Callable[..., Fork]:
+    """Start the command in a child process: fork("run", "steps=10")."""
+
+    def call(*words: str, prepare: Callable[[], None] = lambda: None) -> Fork:
+        return Fork(words, prepare)
+
+    return call
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """Wait for something another process does."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+    return value
