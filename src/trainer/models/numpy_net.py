@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer.models.handwritten import NumpyArrays
-from trainer.models.init import Init, draw
+from trainer.models.init import Init, draw, require_widths
 
 Array = np.ndarray[Any, Any]
 
@@ -23,6 +23,7 @@ class NumpyNet(NumpyArrays):
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:
+        require_widths(inputs=inputs, outputs=outputs, hidden=hidden)
         super().__init__()
         self.w1 = draw(inputs, hidden, init)
         self.w2 = draw(hidden, outputs, init)

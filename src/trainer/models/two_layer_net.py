@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from trainer.models.init import Init, redraw
+from trainer.models.init import Init, redraw, require_widths
 
 
 class TwoLayerNet(nn.Module):
@@ -18,6 +18,7 @@ class TwoLayerNet(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:
+        require_widths(inputs=inputs, outputs=outputs, hidden=hidden)
         super().__init__()
         self.linear1 = nn.Linear(inputs, hidden)
         self.linear2 = nn.Linear(hidden, outputs)

@@ -1,0 +1,68 @@
+"""A multilayer perceptron, for data of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from trainer.models.init import Init, redraw, require_widths
+
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+Norm = Literal["none", "batch", "layer"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+
+
+class MLP(nn.Module):
+    """Hidden layers of Linear, normalization, activation and dropout, then a Linear layer.
+
+    Args:
+        inputs: Numbers in a row of x.
+        outputs: Width of a prediction.
+        sizes: Widths of the hidden layers; [] is one Linear layer.
+        activation: What follows each hidden Linear layer.
+        dropout: Fraction of each hidden layer that is zeroed in training, from 0 to below 1 (Srivastava et al. 2014).
+        norm: Over the rows of a batch (Ioffe & Szegedy 2015), over the numbers of a row (Ba et al. 2016), or none.
+        init: Scale of the first weights.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        sizes: Sequence[int] = (100, 100),
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        norm: Norm = "none",
+        init: Init = "linear",
+    ) -> None:
+        require_widths(inputs=inputs, outputs=outputs, sizes=sizes)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation} must be one of {', '.join(ACTIVATIONS)}")
+        if norm not in NORMS:
+            raise ValueError(f"norm={norm} must be one of {', '.join(NORMS)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in sizes:
+            layers += [nn.Linear(inputs, width), NORMS[norm](width), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            inputs = width
+        self.layers = nn.Sequential(*layers, nn.Linear(inputs, outputs))
+        redraw(self, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return predictions (rows, outputs) for inputs (rows, ...), such as images, of which each row is flattened."""
+        prediction: Tensor = self.layers(x.flatten(1))
+        return prediction
