@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -36,27 +40,33 @@ class Job:
     notes: tuple[str, ...] = ()
 
 
+class UserConfigs(SearchPathPlugin):
+    """Appends the user's config folders, so that a stray config.yaml there can't replace the shipped one."""
+
+    folders: ClassVar[list[Path]] = []
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Do so."""
+        for folder in self.folders:
+            search_path.append("user", f"file://{folder}")
+
+
+ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
+Plugins.instance().register(UserConfigs)
+
+
 @contextmanager
 def hydra_setup(catalog: Catalog) -> Iterator[None]:
-    """Let Hydra find our schema, the shipped configs and the user's, for the duration of a block."""
-
-    class UserConfigs(SearchPathPlugin):
-        """Appends the user's folders, so that a stray config.yaml there can't replace the shipped one."""
-
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for folder in catalog.folders[1:]:
-                search_path.append("user", f"file://{folder}")
-
-    ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
-    plugins = Plugins.instance()
-    plugins.register(UserConfigs)
+    """Let Hydra find the shipped configs and the user's, for the duration of a block."""
+    UserConfigs.folders = catalog.folders[1:]
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
-            yield
-    finally:
-        plugins.class_name_to_class.pop(f"{UserConfigs.__module__}.{UserConfigs.__qualname__}", None)
-        plugins.plugin_type_to_subclass_list[SearchPathPlugin].remove(UserConfigs)
+    with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
+        yield
+
+
+def no_callbacks() -> Callbacks:
+    """Return Hydra's callbacks, of which we have none."""
+    return Callbacks()
 
 
 def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
@@ -229,3 +239,26 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
                 raise refusal(word, "an experiment starts a run; it can't change one")
             config[group] = compose("config", [word])[group]
         return _apply(config, choice)
+
+
+def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> int:
+    """Answer --cfg and --info, which Hydra prints itself."""
+    import hydra
+
+    words = [*choice.groups, *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]
+    asked = [part for flag, value in flags.items() for part in (f"--{flag}", value) if part]
+    UserConfigs.folders = catalog.folders[1:]
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["trainer run", *asked, *words, "hydra.output_subdir=null", "hydra/job_logging=none"]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    try:
+        with explained():
+            hydra.main(version_base="1.3", config_path=str(shipped_configs()), config_name="config")(lambda _: None)()
+    except SystemExit as end:
+        return 2 if end.code else 0
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        GlobalHydra.instance().clear()
+    return 0

@@ -15,13 +15,13 @@ import torch
 
 from trainer import checkpoint, environment
 from trainer.build import Built, build
-from trainer.errors import RunFailed
+from trainer.errors import RunFailed, TrainerError
 from trainer.loop import Row, Run, evaluate, fit
 from trainer.metrics import MetricsFile, few_parameters, finite
-from trainer.progress import Display, Standing
+from trainer.progress import Display, NoDisplay, Standing
 from trainer.rundir import RunDir
 from trainer.saver import Saver, restore, start_from
-from trainer.settings import Settings
+from trainer.settings import Settings, check
 from trainer.signals import Stopping
 from trainer.trial import try_out
 
@@ -42,53 +42,84 @@ class Outcome:
     exit_code: int = 0
 
 
-def prepare(config: Settings, choices: dict[str, str]) -> Built:
+@dataclass(frozen=True)
+class Plan:
+    """A job that has been checked: what its directory starts with."""
+
+    config: dict[str, Any]
+    status: dict[str, Any]
+
+    def write(self, path: Path) -> RunDir:
+        """Create the directory of the run, waiting to be trained."""
+        rundir = RunDir(path)
+        rundir.create(self.config, {"id": path.name, **self.status})
+        return rundir
+
+
+def prepare(settings: Settings, choices: dict[str, str]) -> Built:
     """Build a job and try a step on a copy: whatever can be known to be wrong is refused here."""
-    built = build(config, choices)
+    built = build(settings, choices)
     try_out(built)
-    if config.init_from is not None:
-        start_from(built.run.model, config.init_from)
+    if settings.init_from is not None:
+        start_from(built.run.model, settings.init_from)
     return built
 
 
-def create(built: Built, path: Path, status: dict[str, Any]) -> RunDir:
-    """Write the directory of a run that has not started: its configuration with the numbers used, and its status."""
-    rundir = RunDir(path)
-    rundir.create(
-        resolved(built).to_dict(),
-        {
-            "id": path.name,
-            "name": built.settings.name,
-            "state": "waiting",
-            "step": 0,
-            "steps": built.run.steps,
-            "epoch": 0,
-            "metrics": {},
-            "best": None,
-            "parameters": num_parameters(built.run),
-            "rows": {
-                "training": built.run.batches.rows,
-                "validation": built.run.validation and built.run.validation.rows,
-            },
-            "error": None,
-            "segments": [],
-            **status,
-        },
-    )
-    return rundir
+def plan(settings: Settings, status: dict[str, Any], threads: int | None = None) -> Plan:
+    """Check a job by building it, and keep what its directory will hold.
+
+    Args:
+        settings: The job's configuration.
+        status: Further fields of status.json, `choices` among them.
+        threads: CPU threads unless the settings name them; None is torch's own choice.
+    """
+    return plan_of(prepare(settings, status["choices"]), status, threads)
 
 
-def resolved(built: Built) -> Settings:
+def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
+    """Return the plan of a job that has been built already."""
+    run = built.run
+    first: dict[str, Any] = {
+        "name": built.settings.name,
+        "state": "waiting",
+        "step": 0,
+        "steps": run.steps,
+        "epoch": 0,
+        "metrics": {},
+        "best": None,
+        "parameters": num_parameters(run),
+        "rows": {"training": run.batches.rows, "validation": run.validation and run.validation.rows},
+        "error": None,
+        "segments": [],
+    }
+    return Plan(resolved(built, threads).to_dict(), {**first, **status})
+
+
+def resolved(built: Built, threads: int | None = None) -> Settings:
     """Return the settings with the numbers that null stood for."""
     asked = built.settings
     return dataclasses.replace(
         asked,
         steps=built.run.steps if asked.epochs is None else None,
         batch_size=built.run.batches.batch_size,
-        device=dataclasses.replace(asked.device, threads=asked.device.threads or torch.get_num_threads()),
+        device=dataclasses.replace(asked.device, threads=asked.device.threads or threads or torch.get_num_threads()),
         resume=False,
         run_dir=None,
     )
+
+
+def execute(rundir: RunDir, command: str, overrides: list[str]) -> None:
+    """Train a written job without a display; how it ends stands in its status.json."""
+    try:
+        settings = check(rundir.read_config())
+        built = build(settings, rundir.read_status().get("choices"))
+        if settings.init_from is not None:
+            start_from(built.run.model, settings.init_from)
+        train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.warning)
+    except TrainerError as error:
+        status = rundir.read_status()
+        if status.get("state") != "failed":
+            rundir.write_status({**status, "state": "failed", "error": str(error)})
 
 
 def num_parameters(run: Run) -> int:

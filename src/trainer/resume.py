@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer import runs, settings
 from trainer import words as command_line
@@ -13,6 +15,10 @@ from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
 from trainer.settings import REFUSED, Settings
 from trainer.values import show
+from trainer.words import Words
+
+if TYPE_CHECKING:
+    from trainer.config import Job
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force]
 
@@ -41,18 +47,62 @@ def main(argv: list[str]) -> int:
     if not words.overrides or "=" in words.overrides[0]:
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
+    command = shlex.join(["trainer", "resume", *argv])
     path = runs.find(name)
+    if runs.is_sweep(path):
+        return go_on_with_sweep(path, words, command, force)
     rundir = RunDir(path)
     stored = settings.check(rundir.read_config())
-    if words.overrides:
-        from trainer.config import override
+    return go_on(rundir, stored, changed_by(words, stored), command, words.overrides, force)
 
-        catalog = words.catalog()
-        (choice,) = command_line.jobs(words, catalog)
-        changed = override(stored, choice, catalog)
-    else:
-        changed = stored
-    return go_on(rundir, stored, changed, shlex.join(["trainer", "resume", *argv]), words.overrides, force)
+
+def changed_by(words: Words, stored: Settings) -> Settings:
+    """Return a run's settings with the words of the command applied."""
+    if not words.overrides:
+        return stored
+    from trainer.config import override
+
+    catalog = words.catalog()
+    (choice,) = command_line.jobs(words, catalog)
+    return override(stored, choice, catalog)
+
+
+def go_on_with_sweep(path: Path, words: Words, command: str, force: bool) -> int:
+    """Apply the words to every job of a sweep, then run those that are not done."""
+    changed = {}
+    for folder in runs.jobs(path):
+        stored = settings.check(RunDir(folder).read_config())
+        new = changed_by(words, stored)
+        if new != stored:
+            require_possible(RunDir(folder), stored, new, force)
+            changed[folder] = new
+    for folder, new in changed.items():
+        rundir = RunDir(folder)
+        rundir.write_config(new.to_dict())
+        status = rundir.read_status()
+        rundir.write_status({**status, "state": "waiting", "steps": new.steps or status["steps"]})
+    from trainer import sweep
+
+    return sweep.launch(path, command, words.overrides)
+
+
+def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]) -> int:
+    """Continue a run, or a sweep, that `trainer run ... resume=true` started, as it is configured now."""
+    if runs.is_sweep(path):
+        from trainer import sweep
+
+        return sweep.launch(path, command, overrides)
+    rundir = RunDir(path)
+    stored = settings.check(rundir.read_config())
+    composed = jobs[0].settings
+    # What null stood for when the run was started, null stands for now.
+    filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
+    if composed.epochs is not None:
+        filled.pop("steps", None)
+    threads = composed.device.threads or stored.device.threads
+    device = dataclasses.replace(composed.device, threads=threads)
+    changed = dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
+    return go_on(rundir, stored, changed, command, overrides, force=False)
 
 
 def go_on(rundir: RunDir, stored: Settings, changed: Settings, command: str, overrides: list[str], force: bool) -> int:
@@ -61,18 +111,9 @@ def go_on(rundir: RunDir, stored: Settings, changed: Settings, command: str, ove
     Raises:
         UsageError: A change would make it another run, or leaves nothing to do.
     """
-    changes = differences(stored, changed)
-    for change in changes:
-        if settings.resume_kind(change.key) == REFUSED and not force:
-            raise refusal(
-                f"{change.key}={show(change.new)}",
-                f"would make it another run (it has {show(change.old)})",
-                f"a new run, which may start from these weights with init_from={rundir.short}; or --force",
-            )
+    changes = require_possible(rundir, stored, changed, force)
     status = rundir.read_status()
     step = int(status.get("step", 0))
-    if changed.steps is not None and changed.steps < step:
-        raise refusal(f"steps={changed.steps}", f"the run has done {step} already", f"more than {step}")
     if status.get("state") == "done" and not changes:
         print(f"{rundir.path} is already complete at step {step}")
         print(f"go on longer:  trainer resume {rundir.short} steps={2 * step}")
@@ -87,6 +128,26 @@ def go_on(rundir: RunDir, stored: Settings, changed: Settings, command: str, ove
     outcome = train(rundir, built, command, overrides, screen.progress, screen.note)
     screen.summary(outcome, rundir)
     return outcome.exit_code
+
+
+def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force: bool) -> list[Change]:
+    """Return the changes of a resume.
+
+    Raises:
+        UsageError: One would make it another run, or undo what is done.
+    """
+    changes = differences(stored, changed)
+    for change in changes:
+        if settings.resume_kind(change.key) == REFUSED and not force:
+            raise refusal(
+                f"{change.key}={show(change.new)}",
+                f"would make it another run (it has {show(change.old)})",
+                f"a new run, which may start from these weights with init_from={rundir.short}; or --force",
+            )
+    step = int(rundir.read_status().get("step", 0))
+    if changed.steps is not None and changed.steps < step:
+        raise refusal(f"steps={changed.steps}", f"the run has done {step} already", f"more than {step}")
+    return changes
 
 
 def differences(stored: Settings, changed: Settings) -> list[Change]:

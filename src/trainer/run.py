@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer import runs
 from trainer import words as command_line
+from trainer.errors import refusal
+from trainer.rundir import RunDir, new_path
 
 if TYPE_CHECKING:
     from trainer.config import Job
@@ -25,24 +29,51 @@ def main(argv: list[str]) -> int:
         return 0
     catalog = words.catalog()
     choices = command_line.jobs(words, catalog)
-    from trainer.config import compose_jobs
+    if words.flags.keys() & {"cfg", "info"}:
+        from trainer.config import show_with_hydra
+
+        return show_with_hydra(words.flags, choices[0], catalog)
+    from trainer import screen
+    from trainer.config import compose_jobs, warnings
 
     jobs = compose_jobs(choices, catalog)
+    for warning in warnings(catalog):
+        screen.note(f"warning: {warning}")
+    if "dry_run" in words.flags:
+        from trainer import dry_run
+
+        return dry_run.show(jobs, choices)
     command = shlex.join(["trainer", "run", *argv])
-    return run_one(jobs[0], command, words.overrides)
+    settings = jobs[0].settings
+    if settings.resume:
+        if settings.run_dir is None:
+            raise refusal("resume=true", "which run? it needs run_dir", "run_dir=PATH resume=true")
+        if _exists(Path(settings.run_dir)):
+            from trainer import resume
+
+            return resume.go_on_as(Path(settings.run_dir), jobs, command, words.overrides)
+    path = new_path(settings.run_dir)
+    if words.multirun:
+        from trainer import sweep
+
+        return sweep.start(path, jobs, choices, words, command)
+    return run_one(jobs[0], path, command, words.overrides)
 
 
-def run_one(job: Job, command: str, overrides: list[str]) -> int:
+def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
+    """Check, write and train one job."""
     from trainer import screen
-    from trainer.job import create, prepare, train
-    from trainer.rundir import new_path
+    from trainer.job import plan_of, prepare, train
 
-    path = new_path(job.settings.run_dir)
     built = prepare(job.settings, job.choices)
-    rundir = create(built, path, {"choices": job.choices})
+    rundir = plan_of(built, {"choices": job.choices}).write(path)
     screen.header(built, job.choices, rundir)
     for note in (*job.notes, *built.notes):
         screen.note(note)
     outcome = train(rundir, built, command, overrides, screen.progress, screen.note)
     screen.summary(outcome, rundir)
     return outcome.exit_code
+
+
+def _exists(path: Path) -> bool:
+    return RunDir(path).exists or runs.is_sweep(path)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
 from rich.console import Console
+from rich.progress import track as rich_track
+from rich.table import Table
 
 from trainer.build import Built
 from trainer.job import Outcome, num_parameters
@@ -43,3 +48,40 @@ def resuming(rundir: RunDir, step: int, changes: list[Change]) -> None:
     stderr.print(f"resuming {rundir.path} from step {step:,}", markup=False)
     for change in changes:
         stderr.print(f"  {change.key}: {show(change.old)} -> {show(change.new)}", markup=False)
+
+
+def is_live() -> bool:
+    """Say whether the screen can be redrawn."""
+    return stderr.is_terminal and not stderr.is_dumb_terminal
+
+
+def say(text: str) -> None:
+    """Print a line of a result."""
+    stdout.print(text, markup=False, soft_wrap=True)
+
+
+def table(content: Table) -> None:
+    """Print a table of results."""
+    stdout.print(content)
+
+
+def state(name: str) -> str:
+    """Return a state's name in its colour, as markup."""
+    colour = {"done": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}.get(name)
+    return f"[{colour}]{name}[/]" if colour else name
+
+
+def next_commands(commands: dict[str, str]) -> None:
+    """Print commands that one may type next, with what each does."""
+    for command, what in commands.items():
+        stdout.print(f"{command}   # {what}", markup=False, soft_wrap=True)
+
+
+T = TypeVar("T")
+
+
+def track(items: Sequence[T], what: str) -> Iterable[T]:
+    """Yield items, with a progress bar when going through them takes a while."""
+    if not is_live():
+        return items
+    return rich_track(items, what, console=stderr, transient=True)

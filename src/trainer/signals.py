@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,9 +16,14 @@ ASKED = [
 
 
 class Stopping:
-    """Says whether a signal has asked to stop; catches them while it is entered, in the main thread only."""
+    """Says whether a signal has asked to stop; catches them while it is entered, in the main thread only.
 
-    def __init__(self) -> None:
+    Args:
+        on_signal: Called at each signal. One that is entered within another hands its signals on.
+    """
+
+    def __init__(self, on_signal: Callable[[], None] = lambda: None) -> None:
+        self._on_signal = on_signal
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
@@ -46,3 +52,7 @@ class Stopping:
             )
             os._exit(128 + number)
         self.signal = signal.Signals(number)
+        self._on_signal()
+        outer = getattr(self._before.get(number), "__self__", None)
+        if isinstance(outer, Stopping):
+            outer._catch(number, frame)

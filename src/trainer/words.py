@@ -46,6 +46,11 @@ class Words:
     overrides: list[str] = field(default_factory=list)
 
     @property
+    def launcher(self) -> list[str]:
+        """The words that choose and set up a sweep's launcher."""
+        return [word for word in self.overrides if word.startswith("hydra")]
+
+    @property
     def multirun(self) -> bool:
         """Whether -m was given."""
         return "multirun" in self.flags
@@ -95,7 +100,7 @@ class Choice:
 
     groups: tuple[str, ...]
     values: tuple[Override, ...]
-    swept: tuple[str, ...] = ()
+    swept: dict[str, str] = field(default_factory=dict)
 
 
 def jobs(words: Words, catalog: Catalog) -> list[Choice]:
@@ -116,7 +121,7 @@ def jobs(words: Words, catalog: Catalog) -> list[Choice]:
     limit = next((o.value() for o in overrides if o.key_or_group == "max_jobs"), MOST_JOBS)
     if isinstance(limit, int) and count > limit:
         raise refusal(f"-m with {count:,} jobs", "is more than the limit", f"up to {limit:,}; max_jobs={count}")
-    swept = [o.key_or_group for o, axis in zip(overrides, axes, strict=True) if o.is_sweep_override()]
+    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     return [_choice(combination, swept) for combination in itertools.product(*axes)]
 
 
@@ -181,22 +186,23 @@ def _axis(override: Override, multirun: bool, catalog: Catalog) -> list[Override
         texts = list(override.sweep_string_iterator())
     else:
         texts = [override.get_value_element_as_str()]
+    parser = OverridesParser.create()
     if key in GROUPS:
         for text in texts:
             if text[:1] in "[{":
                 raise refusal(f"{key}={text}", f"{key} takes the name of an option", catalog.options(key))
-        return [_parsed(f"{key}={catalog.match(key, text.strip())}") for text in texts]
-    parser = OverridesParser.create()
+        return [parser.parse_override(f"{key}={catalog.match(key, text.strip())}") for text in texts]
     return [parser.parse_override(f"{key}={text}") for text in texts]
 
 
-def _parsed(word: str) -> Override:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(word)
-
-
-def _choice(combination: tuple[Override, ...], swept: list[str]) -> Choice:
-    groups = tuple(o.input_line or "" for o in combination if o.key_or_group in GROUPS or "/" in o.key_or_group)
-    values = tuple(o for o in combination if o.key_or_group not in GROUPS and not o.key_or_group.startswith("hydra"))
-    return Choice(groups, values, tuple(swept))
+def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:
+    groups, values, chosen = [], [], {}
+    for override in combination:
+        key = override.key_or_group
+        if key in swept:
+            chosen[key] = override.get_value_element_as_str()
+        if key in GROUPS:
+            groups.append(str(override.input_line))
+        elif not key.startswith("hydra"):
+            values.append(override)
+    return Choice(tuple(groups), tuple(values), chosen)

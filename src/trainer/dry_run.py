@@ -1,0 +1,63 @@
+"""`trainer run --dry-run`: what would run, how large it is, and about how long it would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from trainer import screen
+from trainer.build import Built
+from trainer.config import Job
+from trainer.errors import RunFailed
+from trainer.job import num_parameters, prepare
+from trainer.loop import fit
+from trainer.progress import duration
+from trainer.words import Choice
+
+MEASURED_SECONDS = 0.2
+_MEASURED_STEPS = 50
+
+
+def show(jobs: Sequence[Job], choices: Sequence[Choice]) -> int:
+    """Check every job, measure a few of its steps, print them as a table; nothing is created."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("job", no_wrap=True)
+    what = list(choices[0].swept) or ["model", "data", "loss", "optim"]
+    for key in what:
+        table.add_column(key, overflow="fold")
+    for title in ("parameters", "rows", "steps", "about"):
+        table.add_column(title, justify="right")
+    total = 0.0
+    for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
+        built = prepare(job.settings, job.choices)
+        steps, rows = built.run.steps, built.run.batches.rows
+        seconds = steps * seconds_a_step(built)
+        total += seconds
+        cells = [Text(choice.swept.get(key) or job.choices[key]) for key in what]
+        table.add_row(
+            f"{index:03d}", *cells, f"{num_parameters(built.run):,}", f"{rows:,}", f"{steps:,}", duration(seconds)
+        )
+    screen.table(table)
+    if len(jobs) > 1:
+        screen.say(f"{len(jobs):,} jobs, about {duration(total)} one after the other; nothing was created")
+    else:
+        screen.say("nothing was created")
+    for note in dict.fromkeys(note for job in jobs for note in job.notes):
+        screen.note(note)
+    return 0
+
+
+def seconds_a_step(built: Built) -> float:
+    """Measure a run's step by taking some; the run is used up."""
+    run = built.run
+    end = time.perf_counter() + MEASURED_SECONDS
+    run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")
+    start = time.perf_counter()
+    try:
+        fit(run, [], lambda due: None, lambda: time.perf_counter() > end)
+    except RunFailed as error:
+        screen.note(f"warning: {error}")
+    return (time.perf_counter() - start) / max(run.state.step, 1)

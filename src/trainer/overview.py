@@ -1,0 +1,111 @@
+"""What a sweep shows while it runs, wherever its jobs run: read from their status.json files."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from trainer import leaderboard, screen
+from trainer.leaderboard import Entry
+from trainer.progress import duration, number
+
+POLL_SECONDS = 0.25
+_ENDED = ("done", "failed", "stopped")
+_WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order
+
+
+class Overview:
+    """One live table of a sweep's jobs on a terminal, a line for each ended job elsewhere.
+
+    Args:
+        path: The sweep's directory.
+        names: Its jobs in the order in which they start.
+    """
+
+    def __init__(self, path: Path, names: list[str]) -> None:
+        self._path = path
+        self._entries = {name: leaderboard.entry(path / name) for name in names}
+        self._open = [name for name, e in self._entries.items() if e.state != "done"]
+        self._kept = len(names) - len(self._open)
+        self._start = time.perf_counter()
+        self._live = Live(console=screen.stderr, auto_refresh=False, transient=True) if screen.is_live() else None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Overview:
+        """Begin to show."""
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take a last look and clear the display."""
+        self._ended.set()
+        self._thread.join()
+        self._look()
+        if self._live is not None:
+            self._live.stop()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(POLL_SECONDS):
+            self._look()
+            if self._live is not None:
+                self._live.update(self._render(), refresh=True)
+
+    def _look(self) -> None:
+        for name in self._open[:_WINDOW]:
+            now = self._entries[name] = leaderboard.entry(self._path / name)
+            if now.state in _ENDED:
+                self._open.remove(name)
+                if self._live is None:
+                    screen.note(f"{name} {_swept(now)}: {now.state} at step {now.step:,}  {_metrics(now)}".rstrip())
+
+    def _render(self) -> RenderableType:
+        entries = list(self._entries.values())
+        ended = [e for e in entries if e.state in _ENDED]
+        failed = sum(e.state == "failed" for e in ended)
+        table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+        table.add_column("job", no_wrap=True)
+        table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis")
+        table.add_column("", ratio=1, min_width=6)
+        table.add_column("step", justify="right", no_wrap=True)
+        table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis")
+        for e in self._shown(entries):
+            bar = ProgressBar(total=max(e.steps, 1), completed=e.step)
+            table.add_row(e.name, Text(_swept(e)), bar, f"{e.step:,}/{e.steps:,}", Text(_metrics(e)))
+        elapsed = time.perf_counter() - self._start
+        line = f"{len(ended)} of {len(entries)} jobs ended"
+        line += f", {failed} failed" if failed else ""
+        ended_now = len(ended) - self._kept
+        if ended_now and self._open:
+            line += f", about {duration(elapsed / ended_now * len(self._open))} left"
+        return Group(table, Text(line, style="cyan"))
+
+    def _shown(self, entries: list[Entry]) -> list[Entry]:
+        room = max(screen.stderr.size.height - 4, 3)
+        if len(entries) <= room:
+            return entries
+        running = [e for e in entries if e.state == "running"][:room]
+        others = [e for e in reversed(entries) if e.state in _ENDED][: room - len(running)]
+        return sorted([*running, *others], key=lambda e: int(e.name))
+
+
+def _swept(e: Entry) -> str:
+    return " ".join(f"{key}={value}" for key, value in e.swept.items())
+
+
+def _metrics(e: Entry) -> str:
+    if e.state in ("waiting", "failed"):
+        return e.state if e.error is None else f"{e.state}: {e.error}"
+    return "  ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in e.metrics.items())

@@ -1,0 +1,174 @@
+"""`trainer run -m` and `trainer resume SWEEP`: every job is written before the first one starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from trainer import durable, job, leaderboard, screen
+from trainer.config import Job, explained, hydra_setup, no_callbacks
+from trainer.errors import RunFailed, UsageError
+from trainer.options import Catalog
+from trainer.overview import Overview
+from trainer.rundir import RunDir
+from trainer.signals import Stopping
+from trainer.words import Choice, Words
+
+FORMAT = 1
+STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
+IN_PROCESS = ("basic",)  # launchers whose jobs run one after the other in this process
+
+
+def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Words, command: str) -> int:
+    """Check and write all jobs of a sweep, run them, and return the exit code.
+
+    Args:
+        path: Directory to create.
+        jobs: The composed jobs.
+        choices: Their words, in the same order.
+        words: The whole command line.
+        command: The same as it was typed.
+
+    Raises:
+        UsageError: A job or the launcher is wrong; nothing has been created.
+    """
+    with hydra_setup(words.catalog()), explained():
+        compose_launcher(words.launcher, path)
+    name = launcher_name(words)
+    plans = []
+    for index, one in enumerate(screen.track(jobs, "checking the jobs")):
+        status = {"choices": one.choices, "swept": choices[index].swept}
+        try:
+            plans.append(job.plan(one.settings, status, threads=None if name in IN_PROCESS else 1))
+        except UsageError as error:
+            raise UsageError(f"job {index} ({described(choices[index].swept)}): {error}") from error
+    for note in dict.fromkeys(note for one in jobs for note in one.notes):
+        screen.note(note)
+    names = [f"{index:03d}" for index in range(len(plans))]
+    for plan, folder in zip(plans, names, strict=True):
+        plan.write(path / folder)
+    sweep = {
+        "format": FORMAT,
+        "name": jobs[0].settings.name,
+        "command": command,
+        "launcher": {"name": name, "overrides": words.launcher},
+        "swept": list(choices[0].swept),
+        "jobs": names,
+    }
+    durable.replace(path / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+    return launch(path, command, words.overrides)
+
+
+def launch(path: Path, command: str, overrides: list[str]) -> int:
+    """Run the jobs of a sweep that are not done, with its own launcher, and return the exit code."""
+    sweep = read(path)
+    task = Task(path.absolute(), command, tuple(overrides), os.getpid())
+    problem = None
+    with (
+        RunDir(path).lock(command),
+        Stopping(on_signal=task.marker.touch) as stopping,
+        hydra_setup(Catalog()),
+        explained(),
+    ):
+        task.marker.unlink(missing_ok=True)
+        todo = waiting(path, sweep)
+        config = compose_launcher(sweep["launcher"]["overrides"], path)
+        context = HydraContext(GlobalHydra.instance().config_loader(), no_callbacks())
+        launcher = Plugins.instance().instantiate_launcher(context, task, config)
+        try:
+            with Overview(path, sweep["jobs"]):
+                launcher.launch([[f"run_dir='{name}'"] for name in todo], initial_job_idx=0)
+        except KeyboardInterrupt:
+            pass  # a job has been stopped; its status says so
+        except Exception as error:  # a launcher may raise anything when a worker dies
+            problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        task.marker.unlink(missing_ok=True)
+    leaderboard.print_results(path, sweep)
+    if stopping.signal is not None:
+        return 128 + stopping.signal
+    if problem is not None:
+        raise RunFailed(problem)
+    states = {RunDir(path / name).read_status().get("state") for name in sweep["jobs"]}
+    return 0 if states == {"done"} else 1
+
+
+def waiting(path: Path, sweep: dict[str, Any]) -> list[str]:
+    """Return the jobs that are not done, marked as waiting."""
+    names = []
+    for name in sweep["jobs"]:
+        rundir = RunDir(path / name)
+        status = rundir.read_status()
+        if status.get("state") != "done":
+            rundir.write_status({**status, "state": "waiting", "error": None})
+            names.append(name)
+    return names
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a launcher calls for each job, here or in a worker process: trains the job's directory."""
+
+    path: Path
+    command: str
+    overrides: tuple[str, ...]
+    parent: int
+
+    @property
+    def marker(self) -> Path:
+        """The file that keeps further jobs from starting."""
+        return self.path / STOP
+
+    def __call__(self, config: DictConfig) -> None:
+        """Train the job that the config names; how it ends stands in its status.json."""
+        if not self.marker.exists():
+            job.execute(RunDir(self.path / config.run_dir), self.command, list(self.overrides))
+        if self.marker.exists() and os.getpid() == self.parent:
+            raise KeyboardInterrupt
+
+
+def compose_launcher(overrides: list[str], path: Path) -> DictConfig:
+    """Return the configuration that Hydra's launchers want: where the jobs are, and no files of Hydra's own."""
+    folder = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    fixed = [
+        f"hydra.sweep.dir='{folder}'",
+        "hydra.sweep.subdir=${run_dir}",
+        "hydra.output_subdir=null",
+        "hydra.mode=MULTIRUN",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+    return compose("config", [*overrides, *fixed], return_hydra_config=True)
+
+
+def launcher_name(words: Words) -> str:
+    """Return the launcher that the words choose."""
+    chosen = [word.partition("=")[2] for word in words.launcher if word.startswith("hydra/launcher=")]
+    return chosen[0] if chosen else "basic"
+
+
+def described(swept: dict[str, str]) -> str:
+    """Write what is particular to a job as it was typed."""
+    return " ".join(f"{key}={value}" for key, value in swept.items())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return sweep.json.
+
+    Raises:
+        UsageError: It can't be read.
+    """
+    try:
+        sweep: dict[str, Any] = json.loads((path / "sweep.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path / 'sweep.json'} can't be read: {error}") from error
+    return sweep
