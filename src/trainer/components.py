@@ -116,6 +116,10 @@ def _blamed(group: str, cls: type[Any], arguments: dict[str, Any], error: BaseEx
             "needs more memory than there is: "
             + reason.partition("you tried to allocate ")[2].rstrip(". ").split(". Error")[0]
         )
+        amounts = [k for k, v in arguments.items() if isinstance(v, int) and not isinstance(v, bool)]
+        largest = max(amounts, key=lambda k: arguments[k], default=None)
+        if largest is not None:
+            return refusal(f"{group}.{largest}={arguments[largest]}", reason)
     words = reason.replace("=", " ").replace(":", " ").replace("_", " ").lower().split()
     spoken = {"learning": "lr", "beta": "betas", "epsilon": "eps"}
     named = [k for k in arguments if set(k.lower().split("_")) <= set(words)]

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import settings
-from trainer.errors import UsageError, nearest, refusal
+from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.options import GROUPS, Catalog, shipped_configs
 from trainer.settings import Settings
 from trainer.words import Choice
@@ -89,11 +89,11 @@ def _job(config: DictConfig, choice: Choice, catalog: Catalog) -> Job:
     options = {group: str(config.hydra.runtime.choices.get(group)) for group in GROUPS}
     with open_dict(config):
         config.pop("hydra")
-    checked = _apply(config, choice)
+    checked = _apply(config, choice, catalog)
     return Job(checked, options, tuple(_notes(checked, choice, options, catalog)))
 
 
-def _apply(config: DictConfig, choice: Choice) -> Settings:
+def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:
     """Set the typed values in a config and check the whole."""
     keys = {override.key_or_group for override in choice.values}
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
@@ -103,7 +103,7 @@ def _apply(config: DictConfig, choice: Choice) -> Settings:
         set_value(config, override)
     for key in list(config):
         if str(key) not in Settings.__dataclass_fields__:
-            raise _unknown_root(str(key), choice.values, config)
+            raise _unknown_root(str(key), choice.values, config, catalog)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return settings.check({str(key): value for key, value in plain.items()})
@@ -121,19 +121,26 @@ def set_value(config: DictConfig, override: Override) -> None:
         OmegaConf.update(config, key, value, merge=True, force_add=True)
 
 
-def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig) -> UsageError:
+def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig, catalog: Catalog) -> UsageError:
     """Refuse a key that is none of ours, leading to a nested key of that name or to the nearest one."""
-    typed = {override.key_or_group.split(".")[0]: override for override in values}
-    value = str(typed[key].input_line).partition("=")[2] if key in typed else ""
-    nested = [k for k in _leaves(config) if k.count(".") == 1 and k.split(".")[1] == OTHER_KEYS.get(key, key)]
-    allowed = sorted(k for k in Settings.__dataclass_fields__)
-    near = nested[0] if nested else nearest(OTHER_KEYS.get(key, key), [*allowed, "experiment"])
-    what = str(typed[key].input_line).lstrip("+") if key in typed else key
+    typed = {override.key_or_group.split(".")[0]: str(override.input_line).lstrip("+") for override in values}
+    what = typed.get(key, key)
+    value = what.partition("=")[2]
+    known = OTHER_KEYS.get(key.lower(), key.lower())
+    nested = [leaf for leaf in _leaves(config) if leaf.count(".") == 1 and leaf.split(".")[1] == known]
+    groups = [group for group in GROUPS if value in catalog.options(group)]
+    allowed = sorted(Settings.__dataclass_fields__)
+    near = known if "." in known else nested[0] if nested else nearest(key, groups) or nearest(known, allowed)
     return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
 
 
+# What settings are called elsewhere.
 OTHER_KEYS = {
     "learning_rate": "lr",
+    "momentum": "optim.momentum",
+    "wd": "optim.weight_decay",
+    "weight_decay": "optim.weight_decay",
+    "betas": "optim.betas",
     "max_steps": "steps",
     "num_steps": "steps",
     "num_epochs": "epochs",
@@ -146,7 +153,6 @@ OTHER_KEYS = {
     "output_dir": "run_dir",
     "grad_clip": "clip_norm",
     "early_stopping": "patience",
-    "wd": "weight_decay",
 }
 
 
@@ -221,7 +227,9 @@ def _explain(error: Exception) -> str:
     if "Interpolation key" in text or "InterpolationKeyError" in type(cause).__name__:
         return f"{key or 'config'}: {text}"
     if missing := getattr(error, "missing_cfg_file", None):
-        return f"{missing}: no such config file"
+        options = [str(option) for option in getattr(error, "options", None) or []]
+        group, _, option = missing.rpartition("/")
+        return str(unknown(f"{group}={option}", "no such option", option, options, f"{group}="))
     return f"{key}: {text}" if key and key not in text else text
 
 
@@ -238,7 +246,7 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             if group == "experiment":
                 raise refusal(word, "an experiment starts a run; it can't change one")
             config[group] = compose("config", [word])[group]
-        return _apply(config, choice)
+        return _apply(config, choice, catalog)
 
 
 def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> int:

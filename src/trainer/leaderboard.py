@@ -85,7 +85,8 @@ def print_results(path: Path, sweep: dict[str, Any]) -> None:
     by = ranking(entries)
     entries.sort(key=by.key)
     screen.table(_jobs(entries, by, sweep["swept"]))
-    if "seed" in sweep["swept"] and len(sweep["swept"]) > 1 and by.metric is not None:
+    several = "seed" in sweep["swept"] and len(sweep["swept"]) > 1
+    if several and by.metric is not None and any(e.state == "done" for e in entries):
         screen.table(_over_seeds(entries, by, [key for key in sweep["swept"] if key != "seed"]))
     if by.metric is None:
         screen.say("not ranked: the jobs have different losses")

@@ -69,7 +69,8 @@ class Overview:
             if now.state in _ENDED:
                 self._open.remove(name)
                 if self._live is None:
-                    screen.note(f"{name} {_swept(now)}: {now.state} at step {now.step:,}  {_metrics(now)}".rstrip())
+                    what = f"{name} {_swept(now)}".rstrip()
+                    screen.note(f"{what}: {now.state} at step {now.step:,}  {_metrics(now)}".rstrip())
 
     def _render(self) -> RenderableType:
         entries = list(self._entries.values())

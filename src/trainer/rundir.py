@@ -54,9 +54,16 @@ class RunDir:
         return self._config.is_file()
 
     def create(self, config: dict[str, Any], status: dict[str, Any]) -> None:
-        """Make the directory with its configuration and first status."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
+        """Make the directory with its configuration and first status.
+
+        Raises:
+            UsageError: It can't be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
         durable.sync_folder(self.path.parent)
         self.write_status({"format": FORMAT, **status})
         self.write_config(config)
