@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,15 +113,12 @@ def jobs(words: Words, catalog: Catalog) -> list[Choice]:
     """
     overrides = [parse(word, catalog) for word in words.overrides]
     _refuse_repeats(overrides)
-    axes: list[list[Override]] = []
-    count = 1
-    for override in overrides:
-        axis = _axis(override, words.multirun, catalog)
-        count *= len(axis)
-        axes.append(axis)
+    values = [_values(override, words.multirun, catalog) for override in overrides]
+    count = math.prod(map(len, values))
     limit = next((o.value() for o in overrides if o.key_or_group == "max_jobs"), MOST_JOBS)
     if isinstance(limit, int) and count > limit:
         raise refusal(f"-m with {count:,} jobs", "is more than the limit", f"up to {limit:,}; max_jobs={count}")
+    axes = [_axis(override, texts, catalog) for override, texts in zip(overrides, values, strict=True)]
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     return [_choice(combination, swept) for combination in itertools.product(*axes)]
 
@@ -168,30 +166,39 @@ def _refuse_repeats(overrides: list[Override]) -> None:
         raise refusal(f"{seen['steps'].input_line} {seen['epochs'].input_line}", "both set the length", "one of them")
 
 
-def _axis(override: Override, multirun: bool, catalog: Catalog) -> list[Override]:
-    """Return the override once for each of its values, groups matched to their options."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
+    """Return the values that an override stands for, as text; one without a sweep."""
+    from hydra.core.override_parser.types import Glob
 
-    key = override.key_or_group
+    key, word = override.key_or_group, str(override.input_line)
     if override.is_delete():
-        raise refusal(str(override.input_line), "settings are set, not deleted", f"{key}=null")
+        raise refusal(word, "settings are set, not deleted", f"{key}=null")
     if key.startswith("hydra") and not key.startswith(("hydra/launcher", "hydra.launcher.")):
         allowed = ["hydra/launcher", "hydra.launcher.KEY"]
         hint = {"hydra.run.dir": "run_dir", "hydra.sweep.dir": "run_dir", "hydra.job.name": "name"}.get(key)
         raise refusal(key, "trainer does not use it", allowed, hint or nearest(key, allowed))
-    if override.is_sweep_override():
-        if not multirun:
-            listed = str(override.input_line).partition("=")[2]
-            raise refusal(str(override.input_line), "several values", f"-m to run each, {key}=[{listed}] for one list")
-        texts = list(override.sweep_string_iterator())
-    else:
-        texts = [override.get_value_element_as_str()]
-    parser = OverridesParser.create()
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not multirun:
+        one = f"{key}=[{word.partition('=')[2]}] for one list" if key not in GROUPS else "one option"
+        raise refusal(word, "several values", f"-m to run each, or {one}")
+    pattern = override.value()
+    if isinstance(pattern, Glob):
+        return pattern.filter(list(catalog.options(key)))
+    return list(override.sweep_string_iterator())
+
+
+def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Override]:
+    """Return the override once for each of its values, groups matched to their options."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    key = override.key_or_group
     if key in GROUPS:
         for text in texts:
             if text[:1] in "[{":
                 raise refusal(f"{key}={text}", f"{key} takes the name of an option", catalog.options(key))
-        return [parser.parse_override(f"{key}={catalog.match(key, text.strip())}") for text in texts]
+        texts = [catalog.match(key, text.strip()) for text in texts]
+    parser = OverridesParser.create()
     return [parser.parse_override(f"{key}={text}") for text in texts]
 
 

@@ -1,0 +1,204 @@
+"""A wrong word gives one line on stderr that names key, value and what is right; exit 2; nothing is created."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+# command: what its one line must hold
+WRONG = {
+    # commands
+    "rum": ["rum: no such command", "did you mean `trainer run`"],
+    "model=dynamic": ["did you mean `trainer run model=dynamic`"],
+    # groups, options and keys
+    "run modle=numpy": ["modle=numpy: no such setting", "did you mean model=numpy?"],
+    "run model=dynamc": ["model=dynamc: no such model", "allowed: autograd, dynamic", "did you mean model=dynamic?"],
+    "run dynamic": ["dynamic: is not key=value", "did you mean model=dynamic?"],
+    "run device=gpu": ["device=gpu", "did you mean device=cuda?"],
+    "run loss=ce": ["loss=ce", "did you mean loss=cross_entropy?"],
+    "run optim=momentum": ["did you mean optim=sgd_momentum?"],
+    "run experiment=digit": ["experiment=digit: no such experiment", "did you mean experiment=digits?"],
+    "run model.hiden=5": ["model.hiden", "takes no hiden", "did you mean model.hidden?"],
+    "run +model.hiden=5": ["model.hiden", "did you mean model.hidden?"],
+    "run foo=1": ["foo=1: no such setting", "allowed: accumulate, batch_size"],
+    "run +foo=1": ["foo=1: no such setting"],
+    "run ++foo.bar=1": ["foo.bar=1: no such setting"],
+    "run stps=5": ["stps=5: no such setting", "did you mean steps=5?"],
+    "run lr=0.1": ["did you mean optim.lr=0.1?"],
+    "run LR=0.1": ["did you mean optim.lr=0.1?"],
+    "run learning_rate=0.1": ["did you mean optim.lr=0.1?"],
+    "run momentum=0.9": ["did you mean optim.momentum=0.9?"],
+    "run hidden=9": ["did you mean model.hidden=9?"],
+    "run checkpoint.evry=5": ["checkpoint.evry: no such setting", "did you mean checkpoint.every?"],
+    "run checkpoint=5": ["checkpoint=5: is a section"],
+    "run hydra.rum.dir=x": ["hydra.rum.dir: trainer does not use it"],
+    "run hydra.run.dir=x": ["hydra.run.dir", "did you mean run_dir?"],
+    "run -m seed=1,2 hydra/launcher=jobli": [
+        "hydra/launcher=jobli: no such option",
+        "did you mean hydra/launcher=joblib?",
+    ],
+    "run model=[1,2]": ["model takes the name of an option"],
+    "run ~optim.lr": ["~optim.lr: settings are set, not deleted"],
+    # values
+    "run optim.lr=abc": ["optim.lr=abc: is not a number"],
+    "run optim.lr=1e": ["optim.lr=1e: is not a number"],
+    "run optim.lr=-1": ["optim.lr=-1", "nvalid learning rate"],
+    "run optim.lr=nan": ["optim.lr=nan: is not finite"],
+    "run optim.lr=inf": ["optim.lr=inf: is not finite"],
+    "run optim.lr=null": ["optim.lr=null: needs a value", "a number"],
+    "run optim.lr=???": ["optim.lr: has no value; add optim.lr=VALUE"],
+    "run optim.lr=[1,2]": ["optim.lr=[1,2]: is not a number"],
+    "run optim.lr.foo=3": ["optim.lr is a value, not a section"],
+    "run steps=0": ["steps=0: is out of range", "at least 1"],
+    "run steps=1.5": ["steps=1.5: is not a whole number"],
+    "run steps=5 epochs=3": ["steps=5 epochs=3", "both set the length"],
+    "run epochs=0": ["epochs=0: is out of range"],
+    "run batch_size=0": ["batch_size=0: is out of range"],
+    "run batch_size=100": ["batch_size=100", "64 training rows", "1 to 64"],
+    "run seed=-1": ["seed=-1: is out of range", "at least 0"],
+    "run seed=4294967296": ["seed=4294967296: is out of range", "4,294,967,295"],
+    "run seed=True": ["seed=true: is not a whole number"],
+    "run seed=null": ["seed=null: needs a value"],
+    "run seed=[1,2]": ["seed=[1,2]: is not a whole number"],
+    "run mode=middle": ["mode=middle: no such choice", "min, max"],
+    "run clip_norm=0": ["clip_norm=0: is out of range", "above 0"],
+    "run max_divergence=0": ["max_divergence=0: is out of range"],
+    "run checkpoint.keep=0": ["checkpoint.keep=0: is out of range"],
+    "run device.dtype=float16": ["device.dtype=float16: no such choice", "float32, float64, bfloat16"],
+    "run device.index=3": ["device.index=3", "allowed: 0"],
+    "run device.threads=0": ["device.threads=0: is out of range"],
+    "run model.hidden=True": ["model.hidden=true: is not a whole number"],
+    "run model.hidden=1000000000000": ["model.hidden=1000000000000: needs more memory", "4000000000000000 bytes"],
+    "run model.init=uniform": ["model.init=uniform: no such choice", "linear, normal"],
+    "run model.inputs=5": ["model.inputs=5", "1000 inputs"],
+    "run model.outputs=5": ["model.outputs=5", "10 outputs"],
+    "run data.validation=1.5": ["data.validation=1.5", "below 1"],
+    "run data.validation=0.001": ["data.validation=0.001", "none for validation"],
+    "run data.samples=0": ["data.samples=0", "at least 1"],
+    "run model=mlp model.dropout=1.5": ["model.dropout=1.5"],
+    "run run_dir=/dev/null": ["run_dir=/dev/null: is a file"],
+    "run run_dir=/proc/nope": ["run_dir=/proc/nope: can't be created"],
+    # what does not go together
+    "run monitor=validation_loss": ["monitor=validation_loss: needs validation data", "data.validation=0.2"],
+    "run data.validation=0.25 monitor=accuracy": ["monitor=accuracy: no such metric", "validation_loss"],
+    "run patience=3": ["patience=3: needs validation data"],
+    "run schedule=plateau": ["schedule=plateau: needs validation data"],
+    "run schedule=warmup_cosine steps=50 schedule.warmup=100": ["schedule.warmup=100", "50 steps"],
+    "run loss=cross_entropy": ["loss=cross_entropy data=random", "needs classes"],
+    "run model=product data=random": ["model=product data=random", "data=none"],
+    "run data=none": ["model=two_layer data=none", "model=product"],
+    "run model=numpy device.dtype=bfloat16": ["NumPy has no bfloat16"],
+    # the grammar of words
+    "run 'seed=[1,2'": ["the '[' at character 6 has no partner"],
+    "run name=a=b": ["""did you mean 'name="a=b"'?"""],
+    "run 'name=~/x y'": ["""did you mean 'name="~/x y"'?"""],
+    "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
+    "run seed=1 +seed=2": ["seed: is given twice"],
+    "run seed=1,2": ["seed=1,2: several values", "-m"],
+    "run -m optim.lr=": ["optim.lr=: has no value"],
+    "run -m 'seed=range(0,20000)'": ["20,000 jobs", "max_jobs=20000"],
+    "run 'name=${name}'": ["name", "ecursive interpolation"],
+    "run 'name=${oc.env:NOT_SET_ANYWHERE}'": ["the environment variable NOT_SET_ANYWHERE is not set"],
+    "run 'name=${foo.bar}'": ["name: Interpolation key 'foo.bar' not found"],
+    # flags
+    "run --foo": ["--foo: no such flag", "--multirun"],
+    "run --experimental-rerun x": ["--experimental-rerun: no such flag"],
+    "run --config-dir=/nope": ["--config-dir=/nope: no such folder"],
+    "run --cfg": ["--cfg: needs a value"],
+    # classes
+    "run optim._target_=os.system": ["optim._target_=os.system: is no torch Optimizer"],
+    "run optim._target_=torch.optim.SDG": ["did you mean torch.optim.SGD?"],
+    "run model._target_=foo.Bar": ["model._target_=foo.Bar: can't be imported"],
+    "run model._target_=null": ["model: selects nothing"],
+    # sweeps: found before the first job runs
+    "run -m seed=1,2 optim.lr=1e-4,-1": ["job 1 (seed=1 optim.lr=-1): optim.lr=-1"],
+    "run -m model=numpy,dynamc": ["model=dynamc: no such model"],
+    # runs
+    "resume": ["which run?"],
+    "resume nope": ["nope: no such run"],
+    "resume last": ["there are no runs here yet"],
+    "run init_from=nope": ["nope: no such run"],
+    "run resume=true": ["resume=true", "run_dir"],
+    "list modle": ["modle", "model"],
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_word_is_answered_in_one_line(cli, command):
+    result = cli(*shlex.split(command))
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    for part in WRONG[command]:
+        assert part in result.err
+    assert result.out == ""
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("model=NUMPY optim=Adam", {"model": "numpy", "optim": "adam"}),
+        ("steps=1e0", {}),
+        ("+steps=1", {}),
+        ("optim.weight_decay=1e-3 'optim.nesterov=false'", {}),
+        ("""'name="~/x [y] é=,"'""", {}),
+    ],
+)
+def test_what_people_mean_is_accepted(train, words, expected):
+    run = train("steps=1" if "steps" not in words else "seed=0", *shlex.split(words))
+    assert run.status["choices"].items() >= expected.items()
+    assert run.status["step"] == 1
+
+
+def test_a_rate_of_zero_is_warned_of(cli):
+    result = cli("run", "steps=1", "optim.lr=0")
+    assert result.code == 0
+    assert "optim.lr=0: the weights will not change" in result.err
+
+
+def config_file(folder: Path, text: str | bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("_target_: torch.optim.SGD\n\tlr: 1\n", ["mine.yaml", "line 2"]),
+        ("_target_: torch.optim.SGD\nlr: 1\nlr: 2\n", ["mine.yaml", "duplicate key lr", "line 3"]),
+        (b"_target_: torch.optim.SGD # \xff\n", ["UTF-8"]),
+        ("", ["optim: selects nothing"]),
+        ("lr: [1\n", ["mine.yaml", "line"]),
+        ("_target_: torch.optim.SGD\nlr: ???\n", ["optim.lr: has no value; add optim.lr=VALUE"]),
+        ("_target_: torch.optim.SGD\nrate: 1\n", ["optim.rate", "SGD takes no rate"]),
+    ],
+)
+def test_a_broken_config_file_is_answered_in_one_line(cli, text, parts):
+    config_file(Path("configs/optim"), text)
+    result = cli("run", "optim=mine")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    for part in parts:
+        assert part in result.err
+    assert [p.name for p in Path().iterdir()] == ["configs"]
+
+
+def test_a_shadowed_file_is_warned_of(cli):
+    config_file(Path("configs/optim"), "_target_: torch.optim.SGD\n")
+    Path("configs/optim/mine.yaml").rename("configs/optim/sgd.yaml")
+    result = cli("run", "steps=1")
+    assert result.code == 0
+    assert "sgd.yaml is not used: the shipped optim=sgd has that name" in result.err
+
+
+def test_an_existing_directory_is_not_written_to(cli, train):
+    run = train("steps=1", name="here")
+    before = run.bits()
+    result = cli("run", "run_dir=here", "steps=2")
+    assert result.code == 2
+    assert "run_dir=here: exists and is not empty" in result.err
+    assert "trainer resume here" in result.err
+    assert run.bits() == before
