@@ -6,8 +6,8 @@ import importlib
 import os
 import sys
 
-from trainer import __version__
-from trainer.errors import TrainerError, UsageError, nearest
+from trainer import __version__, streams
+from trainer.errors import TrainerError, UsageError, nearest, printable
 
 COMMANDS = {
     "run": "train one model, or a sweep with -m",
@@ -39,24 +39,24 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # The threads of NumPy's BLAS would spin against torch's; torch keeps the cores. Read when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    streams.prepare()
     try:
-        return _dispatch(argv)
-    except BrokenPipeError:
-        # Whoever read our output has left; the work is done. Keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read our output has left; the work is done
+        streams.silence(sys.stdout)
         return 0
     except TrainerError as error:
         if os.environ.get("TRAINER_TRACEBACK"):
             raise
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        lines = [f"error: {printable(str(error))}"]
+        for more in getattr(error, "__notes__", ()):
+            lines += map(printable, more.splitlines())
+        print("\n".join(lines), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-
-
-def printable(text: str) -> str:
-    """Return one line without control characters."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -22,8 +21,15 @@ class RunFailed(TrainerError):
     """Training met something it can't go on from; what was saved before stays."""
 
 
+def printable(text: str) -> str:
+    """Return one line without control characters, which a terminal would obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """Return the option most like `word`, whatever the case, or None if none is."""
+    import difflib  # most commands go right and do without it
+
     by_lower = {option.lower(): option for option in options}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None

@@ -39,6 +39,8 @@ class Outcome:
     first_step: int
     metrics: dict[str, float | None]
     seconds: float
+    first_loss: float | None
+    numbers: dict[str, Any] | None
     exit_code: int = 0
 
 
@@ -181,6 +183,7 @@ def train(
             run.batches.steps_per_epoch,
             lambda: (run.state.best_step, run.state.best_value),
             lambda: few_parameters(run.model),
+            stopping,
         )
         try:
             with stopping, show(shown) as screen:
@@ -202,8 +205,17 @@ def train(
         record(state=state)
         log.info("%s at step %d: %s", state, run.state.step, reason)
     code = 128 + stopping.signal if state == "stopped" and stopping.signal else 0
-    seconds = time.time() - started
-    return Outcome(state, reason, run.state.step, first_step, finite(standing(run)["metrics"]), seconds, code)
+    return Outcome(
+        state,
+        reason,
+        run.state.step,
+        first_step,
+        finite(standing(run)["metrics"]),
+        time.time() - started,
+        run.state.first_loss,
+        few_parameters(run.model),
+        code,
+    )
 
 
 def standing(run: Run) -> dict[str, Any]:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from trainer.loop import Row
+if TYPE_CHECKING:
+    from trainer.loop import Row
 
 REFRESH_SECONDS = 0.1
+_MOST_OF_THE_TIME = 0.04  # a terminal that is slow to write to is redrawn less often
+_IDLE_REFRESHES = 2  # a second, by a thread: the clock goes on through a step that takes long
+_RECENT_SECONDS = 30.0
 _FIRST_LINE, _SLOWEST_LINE = 1.0, 60.0
+_SMALLEST_BAR = 10
+_CURVE_POINTS = 16
+_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Standing:
     steps_per_epoch: int
     best: Callable[[], tuple[int | None, float | None]]
     numbers: Callable[[], dict[str, Any] | None]
+    stopping: Callable[[], bool] = lambda: False
 
 
 class Display(Protocol):
@@ -47,19 +55,90 @@ class Display(Protocol):
         """Take a row."""
 
 
+class Pace:
+    """Steps a second over the last half minute, so that a slow start and a pause are soon forgotten.
+
+    Args:
+        step: Finished steps at the beginning.
+        now: Time, in seconds of time.perf_counter.
+    """
+
+    def __init__(self, step: int, now: float) -> None:
+        self._marks = deque([(now, step)])
+
+    def note(self, step: int, now: float) -> None:
+        """Take note of the finished steps."""
+        if step == self._marks[-1][1]:
+            return
+        self._marks.append((now, step))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - _RECENT_SECONDS:
+            self._marks.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Steps a second; 0 before the first one."""
+        (then, first), (now, last) = self._marks[0], self._marks[-1]
+        return (last - first) / max(now - then, 1e-9)
+
+    def left(self, steps: int, now: float) -> float:
+        """Return the seconds that all `steps` still take."""
+        then, step = self._marks[-1]
+        return max((steps - step) / self.rate - (now - then), 0.0) if self.rate else math.inf
+
+
+class Curve:
+    """The values so far as a row of blocks, on a log scale when all are positive."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._seen, self._stride = 0, 1
+
+    def note(self, value: float) -> None:
+        """Take a value; of many, evenly spaced ones are kept."""
+        if not math.isfinite(value):
+            return
+        if self._seen % self._stride == 0:
+            self._values.append(value)
+        self._seen += 1
+        if len(self._values) == 2 * _CURVE_POINTS:
+            del self._values[1::2]
+            self._stride *= 2
+
+    def __str__(self) -> str:
+        """Return the row of blocks, the newest value at its right; empty before there are two."""
+        values = self._values[-_CURVE_POINTS:]
+        if len(self._values) > _CURVE_POINTS:
+            values = [self._values[i * len(self._values) // _CURVE_POINTS] for i in range(1, _CURVE_POINTS)]
+            values.append(self._values[-1])
+        if len(values) < 2:
+            return ""
+        heights = list(map(math.log, values)) if min(values) > 0 else values
+        low, span = min(heights), max(heights) - min(heights)
+        return "".join(_BLOCKS[round((h - low) / span * (len(_BLOCKS) - 1)) if span else 0] for h in heights)
+
+
 class LiveDisplay:
     """A bar and the newest numbers, redrawn about ten times a second whatever the step rate."""
 
     def __init__(self, console: Console, standing: Standing) -> None:
-        self._standing = standing
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._start = self._next = time.perf_counter()
-        self._row: Row = {}
+        self._console, self._standing = console, standing
+        self._row: Row = {"step": standing.first_step}
         self._validation: Row = {}
+        self._numbers: dict[str, Any] | None = None
+        self._pace = Pace(standing.first_step, time.perf_counter())
+        self._curve = Curve()
+        self._next = 0.0
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=_IDLE_REFRESHES,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # what a model prints into a file stays in the file
+        )
 
     def __enter__(self) -> LiveDisplay:
         """Begin to show."""
-        self._live.start()
+        self._live.start(refresh=True)
         return self
 
     def __exit__(
@@ -76,30 +155,52 @@ class LiveDisplay:
             self._validation = row
         now = time.perf_counter()
         if now >= self._next:
-            self._live.update(self._render(now), refresh=True)
-            self._next = time.perf_counter() + REFRESH_SECONDS
+            self._redraw(now)
 
-    def _render(self, now: float) -> RenderableType:
-        standing, step = self._standing, self._row.get("step", self._standing.first_step)
-        rate = (step - standing.first_step) / max(now - self._start, 1e-9)
-        bar = Table.grid(padding=(0, 1), expand=True)
-        bar.add_column(no_wrap=True)
-        bar.add_column(ratio=1, min_width=4)
-        bar.add_column(no_wrap=True, justify="right")
-        left = duration((standing.steps - step) / rate) if rate else "?"
-        bar.add_row(
-            Text(f"step {step:,}/{standing.steps:,}", style="bold"),
-            ProgressBar(total=standing.steps, completed=step),
-            Text(f"{left} left", style="cyan"),
-        )
-        facts = _facts(standing, self._row, self._validation)
-        facts.append(("", f"{number(rate)} steps/s"))
-        line = Text("  ").join(Text.assemble((f"{name} " if name else "", "dim"), value) for name, value in facts)
-        parts: list[RenderableType] = [bar, line]
-        numbers = standing.numbers()
-        if numbers is not None:
-            parts.append(Text("  ").join(Text.assemble((f"{n} ", "dim"), _plain(v)) for n, v in numbers.items()))
-        return Group(*parts)
+    def _redraw(self, now: float) -> None:
+        self._pace.note(self._row["step"], now)
+        self._curve.note(self._row.get("loss", math.nan))
+        self._numbers = self._standing.numbers()
+        self._live.refresh()
+        end = time.perf_counter()
+        self._next = end + max(REFRESH_SECONDS, (end - now) / _MOST_OF_THE_TIME)
+
+    def _render(self) -> Text:
+        width = self._console.width - 2  # room for ^C to be echoed: on a line of its own it would be left behind
+        lines = [self._bar(width)]
+        if "loss" in self._row:
+            lines.append(self._facts(width))
+        if self._numbers is not None:
+            lines.append(_flow((_fact(name, digits(value)) for name, value in self._numbers.items()), width))
+        if self._standing.stopping():
+            lines.append(Text("stopping after this step; Ctrl-C once more leaves at once", style="bold"))
+        return Text("\n").join(lines)
+
+    def _bar(self, width: int) -> Text:
+        step, steps = self._row["step"], self._standing.steps
+        count = _fact("step", f"{step:>{len(f'{steps:,}')},}/{steps:,}")
+        seconds = self._pace.left(steps, time.perf_counter())
+        left = Text(f"{clock(seconds)} left" if math.isfinite(seconds) else "starting")
+        room = width - len(count) - len(left) - 4
+        above = room < _SMALLEST_BAR
+        if above:
+            room = max(width - len(left) - 1, 0)
+        done = room * min(step, steps) // steps
+        full, empty = ("━", "─") if self._blocks else ("#", "-")
+        bar = Text.assemble((full * done, "green"), (empty * (room - done), "dim"))
+        return Text.assemble(count, "\n" if above else "  ", bar, " " if above else "  ", left)
+
+    def _facts(self, width: int) -> Text:
+        facts = [_fact(name, value) for name, value in _newest(self._standing, self._row, self._validation)]
+        loss = next(fact for fact in facts if fact.plain.startswith("loss"))
+        if self._blocks and (curve := str(self._curve)):
+            loss.append_text(Text(f" {curve}", style="green"))
+        facts.append(Text(f"{rate(self._pace.rate)} steps/s"))
+        return _flow(facts, width)
+
+    @property
+    def _blocks(self) -> bool:
+        return self._console.encoding.startswith("utf")
 
 
 class PlainDisplay:
@@ -107,9 +208,10 @@ class PlainDisplay:
 
     def __init__(self, console: Console, standing: Standing) -> None:
         self._console, self._standing = console, standing
-        self._start = time.perf_counter()
+        now = time.perf_counter()
+        self._pace = Pace(standing.first_step, now)
         self._interval = _FIRST_LINE
-        self._next = self._start + self._interval
+        self._next = now + self._interval
         self._validation: Row = {}
 
     def __enter__(self) -> PlainDisplay:
@@ -127,21 +229,18 @@ class PlainDisplay:
             self._validation = row
             return
         now = time.perf_counter()
-        if now < self._next:
-            return
+        if now >= self._next:
+            self._print(row, now)
+
+    def _print(self, row: Row, now: float) -> None:
         self._interval = min(self._interval * 2, _SLOWEST_LINE)
         self._next = now + self._interval
-        standing = self._standing
-        rate = (row["step"] - standing.first_step) / (now - self._start)
-        facts = _facts(standing, row, self._validation)
-        facts += [
-            ("", f"{number(rate)} steps/s"),
-            ("", f"{duration((standing.steps - row['step']) / rate)} left"),
-        ]
-        line = "  ".join(f"{name} {value}".strip() for name, value in facts)
-        self._console.print(
-            f"step {row['step']}/{standing.steps}  {line}", soft_wrap=True, highlight=False, markup=False
-        )
+        self._pace.note(row["step"], now)
+        facts = [("step", f"{row['step']:,}/{self._standing.steps:,}")]
+        facts += _newest(self._standing, row, self._validation)
+        facts.append((rate(self._pace.rate), "steps/s"))
+        facts.append((clock(self._pace.left(self._standing.steps, now)), "left"))
+        self._console.print("  ".join(f"{name} {value}" for name, value in facts), soft_wrap=True)
 
 
 class NoDisplay:
@@ -160,9 +259,8 @@ class NoDisplay:
         """Ignore the row."""
 
 
-def display(console: Console, standing: Standing) -> Display:
-    """Return the display that fits the console."""
-    live = console.is_terminal and not console.is_dumb_terminal
+def display(console: Console, standing: Standing, live: bool) -> Display:
+    """Return the display for a console that can be redrawn, or one that can't."""
     return LiveDisplay(console, standing) if live else PlainDisplay(console, standing)
 
 
@@ -173,8 +271,20 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
 
 
+def rate(value: float) -> str:
+    """Write a rate in three significant digits or as a whole number."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
-    """Write a duration as 1:02 or 1:02:03."""
+    """Write how long something took: 0.7 s, 43 s, 1:02 or 1:02:03."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as 0:03, 1:02 or 1:02:03, always as wide while it runs."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(max(round(seconds), 0), 60)
@@ -182,22 +292,39 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _facts(standing: Standing, row: Row, validation: Row) -> list[tuple[str, str]]:
-    facts = [("loss", number(row.get("loss")))] if row else []
-    if standing.steps_per_epoch > 1 and row:
-        facts.insert(0, ("epoch", str(row["epoch"])))
+def _newest(standing: Standing, row: Row, validation: Row) -> list[tuple[str, str]]:
+    """Return the numbers of a row, and those of the evaluations so far, with their names."""
+    facts = [("loss", digits(row["loss"]))]
+    if standing.steps_per_epoch > 1:
+        facts.insert(0, ("epoch", f"{row['epoch']:,}"))
     facts += [
-        (name.replace("_", " "), number(value)) for name, value in validation.items() if name.startswith("validation")
+        (name.replace("_", " "), digits(value)) for name, value in validation.items() if name.startswith("validation_")
     ]
     step, value = standing.best()
     if step is not None:
-        facts.append(("best", f"{number(value)} at {step:,}"))
-    if row:
-        facts.append(("lr", f"{row['lr']:.3g}"))
-    return facts
+        facts.append(("best", f"{digits(value)} at {step:,}"))
+    return [*facts, ("lr", f"{row['lr']:.3g}")]
 
 
-def _plain(value: Any) -> str:
+def digits(value: Any) -> str:
+    """Write numbers in five digits, zeros at the end included, so that what follows stays in its place."""
     if isinstance(value, list):
-        return "[" + " ".join(map(_plain, value)) + "]"
-    return f"{value:.4f}"
+        return "[" + " ".join(map(digits, value)) + "]"
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    return f"{value:#.5g}".rstrip(".")
+
+
+def _fact(name: str, value: str) -> Text:
+    return Text.assemble((f"{name} ", "dim"), value)
+
+
+def _flow(parts: Iterable[Text], width: int) -> Text:
+    """Set parts next to each other in lines, none of them broken that fits a line."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 3 + len(part) <= width:
+            lines[-1].append("   ").append_text(part)
+        else:
+            lines.append(part)
+    return Text("\n").join(lines)

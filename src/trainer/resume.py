@@ -113,21 +113,20 @@ def go_on(rundir: RunDir, stored: Settings, changed: Settings, command: str, ove
     """
     changes = require_possible(rundir, stored, changed, force)
     status = rundir.read_status()
-    step = int(status.get("step", 0))
-    if status.get("state") == "done" and not changes:
-        print(f"{rundir.path} is already complete at step {step}")
-        print(f"go on longer:  trainer resume {rundir.short} steps={2 * step}")
-        return 0
     from trainer import screen
-    from trainer.job import prepare, resolved, train
+
+    if status.get("state") == "done" and not changes:
+        screen.complete(rundir)
+        return 0
+    from trainer.job import prepare, resolved
+    from trainer.run import follow
 
     choices = status.get("choices") or {}
     built = prepare(dataclasses.replace(changed, init_from=None), choices)
     rundir.write_config({**resolved(built).to_dict(), "init_from": changed.init_from})
-    screen.resuming(rundir, step, changes)
-    outcome = train(rundir, built, command, overrides, screen.progress, screen.note)
-    screen.summary(outcome, rundir)
-    return outcome.exit_code
+    screen.resuming(rundir, changes)
+    screen.header(built, choices, rundir)
+    return follow(rundir, built, command, overrides)
 
 
 def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force: bool) -> list[Change]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from trainer import runs
 from trainer import words as command_line
-from trainer.errors import refusal
+from trainer.errors import RunFailed, refusal
 from trainer.rundir import RunDir, new_path
 
 if TYPE_CHECKING:
+    from trainer.build import Built
     from trainer.config import Job
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
@@ -63,14 +64,26 @@ def main(argv: list[str]) -> int:
 def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
     """Check, write and train one job."""
     from trainer import screen
-    from trainer.job import plan_of, prepare, train
+    from trainer.job import plan_of, prepare
 
     built = prepare(job.settings, job.choices)
     rundir = plan_of(built, {"choices": job.choices}).write(path)
     screen.header(built, job.choices, rundir)
     for note in (*job.notes, *built.notes):
         screen.note(note)
-    outcome = train(rundir, built, command, overrides, screen.progress, screen.note)
+    return follow(rundir, built, command, overrides)
+
+
+def follow(rundir: RunDir, built: Built, command: str, overrides: list[str]) -> int:
+    """Train a written run on the screen, to its summary, and return the exit code."""
+    from trainer import screen
+    from trainer.job import train
+
+    try:
+        outcome = train(rundir, built, command, overrides, screen.progress, screen.note)
+    except RunFailed as error:
+        error.add_note(screen.failure(error, rundir))
+        raise
     screen.summary(outcome, rundir)
     return outcome.exit_code
 

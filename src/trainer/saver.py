@@ -62,9 +62,10 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None]) -> in
     for problem in problems:
         announce(f"warning: {problem}")
     if found is None:
+        if rundir.read_status().get("segments"):
+            announce("no checkpoint to go on from: starting over")
         return 0
-    if problems:
-        announce(f"going on from the newest good checkpoint, {found.path}")
+    announce(f"going on from step {found.step:,}{', the newest good checkpoint' if problems else ''}")
     for step in checkpoint.steps(rundir.checkpoints):
         if step > found.step:
             checkpoint.remove(rundir.checkpoints / checkpoint.name_of(step))

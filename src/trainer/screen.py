@@ -1,83 +1,75 @@
-"""What commands print around the training: the header, remarks, and the summary with what to type next."""
+"""What commands print: what is about to be trained, remarks, results, and what one may type next. Without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track as rich_track
 from rich.table import Table
+from rich.text import Text
 
-from trainer.build import Built
-from trainer.job import Outcome, num_parameters
-from trainer.progress import Display, Standing, display, number
-from trainer.resume import Change
+from trainer import advice
+from trainer.errors import printable
+from trainer.progress import Display, Standing, digits, display, duration, number, rate
 from trainer.rundir import RunDir
+from trainer.streams import Stream
 from trainer.values import show
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from trainer.build import Built
+    from trainer.job import Outcome
+    from trainer.resume import Change
 
-
-def header(built: Built, choices: dict[str, str], rundir: RunDir) -> None:
-    """Say what is about to be trained."""
-    run = built.run
-    stderr.print(f"{choices['model']}, {num_parameters(run):,} parameters", markup=False)
+# Texts come from files and users: nothing in them is markup. What can't be read any more must not end a run.
+stdout = Console(file=Stream("stdout", BrokenPipeError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
+stderr = Console(file=Stream("stderr", OSError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
+_UNWRAPPED = 10_000  # columns of a file or a pipe
+_NARROW = 50  # columns
+_STATES = {"done": "green", "failed": "red", "running": "cyan", "stopped": "magenta"}
+_RUN = "run"
+T = TypeVar("T")
 
 
 def note(text: str) -> None:
     """Print a remark."""
-    stderr.print(text, markup=False, soft_wrap=True)
-
-
-def progress(standing: Standing) -> Display:
-    """Return the display of a run."""
-    return display(stderr, standing)
-
-
-def summary(outcome: Outcome, rundir: RunDir) -> None:
-    """Print the result, the run directory and what one may type next."""
-    metrics = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in outcome.metrics.items())
-    stdout.print(f"{outcome.state} at step {outcome.step}: {metrics}", markup=False)
-    stdout.print(f"{rundir.path}", markup=False)
-
-
-def resuming(rundir: RunDir, step: int, changes: list[Change]) -> None:
-    """Say what a run continues from and which settings changed."""
-    stderr.print(f"resuming {rundir.path} from step {step:,}", markup=False)
-    for change in changes:
-        stderr.print(f"  {change.key}: {show(change.old)} -> {show(change.new)}", markup=False)
-
-
-def is_live() -> bool:
-    """Say whether the screen can be redrawn."""
-    return stderr.is_terminal and not stderr.is_dumb_terminal
+    head, colon, rest = printable(text).partition(":")
+    style = "bold" if colon and head == "warning" else ""
+    stderr.print(Text.assemble((head + colon, style), rest), soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Print a line of a result."""
-    stdout.print(text, markup=False, soft_wrap=True)
+    stdout.print(printable(text), soft_wrap=True)
 
 
 def table(content: Table) -> None:
-    """Print a table of results."""
-    stdout.print(content)
+    """Print a table of results; a row stays one line where there is no screen to fit."""
+    stdout.print(content, width=None if stdout.is_terminal else _UNWRAPPED)
 
 
-def state(name: str) -> str:
-    """Return a state's name in its colour, as markup."""
-    colour = {"done": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}.get(name)
-    return f"[{colour}]{name}[/]" if colour else name
+def is_live() -> bool:
+    """Say whether the screen can be redrawn."""
+    return stderr.is_interactive and stderr.file.isatty()
 
 
-def next_commands(commands: dict[str, str]) -> None:
-    """Print commands that one may type next, with what each does."""
-    for command, what in commands.items():
-        stdout.print(f"{command}   # {what}", markup=False, soft_wrap=True)
+def state(name: str) -> Text:
+    """Return a state's name in its colour."""
+    return Text(name, style=_STATES.get(name, ""))
 
 
-T = TypeVar("T")
+def next_commands(commands: Mapping[str, str]) -> None:
+    """Print commands that one may type next, each after what it does: a copied line holds the command alone.
+
+    Args:
+        commands: What each does, by the command.
+    """
+    if stdout.is_terminal:
+        stdout.print()
+    for line in _commands(commands, narrow=stdout.is_terminal and stdout.width < _NARROW):
+        stdout.print(line, soft_wrap=True)
 
 
 def track(items: Sequence[T], what: str) -> Iterable[T]:
@@ -85,3 +77,148 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     if not is_live():
         return items
     return rich_track(items, what, console=stderr, transient=True)
+
+
+def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
+    """Say what is about to be trained, on what and where."""
+    parameters = sum(p.numel() for p in built.run.model.parameters() if p.requires_grad)
+    model = printable(choices.get("model", type(built.run.model).__name__))
+    count = f"  {parameters:,} parameter{'s' * (parameters != 1)}"
+    arguments = printable(_arguments(built.settings.model))
+    stderr.print(Text.assemble((model, "bold"), count, (f"  {arguments}", "dim")), soft_wrap=not stderr.is_terminal)
+    _rows(stderr, {**_parts(built, choices, rundir.read_config()), _RUN: str(rundir.path)})
+
+
+def resuming(rundir: RunDir, changes: Sequence[Change]) -> None:
+    """Say which run goes on and which of its settings have changed."""
+    status = rundir.read_status()
+    before = f"{status.get('state', 'unknown')} at step {status.get('step', 0):,}"
+    stderr.print(Text.assemble(("resuming ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
+    _rows(stderr, {change.key: f"{show(change.old)} -> {show(change.new)}" for change in changes})
+
+
+def progress(standing: Standing) -> Display:
+    """Return the display of a run."""
+    if is_live():
+        stderr.print()
+    return display(stderr, standing, is_live())
+
+
+def summary(outcome: Outcome, rundir: RunDir) -> None:
+    """Print the result, the run directory and what one may type next."""
+    status, config = rundir.read_status(), rundir.read_config()
+    ended = Text(f"  {printable(_ended(outcome, status, config))}")
+    stdout.print(Text.assemble(state(outcome.state), ended), soft_wrap=not stdout.is_terminal)
+    _rows(stdout, {**_results(outcome, status), _RUN: str(rundir.path)})
+    next_commands(advice.after_end(outcome.reason, rundir))
+
+
+def complete(rundir: RunDir) -> None:
+    """Say that a run has nothing left to do, and what one may type instead."""
+    say(f"{rundir.path} is complete at step {rundir.read_status().get('step', 0):,}")
+    next_commands(advice.after_end("complete", rundir))
+
+
+def failure(error: Exception, rundir: RunDir) -> str:
+    """Return what follows the message of a failed run: where it is and what one may type next."""
+    commands = _commands(advice.after_failure(str(error), rundir))
+    log = f"  {rundir.path}: trainer.log says more"
+    return "\n".join([log, *(line.plain for line in commands)])
+
+
+def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a run is made of, a line for each part, named as one types it."""
+    settings, run = built.settings, built.run
+    parts = {}
+    if choices.get("experiment", "None") != "None":
+        parts["experiment"] = choices["experiment"]
+    if settings.init_from is not None:
+        parts["init_from"] = settings.init_from
+    parts["data"] = f"{choices.get('data')}: {_described(built)}"
+    for group in ("loss", "optim", "schedule"):
+        if choices.get(group) != "constant":
+            parts[group] = f"{choices.get(group)} {_arguments(getattr(settings, group))}".rstrip()
+    parts["steps"] = f"{run.steps:,}, {_batches(built)}"
+    parts["device"] = _device(built, config)
+    return parts
+
+
+def _arguments(component: Mapping[str, Any]) -> str:
+    """Write the arguments of a component as they are typed, without those that change nothing."""
+    shown = {key: value for key, value in component.items() if key != "_target_" and value not in (None, False, 0)}
+    return " ".join(f"{key}={show(value)}" for key, value in shown.items())
+
+
+def _described(built: Built) -> str:
+    data, run = built.data, built.run
+    if data.x is None:
+        return "no inputs"
+    rows = f"{data.rows:,} rows"
+    if run.validation is not None:
+        rows = f"{run.batches.rows:,} rows to train on, {run.validation.rows:,} to validate"
+    outputs = f"{data.outputs:,} outputs" if data.classes is None else f"{len(data.classes)} classes"
+    return f"{rows}, {data.inputs:,} inputs, {outputs}"
+
+
+def _batches(built: Built) -> str:
+    batches, accumulate = built.run.batches, built.settings.accumulate
+    if batches.steps_per_epoch == 1 and accumulate == 1:
+        return "all rows in each" if batches.rows > 1 else "one row in each"
+    size = f"{accumulate} x {batches.batch_size:,}" if accumulate > 1 else f"{batches.batch_size:,}"
+    return f"{size} rows in each, {batches.steps_per_epoch:,} an epoch"
+
+
+def _device(built: Built, config: Mapping[str, Any]) -> str:
+    chosen = config["device"]
+    facts = [str(built.device), chosen["dtype"]]
+    if chosen["amp"]:
+        facts.append("bfloat16 autocast")
+    if built.device.type == "cpu":
+        facts.append(f"{chosen['threads']} thread{'s' * (chosen['threads'] != 1)}")
+    if chosen["deterministic"]:
+        facts.append("deterministic")
+    return ", ".join(facts)
+
+
+def _ended(outcome: Outcome, status: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    taken = outcome.step - outcome.first_step
+    if outcome.reason == "stopped":
+        name = signal.Signals(outcome.exit_code - 128).name if outcome.exit_code > 128 else "request"
+        return f"by {name} at step {outcome.step:,} of {status['steps']:,}; all of it is saved"
+    where = f"{taken:,} steps" if outcome.first_step == 0 else f"{taken:,} more steps, {outcome.step:,} in all,"
+    text = f"{where} in {duration(outcome.seconds)}, {rate(taken / max(outcome.seconds, 1e-9))} steps/s"
+    if outcome.reason == "patience":
+        text += f"; {config['patience']} evaluations without improvement"
+    return text
+
+
+def _results(outcome: Outcome, status: Mapping[str, Any]) -> dict[str, str]:
+    rows = {name.replace("_", " "): number(value) for name, value in outcome.metrics.items()}
+    if outcome.first_loss is not None and "loss" in rows:
+        rows["loss"] = f"{number(outcome.first_loss)} -> {rows['loss']}"
+    if best := status.get("best"):
+        rows["best"] = f"{best['metric'].replace('_', ' ')} {number(best['value'])} at step {best['step']:,}"
+    rows.update({name: digits(value) for name, value in (outcome.numbers or {}).items()})
+    return rows
+
+
+def _rows(console: Console, rows: Mapping[str, str]) -> None:
+    """Print names and texts in two columns; the run directory is never broken, so that it can be copied."""
+    indent = max(map(len, rows), default=0) + 4
+    for name, text in rows.items():
+        if console.is_terminal and console.width < _NARROW:
+            console.print(Text.assemble((f"{name} ", "dim"), printable(text)))
+            continue
+        whole = name == _RUN or not console.is_terminal
+        lines = [Text(printable(text))] if whole else Text(printable(text)).wrap(console, console.width - indent)
+        before = Text(f"  {name}".ljust(indent), style="dim")
+        for line in lines:
+            console.print(Text.assemble(before, line), soft_wrap=True)
+            before = Text(" " * indent)
+
+
+def _commands(commands: Mapping[str, str], narrow: bool = False) -> Iterator[Text]:
+    widest = max(map(len, commands.values()), default=0)
+    for command, what in commands.items():
+        before = f"{what}:\n" if narrow else f"  {what:<{widest}}  "
+        yield Text.assemble((before, "dim"), (printable(command), "bold"))

@@ -1,0 +1,71 @@
+"""What one may type next, made for how a run ended. Without torch."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from trainer.rundir import RunDir
+
+_OF_WEIGHTS = ("experiment", "model", "data", "loss")  # what has to be the same for weights to fit
+
+
+def after_end(reason: str, rundir: RunDir) -> dict[str, str]:
+    """Return commands, each with what it does, after a run that ended well.
+
+    Args:
+        reason: complete, patience or stopped.
+        rundir: The run's directory.
+    """
+    status, config = rundir.read_status(), rundir.read_config()
+    resume = f"trainer resume {shlex.quote(rundir.short)}"
+    if reason == "stopped":
+        return {resume: "go on"}
+    commands = {}
+    if reason == "patience":
+        commands[f"{resume} patience={2 * config['patience']}"] = "be more patient"
+    elif config.get("epochs"):
+        commands[f"{resume} epochs={2 * config['epochs']}"] = "go on longer"
+    else:
+        commands[f"{resume} steps={2 * status['steps']}"] = "go on longer"
+    if re.fullmatch(r"[\w./-]+", rundir.short):  # others would have to be quoted for Hydra as well
+        kept = {key: value for key, value in typed(status).items() if key.partition(".")[0] in _OF_WEIGHTS}
+        commands[_run({**kept, "init_from": rundir.short})] = "start anew from its weights"
+    return commands
+
+
+def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
+    """Return commands, each with what it does, after a run that failed.
+
+    Args:
+        message: What went wrong.
+        rundir: The run's directory.
+    """
+    status, config = rundir.read_status(), rundir.read_config()
+    lr = config.get("optim", {}).get("lr")
+    change, how = {}, ""
+    if "optim.lr" in message and lr:
+        change, how = {"optim.lr": f"{lr / 10:g}"}, " with a smaller learning rate"
+    elif "no minimum" in message:
+        return {"trainer list loss": "choose a loss that has one"}
+    commands = {}
+    saved = [int(path.name.removeprefix("step-")) for path in rundir.checkpoints.glob("step-*")]
+    if saved:
+        words = [f"trainer resume {shlex.quote(rundir.short)}", *(f"{k}={v}" for k, v in change.items())]
+        commands[" ".join(words)] = f"go on from step {max(saved):,}{how}"
+    if change or not saved:
+        commands[_run({**typed(status), **change})] = f"start again{how}"
+    return commands
+
+
+def typed(status: dict[str, Any]) -> dict[str, str]:
+    """Return the words that a run was started with, by key, without those that would be refused a second time."""
+    segments = status.get("segments") or [{}]
+    words = dict(word.partition("=")[::2] for word in segments[0].get("overrides", ()))
+    words.update(status.get("swept") or {})
+    return {key: value for key, value in words.items() if key not in ("run_dir", "resume")}
+
+
+def _run(words: dict[str, str]) -> str:
+    return shlex.join(["trainer", "run", *(f"{key}={value}" for key, value in words.items())])
