@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 import trainer.config
 import trainer.job
@@ -24,6 +25,7 @@ from trainer.cli import main
 
 # One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
 torch.set_num_threads(1)
+threadpool_limits(1)  # NumPy has threads of its own
 torch.nn.Linear(1, 1)
 torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()
 
