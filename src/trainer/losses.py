@@ -22,7 +22,7 @@ class Difference(nn.Module):
     """Signed difference target - sum(prediction), which has no minimum: a lesson in what a loss must be.
 
     Args:
-        target: The number to subtract from; None takes the sum of the targets.
+        target: The number to subtract from, once a batch; None takes the sum of the batch's targets.
     """
 
     reduction = "sum"
@@ -38,7 +38,7 @@ class Difference(nn.Module):
 
 OVER_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 OVER_NUMBERS = (SumOfSquares, Difference, nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
-OVER_PROBABILITIES = (nn.BCEWithLogitsLoss,)
+OVER_PROBABILITIES = (nn.BCEWithLogitsLoss, nn.BCELoss)
 
 
 def is_sum(loss: nn.Module) -> bool:
@@ -60,9 +60,8 @@ def targets_for(loss: nn.Module, data: Data) -> Tensor:
         )
     if not isinstance(loss, OVER_NUMBERS + OVER_PROBABILITIES):
         return data.y
-    y = data.y
-    if data.classes is not None:
-        y = nn.functional.one_hot(data.y, len(data.classes)).to(torch.get_default_dtype())
+    y = data.y if data.classes is None else nn.functional.one_hot(data.y, len(data.classes))
+    y = y.to(torch.get_default_dtype())
     if isinstance(loss, OVER_PROBABILITIES) and not bool(((y >= 0) & (y <= 1)).all()):
         low, high = float(y.min()), float(y.max())
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,16 +22,25 @@ class GradientDescent(torch.optim.Optimizer):
             raise ValueError(f"lr={lr} must be at least 0")
         super().__init__(params, {"lr": lr})
 
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
-        """Compute the gradients with `closure`, take one step, return the closure's loss."""
-        with torch.enable_grad():
-            loss = closure()
-        with torch.no_grad():
-            for group in self.param_groups:
-                for w in group["params"]:
-                    if w.grad is not None:
-                        w -= group["lr"] * w.grad
-                        w.grad.zero_()
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Args:
+            closure: Computes the gradients and returns the loss; None takes the gradients that are there.
+
+        Returns:
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is not None:
+                    w.sub_(w.grad, alpha=group["lr"])  # w -= lr * w.grad, rounded once as torch.optim.SGD does
+                    w.grad.zero_()
         return loss
 
 
@@ -45,13 +53,24 @@ class LBFGS(torch.optim.LBFGS):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         """Take one step; see torch.optim.LBFGS."""
-        weights = [w.clone() for group in self.param_groups for w in group["params"]]
-        state = copy.deepcopy(self.state_dict())
+        (group,) = self.param_groups
+        for state in self.state.values():  # a resumed run may have another history_size
+            state.pop("al", None)
+            for history in ("old_dirs", "old_stps", "ro"):
+                state[history] = state.get(history, [])[-group["history_size"] :]
+        weights = [w.clone() for w in group["params"]]
+        states = {w: {name: _copied(value) for name, value in state.items()} for w, state in self.state.items()}
         try:
             return super().step(closure)  # type: ignore[no-untyped-call]
         except BaseException:
-            flat = [w for group in self.param_groups for w in group["params"]]
-            for w, before in zip(flat, weights, strict=True):
+            for w, before in zip(group["params"], weights, strict=True):
                 w.copy_(before)
-            self.load_state_dict(state)
+            self.state.clear()
+            self.state.update(states)
             raise
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(value)  # of vectors that L-BFGS replaces and never writes into
+    return value.clone() if isinstance(value, Tensor) else value

@@ -38,20 +38,23 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """Multiplies the learning rate with gamma every `size` steps.
+    """Multiplies the learning rate with gamma every `step_size` steps.
 
     Args:
-        size: Steps between drops.
-        gamma: Factor of each drop.
+        steps: Length of the run.
+        step_size: Steps between drops; None is a third of the run, as in 90 epochs with drops at 30 and 60.
+        gamma: Factor of each drop, above 0 and at most 1.
     """
 
-    def __init__(self, size: int = 1000, gamma: float = 0.1) -> None:
-        _check(size=size >= 1, gamma=gamma > 0, values=locals())
-        self.size, self.gamma = size, gamma
+    def __init__(self, steps: int, step_size: int | None = None, gamma: float = 0.1) -> None:
+        if step_size is not None:
+            _require("step_size", step_size, step_size >= 1, "at least 1")
+        _require("gamma", gamma, 0 < gamma <= 1, "above 0 and at most 1")
+        self.step_size, self.gamma = step_size or -(-steps // 3), gamma
 
     def factor(self, step: int) -> float:
-        """Return gamma^(step // size)."""
-        return float(self.gamma ** (step // self.size))
+        """Return gamma^(step // step_size)."""
+        return float(self.gamma ** (step // self.step_size))
 
 
 class Cosine(Schedule):
@@ -59,31 +62,29 @@ class Cosine(Schedule):
 
     Args:
         steps: Length of the run.
-        final: Factor at the end.
+        final: Factor at the end, from 0 to 1.
     """
 
     def __init__(self, steps: int, final: float = 0.0) -> None:
-        _check(final=0 <= final <= 1, values=locals())
+        _require("final", final, 0 <= final <= 1, "from 0 to 1")
         self.steps, self.final = steps, final
 
     def factor(self, step: int) -> float:
         """Return final + (1 - final) (1 + cos(pi step / steps)) / 2."""
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
+        return _cosine(1.0, self.final, min(step / self.steps, 1.0))
 
 
 class WarmupCosine(Schedule):
-    """Rises linearly for `warmup` steps, then falls along half a cosine to `final` (Goyal et al. 2017).
+    """Rises linearly for `warmup` steps (Goyal et al. 2017), then falls along half a cosine to `final`.
 
     Args:
         steps: Length of the run.
-        warmup: Steps of the rise.
-        final: Factor at the end.
+        warmup: Steps of the rise, fewer than the run has.
+        final: Factor at the end, from 0 to 1.
     """
 
     def __init__(self, steps: int, warmup: int = 100, final: float = 0.0) -> None:
-        _check(warmup=warmup >= 0, final=0 <= final <= 1, values=locals())
-        if warmup >= steps:
-            raise ValueError(f"warmup={warmup} must be shorter than the run of {steps} steps")
+        _require("warmup", warmup, 0 <= warmup < steps, f"from 0 to {steps - 1}: the run has {steps} steps")
         self.warmup, self.cosine = warmup, Cosine(steps - warmup, final)
 
     def factor(self, step: int) -> float:
@@ -92,39 +93,50 @@ class WarmupCosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """Rises from 1/start to 1 and falls to 1/end, both along cosines (Smith & Topin 2018); the momentum stays.
+    """Rises to 1 and falls far below where it began, both along cosines (Smith & Topin 2018); the momentum stays.
 
     Args:
         steps: Length of the run.
-        rise: Fraction of the run that the rise takes.
-        start: How many times smaller the first learning rate is.
-        end: How many times smaller the last learning rate is.
+        pct_start: Part of the run that the rise takes, from 0 to below 1.
+        div_factor: The first factor is 1 / div_factor.
+        final_div_factor: The last factor is the first one / final_div_factor.
     """
 
-    def __init__(self, steps: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
-        _check(rise=0 < rise < 1, start=start >= 1, end=end >= 1, values=locals())
-        self.steps, self.rise, self.start, self.end = steps, rise, start, end
+    def __init__(
+        self, steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
+    ) -> None:
+        _require("pct_start", pct_start, 0 <= pct_start < 1, "at least 0 and below 1")
+        _require("div_factor", div_factor, div_factor >= 1, "at least 1")
+        _require("final_div_factor", final_div_factor, final_div_factor >= 1, "at least 1")
+        self.peak, self.last = pct_start * steps - 1, steps - 1
+        self.first = 1 / div_factor
+        self.final = self.first / final_div_factor
 
     def factor(self, step: int) -> float:
-        """Return the factor of a step."""
-        peak = max(self.rise * self.steps - 1, 1)
-        if step <= peak:
-            return _cosine(1 / self.start, 1.0, step / peak)
-        return _cosine(1.0, 1 / self.end, min((step - peak) / max(self.steps - 1 - peak, 1), 1))
+        """Return the factor of a step: 1 at step pct_start * steps - 1, which may lie between two steps."""
+        if step < self.peak:
+            return _cosine(self.first, 1.0, step / self.peak)
+        return _cosine(1.0, self.final, min((step - self.peak) / (self.last - self.peak), 1.0))
 
 
 class Plateau(Schedule):
-    """Multiplies the learning rate with gamma when the monitored metric stops improving.
+    """Multiplies the learning rate with a factor when the monitored metric stops improving.
 
     Args:
-        gamma: Factor of each drop.
-        patience: Evaluations without improvement before a drop.
-        least: Smallest factor.
+        factor: Factor of each drop, above 0 and below 1.
+        patience: Evaluations in a row without improvement that are borne; the next one drops.
+        threshold: Least improvement that counts, relative to the best value so far.
+        min_factor: Smallest factor, from 0 to 1.
     """
 
-    def __init__(self, gamma: float = 0.1, patience: int = 5, least: float = 1e-6) -> None:
-        _check(gamma=0 < gamma < 1, patience=patience >= 0, least=0 <= least <= 1, values=locals())
-        self.gamma, self.patience, self.least = gamma, patience, least
+    def __init__(
+        self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_factor: float = 1e-6
+    ) -> None:
+        _require("factor", factor, 0 < factor < 1, "above 0 and below 1")
+        _require("patience", patience, patience >= 0, "at least 0")
+        _require("threshold", threshold, 0 <= threshold < 1, "at least 0 and below 1")
+        _require("min_factor", min_factor, 0 <= min_factor <= 1, "from 0 to 1")
+        self.drop, self.patience, self.threshold, self.min_factor = factor, patience, threshold, min_factor
         self.current, self.best, self.stale = 1.0, math.inf, 0
 
     def factor(self, step: int) -> float:
@@ -132,28 +144,29 @@ class Plateau(Schedule):
         return self.current
 
     def observe(self, value: float) -> None:
-        """Drop after more than `patience` evaluations without improvement."""
-        if value < self.best:
+        """Drop after more than `patience` evaluations in a row without improvement."""
+        margin = self.threshold * abs(self.best) if math.isfinite(self.best) else 0.0
+        if value < self.best - margin:
             self.best, self.stale = value, 0
             return
         self.stale += 1
         if self.stale > self.patience:
-            self.current, self.stale = max(self.current * self.gamma, self.least), 0
+            self.current, self.stale = max(self.current * self.drop, self.min_factor), 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the current factor, the best value and the evaluations since."""
         return {"current": self.current, "best": self.best, "stale": self.stale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned."""
-        self.current, self.best, self.stale = state["current"], state["best"], state["stale"]
+        """Continue from a state that `state_dict` returned; other schedules' is passed over."""
+        for name in self.state_dict():
+            setattr(self, name, state.get(name, getattr(self, name)))
 
 
 def _cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-def _check(values: dict[str, Any], **in_range: bool) -> None:
-    for name, ok in in_range.items():
-        if not ok:
-            raise ValueError(f"{name}={values[name]} is out of range")
+def _require(name: str, value: float, ok: bool, limits: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}={value} must be {limits}")
