@@ -148,7 +148,7 @@ def train(
         announce: Tells the user something in one line before training starts.
     """
     run, stopping = built.run, Stopping()
-    with rundir.lock(command), logging_to(rundir.log):
+    with rundir.lock(command), logging_to(rundir.log), stopping:
         checkpoint.tidy(rundir.checkpoints)
         length = restore(built, rundir, announce)
         first_step, started = run.state.step, time.time()
@@ -186,7 +186,7 @@ def train(
             stopping,
         )
         try:
-            with stopping, show(shown) as screen:
+            with show(shown) as screen:
                 reason = fit(run, [metrics, screen, reader, log_evaluation], saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)

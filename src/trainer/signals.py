@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -34,7 +35,11 @@ class Stopping:
     def __enter__(self) -> Stopping:
         """Start to catch."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._catch) for number in ASKED}
+            # Ignored signals stay so: nohup wants the run to outlive its terminal.
+            caught = [n for n in ASKED if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+            self._before = {number: signal.signal(number, self._catch) for number in caught}
+            outer = [handler.__self__ for handler in self._before.values() if _is_ours(handler)]
+            self.signal = self.signal or next((one.signal for one in outer if one.signal), None)
         return self
 
     def __exit__(
@@ -46,13 +51,16 @@ class Stopping:
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
-            os.write(
-                2,
-                b"\nleft at once; the last checkpoint is intact\n\x1b[?25h" if sys.stderr.isatty() else b"\n",
-            )
+            show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nleft at once; the last checkpoint is intact\n" + show_cursor)
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         self._on_signal()
-        outer = getattr(self._before.get(number), "__self__", None)
-        if isinstance(outer, Stopping):
-            outer._catch(number, frame)
+        outer = self._before.get(number)
+        if _is_ours(outer):
+            outer(number, frame)
+
+
+def _is_ours(handler: Any) -> bool:
+    return isinstance(getattr(handler, "__self__", None), Stopping)
