@@ -185,14 +185,6 @@ def _chosen_by(content: dict[str, Any], group: str) -> str:
     return "the default"
 
 
-def warnings(catalog: Catalog) -> list[str]:
-    """Say which of the user's config files are not used because a shipped one has the same name."""
-    return [
-        f"{file} is not used: the shipped {used.parent.name}={used.stem} has that name"
-        for file, used in catalog.shadowed()
-    ]
-
-
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn whatever Hydra, OmegaConf or YAML raise in a block into one line that says what to do."""

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import yaml
+
 from trainer.errors import UsageError, nearest, refusal
 
-GROUPS = ("model", "data", "loss", "optim", "schedule", "device", "experiment")
+GROUPS = {
+    "model": "what is trained",
+    "data": "what it learns from",
+    "loss": "what training makes small",
+    "optim": "how the weights move",
+    "schedule": "how the learning rate changes",
+    "device": "where to compute",
+    "experiment": "recipes: all of these together",
+}
 
 # What people call these elsewhere; a message leads from there to the option.
 OTHER_NAMES = {
@@ -60,20 +70,32 @@ class Catalog:
         """Return the files of a group by option name."""
         files: dict[str, Path] = {}
         for folder in self.folders:
-            for file in sorted((folder / group).glob("*.yaml")):
+            for file in sorted(filter(Path.is_file, (folder / group).glob("*.yaml"))):
                 files.setdefault(file.stem, file)
         return files
 
-    def shadowed(self) -> list[tuple[Path, Path]]:
-        """Return pairs (file that is not used, shipped file of the same name that is)."""
-        pairs = []
+    def defaults(self) -> dict[str, str]:
+        """Return the option of each group that is used unless another is chosen."""
+        content = yaml.safe_load((shipped_configs() / "config.yaml").read_text(encoding="utf-8"))
+        chosen = {group: name for line in content["defaults"] if isinstance(line, dict) for group, name in line.items()}
+        return {group: name for group, name in chosen.items() if name is not None}
+
+    def warnings(self) -> list[str]:
+        """Say which of the user's files are not used because an option of that name comes first."""
+        lines = []
         for folder in self.folders[1:]:
             for group in GROUPS:
                 for file in sorted((folder / group).glob("*.yaml")):
-                    used = self.options(group)[file.stem]
+                    used = self.options(group).get(file.stem, file)
                     if used != file:
-                        pairs.append((file, used))
-        return pairs
+                        whose = "the shipped " if self.is_shipped(used) else ""
+                        lines.append(f"{file} is not used: {whose}{group}={file.stem} has that name")
+        return lines
+
+    @staticmethod
+    def is_shipped(file: Path) -> bool:
+        """Say whether an option's file came with the package."""
+        return file.parents[1] == shipped_configs()
 
     def match(self, group: str, word: str) -> str:
         """Return the option that `word` names, whatever its case.
@@ -106,8 +128,10 @@ class Catalog:
 
 
 def summary(file: Path) -> str:
-    """Return the comment line that says what an option is."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").rstrip()
-    return ""
+    """Return the comment line that says what an option is; empty if there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    comments = (line.lstrip("# ").rstrip() for line in lines if line.startswith("#"))
+    return next((comment for comment in comments if not comment.startswith("@package")), "")

@@ -35,10 +35,10 @@ def main(argv: list[str]) -> int:
 
         return show_with_hydra(words.flags, choices[0], catalog)
     from trainer import screen
-    from trainer.config import compose_jobs, warnings
+    from trainer.config import compose_jobs
 
     jobs = compose_jobs(choices, catalog)
-    for warning in warnings(catalog):
+    for warning in catalog.warnings():
         screen.note(f"warning: {warning}")
     if "dry_run" in words.flags:
         from trainer import dry_run

@@ -19,9 +19,9 @@ def find(word: str) -> Path:
     if _is_run(path):
         return path
     head, _, job = word.partition("/")
-    named = [p for p in _all() if p.name == head or p.name[-4:] == head]
+    named = [p for p in every() if p.name == head or p.name[-4:] == head]
     if head == "last" and not named:
-        named = _all()[-1:]
+        named = every()[-1:]
         if not named:
             raise UsageError("last: there are no runs here yet; start one with `trainer run`")
     if len(named) > 1:
@@ -33,8 +33,8 @@ def find(word: str) -> Path:
         raise UsageError(f"{word}: {named[0]} has no job {job}; it has {_jobs(named[0])}")
     if path.is_dir():
         raise UsageError(f"{word}: {path.absolute()} is not a run: it has no config.yaml")
-    letters = [p.name[-4:] for p in _all()]
-    near = nearest(word, letters + [p.name for p in _all()])
+    letters = [p.name[-4:] for p in every()]
+    near = nearest(word, letters + [p.name for p in every()])
     some = f"; the newest are {', '.join(letters[-5:])}" if letters else f"; there are no runs in {RUNS.absolute()}"
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
 
@@ -53,7 +53,8 @@ def _is_run(path: Path) -> bool:
     return RunDir(path).exists or is_sweep(path)
 
 
-def _all() -> list[Path]:
+def every() -> list[Path]:
+    """Return the directories of all runs and sweeps in ./runs, the oldest first."""
     if not RUNS.is_dir():
         return []
     return [RUNS / name for name in sorted(os.listdir(RUNS)) if _is_run(RUNS / name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +44,23 @@ def note(text: str) -> None:
 def say(text: str) -> None:
     """Print a line of a result."""
     stdout.print(printable(text), soft_wrap=True)
+
+
+def as_json(data: Any) -> None:
+    """Print a result for programs."""
+    stdout.print(json.dumps(data, indent=1), soft_wrap=True)
+
+
+def heading(name: str, what: str) -> None:
+    """Print a heading of a result, with what it is about."""
+    if stdout.is_terminal:
+        stdout.print()
+    stdout.print(Text.assemble((printable(name), "bold"), (f"  {printable(what)}", "dim")))
+
+
+def rows(texts: Mapping[str, str]) -> None:
+    """Print lines of a result: names and texts in two columns."""
+    _rows(stdout, texts, "bold")
 
 
 def table(content: Table) -> None:
@@ -202,16 +220,17 @@ def _results(outcome: Outcome, status: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _rows(console: Console, rows: Mapping[str, str]) -> None:
+def _rows(console: Console, texts: Mapping[str, str], style: str = "dim") -> None:
     """Print names and texts in two columns; the run directory is never broken, so that it can be copied."""
-    indent = max(map(len, rows), default=0) + 4
-    for name, text in rows.items():
-        if console.is_terminal and console.width < _NARROW:
-            console.print(Text.assemble((f"{name} ", "dim"), printable(text)))
-            continue
+    narrow = console.is_terminal and console.width < _NARROW
+    indent = 2 if narrow else max(map(len, texts), default=0) + 4
+    for name, text in texts.items():
+        before = Text(printable(name) if narrow else f"  {printable(name)}".ljust(indent), style=style)
+        if narrow:
+            console.print(before)
+            before = Text(" " * indent)
         whole = name == _RUN or not console.is_terminal
         lines = [Text(printable(text))] if whole else Text(printable(text)).wrap(console, console.width - indent)
-        before = Text(f"  {name}".ljust(indent), style="dim")
         for line in lines:
             console.print(Text.assemble(before, line), soft_wrap=True)
             before = Text(" " * indent)

@@ -1,0 +1,126 @@
+"""`trainer info`: versions, devices, threads, and where configs and runs are."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from trainer import __version__, runs, screen
+from trainer.errors import refusal
+from trainer.options import Catalog
+from trainer.rundir import RUNS
+
+HELP = """Usage: trainer info [--json]
+
+Shows the versions of trainer and what it stands on, the devices that it can compute on and their memory, the
+number of CPU threads, and where it looks for configs and runs.
+
+  trainer info                  before you report a problem, or to see what device=auto means here
+  trainer info --json           the same for programs
+"""
+PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "rich", "safetensors")
+EXTRAS = {"scikit-learn": "data", "hydra-joblib-launcher": "cluster"}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    if "-h" in argv or "--help" in argv:
+        sys.stdout.write(HELP)
+        return 0
+    for word in argv:
+        if word != "--json":
+            raise refusal(word, "info takes no such word", "--json")
+    facts = gather()
+    if argv:
+        screen.as_json(facts)
+        return 0
+    screen.heading("versions", facts["system"])
+    screen.rows(
+        {
+            name: found or f"not installed: pip install 'trainer[{EXTRAS[name]}]'"
+            for name, found in facts["versions"].items()
+        }
+    )
+    screen.heading("devices", f"device=auto is {facts['auto']} here")
+    screen.rows({device["device"]: described(device) for device in facts["devices"]})
+    screen.heading("places", "seen from this directory")
+    count = facts["runs"]["count"]
+    screen.rows(
+        {
+            "configs": ", ".join(facts["configs"]),
+            "runs": f"{facts['runs']['path']} ({f'{count:,} there' if count else 'none yet'})",
+        }
+    )
+    screen.next_commands({"trainer list": "see what can be selected", "trainer run": "train the default model"})
+    return 0
+
+
+def gather() -> dict[str, Any]:
+    """Return everything that is shown, as plain data; memory in bytes."""
+    from trainer import device
+    from trainer.settings import DeviceSettings
+
+    return {
+        "versions": versions(),
+        "system": platform.platform(),
+        "auto": str(device.choose(DeviceSettings())),
+        "devices": devices(),
+        "configs": [str(folder) for folder in Catalog().folders],
+        "runs": {"path": str(RUNS.absolute()), "count": len(runs.every())},
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of everything that a result depends on; None is not installed."""
+    found: dict[str, str | None] = {"trainer": __version__, "python": platform.python_version()}
+    for name in (*PACKAGES, *EXTRAS):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def devices() -> list[dict[str, Any]]:
+    """Return the devices that torch can compute on here."""
+    import torch
+
+    found: list[dict[str, Any]] = [
+        {
+            "device": "cpu",
+            "name": processor(),
+            "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        }
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            found.append({"device": f"cuda:{index}", "name": properties.name, "memory": properties.total_memory})
+    if torch.backends.mps.is_available():
+        found.append({"device": "mps", "name": platform.processor(), "memory": torch.mps.recommended_max_memory()})
+    return found
+
+
+def processor() -> str:
+    """Return the name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def described(device: dict[str, Any]) -> str:
+    """Write a device in a line."""
+    text = f"{device['name']}, {device['memory'] / 2**30:,.1f} GiB"
+    if "cores" in device:
+        cores, threads = device["cores"], device["threads"]
+        text += f", {cores} core{'s' * (cores != 1)}, {threads} thread{'s' * (threads != 1)}"
+    return text

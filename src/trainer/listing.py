@@ -1,0 +1,147 @@
+"""`trainer list`: what can be selected and set, read from the config folders without torch and Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from trainer import screen, settings, values
+from trainer import words as command_line
+from trainer.errors import UsageError, nearest, refusal
+from trainer.options import GROUPS, Catalog, summary
+
+HELP = """Usage: trainer list [GROUP ...] [--json] [--config-dir DIR]
+       trainer list settings
+       trainer list GROUP=OPTION
+
+Shows what `trainer run` can select, one line each: the shipped options and your own in ./configs.
+
+Groups:
+{groups}
+
+  trainer list                  everything that can be selected
+  trainer list model loss       some of the groups
+  trainer list optim=adam       one option: the class and the arguments that its file sets
+  trainer list settings         the settings beside the groups: steps, seed, batch_size, ...
+  trainer list model --json     the same for programs
+
+A file ./configs/model/mine.yaml of your own is an option as well:
+  # My model                                   what this list shows
+  _target_: my_module.MyModel                  a class in my_module.py, beside ./configs
+  width: 32                                    its arguments
+"""
+SETTINGS = "settings"
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split([word for word in argv if word != "--json"])
+    if "help" in words.flags:
+        groups = "\n".join(f"  {group:<12} {what}" for group, what in GROUPS.items())
+        sys.stdout.write(HELP.format(groups=groups))
+        return 0
+    if words.flags:
+        raise refusal(f"--{next(iter(words.flags)).replace('_', '-')}", "list has no such flag", "--json, --config-dir")
+    catalog = words.catalog()
+    for warning in catalog.warnings():
+        screen.note(f"warning: {warning}")
+    if len(words.overrides) == 1 and "=" in words.overrides[0]:
+        return _show_option(words.overrides[0], catalog, as_json="--json" in argv)
+    names = words.overrides or list(GROUPS)
+    listed = {name: _settings() if name == SETTINGS else _options(_known(name, catalog), catalog) for name in names}
+    if "--json" in argv:
+        screen.as_json(listed)
+        return 0
+    for group, entries in listed.items():
+        screen.heading(group, GROUPS.get(group, "set with key=value; what a group selects has its own under its name"))
+        screen.rows(dict(map(_row, entries)))
+    _next(names[-1], catalog)
+    return 0
+
+
+def _known(word: str, catalog: Catalog) -> str:
+    """Return the group that a word names.
+
+    Raises:
+        UsageError: There is none; the message has the nearest.
+    """
+    if word in GROUPS:
+        return word
+    near = nearest(word, [*GROUPS, SETTINGS]) or catalog.group_of(word)
+    raise refusal(f"list {word}", "no such group", [*GROUPS, SETTINGS], near and f"list {near}")
+
+
+def _options(group: str, catalog: Catalog) -> list[dict[str, Any]]:
+    default = catalog.defaults().get(group)
+    return [
+        {
+            "name": name,
+            "summary": summary(file),
+            "default": name == default,
+            "file": str(file),
+            "shipped": catalog.is_shipped(file),
+        }
+        for name, file in catalog.options(group).items()
+    ]
+
+
+def _settings() -> list[dict[str, Any]]:
+    entries = []
+    for prefix, section in {"": settings.Settings, **{f"{k}.": v for k, v in settings.SECTIONS.items()}}.items():
+        kinds = typing.get_type_hints(section)
+        for field in dataclasses.fields(section):
+            if "doc" in field.metadata:
+                allowed = values.choices(kinds[field.name])
+                doc = field.metadata["doc"] + (f": {', '.join(allowed)}" if allowed else "")
+                entries.append({"name": prefix + field.name, "summary": doc, "default": field.default})
+    return entries
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, str]:
+    """Return what stands in the two columns."""
+    if "file" not in entry:
+        return f"{entry['name']}={values.show(entry['default'])}", entry["summary"]
+    marks = ["(default)"] if entry["default"] else []
+    if not entry["shipped"]:
+        marks.append(f"({_near(entry['file'])})")
+    return entry["name"], " ".join([entry["summary"], *marks]).strip()
+
+
+def _near(file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+
+
+def _show_option(word: str, catalog: Catalog, as_json: bool) -> int:
+    group, _, name = word.partition("=")
+    if group not in GROUPS:
+        raise refusal(word, "is not GROUP=OPTION", [f"{group}=OPTION" for group in GROUPS])
+    option = catalog.match(group, name)
+    entry = next((entry for entry in _options(group, catalog) if entry["name"] == option), None)
+    if entry is None:
+        raise UsageError(f"{word}: selects nothing")
+    if as_json:
+        screen.as_json(entry)
+        return 0
+    for line in Path(entry["file"]).read_text(encoding="utf-8", errors="replace").splitlines():
+        screen.say(line)
+    screen.next_commands({shlex.join(["trainer", "run", f"{group}={option}"]): "choose it"})
+    return 0
+
+
+def _next(group: str, catalog: Catalog) -> None:
+    options = catalog.options(group) if group in GROUPS else {}
+    other = next((name for name in options if name != catalog.defaults().get(group)), None)
+    if other is None:
+        screen.next_commands({"trainer run steps=1000 seed=1": "set some"})
+        return
+    word = f"{group}={other}"
+    commands = {
+        shlex.join(["trainer", "run", word]): "choose one",
+        shlex.join(["trainer", "list", word]): "see its settings",
+    }
+    screen.next_commands(commands)
