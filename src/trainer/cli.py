@@ -11,26 +11,28 @@ from trainer.errors import TrainerError, UsageError, nearest, printable
 
 COMMANDS = {
     "run": "train one model, or a sweep with -m",
-    "resume": "continue a run or a sweep where it stopped, or go on longer",
-    "list": "what can be selected: models, data, losses, optimizers, ...",
-    "info": "versions, devices and threads",
+    "resume": "continue a run or a sweep where it stopped, or longer",
+    "list": "show what can be selected and set",
+    "info": "show versions, devices and threads",
 }
 MODULES = {"list": "trainer.listing"}
 
 HELP = """Usage: trainer COMMAND ...
 
-Trains a PyTorch model that a configuration describes, saves checkpoints, resumes exactly.
+Trains a PyTorch model that a configuration describes, shows how it goes, and
+saves checkpoints from which it continues exactly where it stopped.
 
 Commands:
 {commands}
 
 Start with:
-  trainer run                                     one run with the defaults, a second or two
-  trainer run model=dynamic optim=sgd_momentum    choose the model and the optimizer
-  trainer run -m optim.lr=1e-5,1e-4 seed=0,1      a sweep: one run for each combination
-  trainer resume last steps=1000                  go on, longer
+  trainer run                                  the default model, a few seconds
+  trainer run model=dynamic optim=sgd_momentum     another model and optimizer
+  trainer run -m optim.lr=1e-5,1e-4 seed=0,1   a sweep: a run per combination
+  trainer resume last steps=1000               go on with the newest run, longer
+  trainer list                                 all models, data, losses, ...
 
-trainer COMMAND --help says more.
+`trainer COMMAND --help` says more.
 """
 
 
@@ -53,14 +55,26 @@ def main(argv: list[str] | None = None) -> int:
         lines = [f"error: {printable(str(error))}"]
         for more in getattr(error, "__notes__", ()):
             lines += map(printable, more.splitlines())
-        print("\n".join(lines), file=sys.stderr)
+        _complain(*lines)
         return error.exit_code
+    except OSError as error:
+        if os.environ.get("TRAINER_TRACEBACK"):
+            raise
+        _complain(f"error: {printable(f'{error.filename}: ' if error.filename else '')}{error.strerror or error}")
+        streams.silence(sys.stdout)
+        return 1
     except KeyboardInterrupt:
         return 130
 
 
+def _complain(*lines: str) -> None:
+    print(*lines, sep="\n", file=streams.Stream("stderr", OSError), flush=True)
+
+
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
+    if not argv or argv[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
         sys.stdout.write(HELP.format(commands=rows))
         return 0

@@ -16,11 +16,12 @@ from trainer.rundir import RUNS
 
 HELP = """Usage: trainer info [--json]
 
-Shows the versions of trainer and what it stands on, the devices that it can compute on and their memory, the
-number of CPU threads, and where it looks for configs and runs.
+Shows the versions of trainer and of what it stands on, the devices it can
+compute on with their memory and threads, and where configs and runs are.
 
-  trainer info                  before you report a problem, or to see what device=auto means here
-  trainer info --json           the same for programs
+Examples:
+  trainer info                  what device=auto means on this machine
+  trainer info --json           the same for programs, or to report a problem
 """
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "rich", "safetensors")
 EXTRAS = {"scikit-learn": "data", "hydra-joblib-launcher": "cluster"}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,26 @@ from trainer.errors import UsageError, nearest, refusal
 from trainer.options import GROUPS, Catalog, summary
 
 HELP = """Usage: trainer list [GROUP ...] [--json] [--config-dir DIR]
-       trainer list settings
        trainer list GROUP=OPTION
+       trainer list settings
 
-Shows what `trainer run` can select, one line each: the shipped options and your own in ./configs.
+Shows what `trainer run` can select, one line each: the options that come with
+trainer and your own in ./configs.
 
 Groups:
 {groups}
 
+Examples:
   trainer list                  everything that can be selected
   trainer list model loss       some of the groups
-  trainer list optim=adam       one option: the class and the arguments that its file sets
-  trainer list settings         the settings beside the groups: steps, seed, batch_size, ...
+  trainer list optim=adam       one option: its class and its settings
+  trainer list settings         the settings beside the groups: steps, seed, ...
   trainer list model --json     the same for programs
 
-A file ./configs/model/mine.yaml of your own is an option as well:
-  # My model                                   what this list shows
-  _target_: my_module.MyModel                  a class in my_module.py, beside ./configs
-  width: 32                                    its arguments
+A file of your own, ./configs/model/mine.yaml, makes model=mine:
+  # My model                    what this list shows
+  _target_: my_module.MyModel   a class in ./my_module.py
+  width: 32                     its arguments: model.width=64 sets one
 """
 SETTINGS = "settings"
 
@@ -90,15 +90,8 @@ def _options(group: str, catalog: Catalog) -> list[dict[str, Any]]:
 
 
 def _settings() -> list[dict[str, Any]]:
-    entries = []
-    for prefix, section in {"": settings.Settings, **{f"{k}.": v for k, v in settings.SECTIONS.items()}}.items():
-        kinds = typing.get_type_hints(section)
-        for field in dataclasses.fields(section):
-            if "doc" in field.metadata:
-                allowed = values.choices(kinds[field.name])
-                doc = field.metadata["doc"] + (f": {', '.join(allowed)}" if allowed else "")
-                entries.append({"name": prefix + field.name, "summary": doc, "default": field.default})
-    return entries
+    known = settings.documented().items()
+    return [{"name": name, "summary": doc, "default": default} for name, (default, doc) in known]
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str]:

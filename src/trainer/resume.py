@@ -13,7 +13,7 @@ from trainer import runs, settings
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
-from trainer.settings import REFUSED, Settings
+from trainer.settings import HARMLESS, REFUSED, REPLANS, Settings
 from trainer.values import show
 from trainer.words import Words
 
@@ -22,8 +22,31 @@ if TYPE_CHECKING:
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force]
 
-Continues a run where it stopped, in the same directory, to the same bits as if it had never stopped.
-RUN is a path, an id, its four letters, a job of a sweep (kfrw/003), or `last`.
+Continues a run in its own directory from its newest checkpoint, whatever
+stopped it, and ends with the same bits as if it had never stopped. Of a sweep,
+finished jobs are kept, broken ones resumed and waiting ones run.
+
+RUN is one of:
+  last                    the newest run or sweep in ./runs
+  kfrw                    the last four letters of an id
+  20261121-231628-kfrw    an id
+  kfrw/003                a job of a sweep
+  results/first           a path
+
+These settings may change; they bear on what is still to come, as do those of
+optim and schedule:
+{replans}
+
+These may change and bear on nothing that is computed:
+{harmless}
+
+Any other would make it another run: start one with init_from=RUN, or insist
+with --force.
+
+Examples:
+  trainer resume last
+  trainer resume kfrw steps=1000
+  trainer resume kfrw optim.lr=1e-5 patience=20
 """
 
 
@@ -38,7 +61,10 @@ class Change(NamedTuple):
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     if "-h" in argv or "--help" in argv:
-        sys.stdout.write(HELP)
+        from trainer import manual
+
+        changeable = {kind: manual.changeable(kind) for kind in (REPLANS, HARMLESS)}
+        sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0
     force = "--force" in argv
     words = command_line.split([word for word in argv if word != "--force"])

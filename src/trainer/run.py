@@ -18,15 +18,52 @@ if TYPE_CHECKING:
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
 
-Trains one model; with -m, one for each combination of the comma lists.
+Trains one model in a directory of its own, runs/<id>, where it can be resumed
+at any time. With -m it is a sweep: one run for each combination of the values
+in comma lists. A wrong word is answered in one line; nothing is created then.
+
+Groups (* is the default; `trainer list` says what each option is):
+{groups}
+
+Settings used most (`trainer list settings` shows all):
+{settings}
+
+What a group selects has settings of its own, under the name of the group:
+optim.lr, data.validation, model.hidden. `trainer list optim=adam` shows
+those of adam.
+
+Flags:
+  -m, --multirun     train one run for each combination of comma lists
+  --dry-run          show what would run and about how long; create nothing
+  --config-dir DIR   further configs of your own; ./configs is always read
+  --cfg job          print the configuration and end (--resolve, --package KEY)
+  --info [WHAT]      print how Hydra composes it: defaults-tree, searchpath, ...
+
+Examples:
+  trainer run
+  trainer run model=dynamic optim=sgd_momentum steps=2000
+  trainer run data.validation=0.25 batch_size=16 epochs=50 patience=5
+  trainer run model=mlp 'model.sizes=[64,32]' optim=adam optim.lr=1e-3
+  trainer run -m model=numpy,two_layer optim.lr=1e-5,1e-4 seed=0,1,2
+  trainer run -m 'seed=range(5)' name=seeds
+  trainer run init_from=last optim.lr=1e-5
+  trainer run run_dir=results/first resume=true
+
+Quote words with brackets, parentheses, spaces or $, as above.
 """
+USED_MOST = (
+    *("steps", "epochs", "batch_size", "seed", "patience", "clip_norm", "init_from", "name", "run_dir"),
+    *("checkpoint.every", "device.dtype", "device.threads"),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = command_line.split(argv)
     if "help" in words.flags:
-        sys.stdout.write(HELP)
+        from trainer import manual
+
+        sys.stdout.write(HELP.format(groups=manual.groups(words.catalog()), settings=manual.described(*USED_MOST)))
         return 0
     catalog = words.catalog()
     choices = command_line.jobs(words, catalog)

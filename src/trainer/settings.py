@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.errors import refusal, unknown
-from trainer.values import fits, misfit, show
+from trainer.values import choices, fits, misfit, show
 
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
 
@@ -67,7 +67,7 @@ class Settings:
 
     name: str | None = setting(None, "a label, shown in listings", resume=HARMLESS)
     seed: int = setting(0, "seeds data, weights, order and everything random", least=0, most=2**32 - 1)
-    steps: int | None = setting(None, "optimizer steps to train", least=1, resume=REPLANS)
+    steps: int | None = setting(None, "optimizer steps to train; null is 500, or epochs", least=1, resume=REPLANS)
     epochs: int | None = setting(None, "passes over the training rows", least=1, resume=REPLANS)
     batch_size: int | None = setting(None, "rows a batch; null is all rows up to 4,096, else 256", least=1)
     accumulate: int = setting(1, "batches whose gradients make one step", least=1)
@@ -109,6 +109,19 @@ SECTIONS: dict[str, type] = {"checkpoint": CheckpointSettings, "device": DeviceS
 def defaults() -> dict[str, Any]:
     """Return every setting at its default, components empty: what config.yaml starts from."""
     return Settings().to_dict()
+
+
+def documented() -> dict[str, tuple[Any, str]]:
+    """Return each setting's default and meaning by its dotted key."""
+    found = {}
+    for prefix, section in {"": Settings, **{f"{name}.": section for name, section in SECTIONS.items()}}.items():
+        kinds = typing.get_type_hints(section)
+        for declared in dataclasses.fields(section):
+            if "doc" in declared.metadata:
+                words = choices(kinds[declared.name])
+                doc = declared.metadata["doc"] + (f": {', '.join(words)}" if words else "")
+                found[prefix + declared.name] = (declared.default, doc)
+    return found
 
 
 def check(values: dict[str, Any]) -> Settings:
