@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Runs the commands in README.md, in order and in an empty directory, and writes what they print below them.
+
+    .venv/bin/python scripts/readme.py
+
+A console block holds commands (`$ trainer ...`) and their output. The option and setting tables
+between `<!-- table: NAME -->` and `<!-- end -->` are made from configs/ and from the settings' own words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from trainer.options import Catalog, summary
+from trainer.settings import CheckpointSettings, DeviceSettings, Settings
+from trainer.values import show
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"in\s`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    """Return the commands of a console block."""
+    return [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+
+
+def write_files(text: str, folder: Path) -> None:
+    """Write the files that the text shows, each after the words: in `PATH`."""
+    for name, content in FILE.findall(text):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def options_table(group: str) -> str:
+    """Return a Markdown table of the options of a group."""
+    rows = [f"| `{name}` | {summary(file)} |" for name, file in Catalog().options(group).items()]
+    return "\n".join([f"| `{group}=` | |", "|---|---|", *rows])
+
+
+def settings_table() -> str:
+    """Return a Markdown table of all settings of our own."""
+    rows = []
+    for prefix, section in (("", Settings), ("checkpoint.", CheckpointSettings), ("device.", DeviceSettings)):
+        for one in fields(section):
+            if one.default is not MISSING and "doc" in one.metadata:
+                rows.append(f"| `{prefix}{one.name}` | {show(one.default)} | {one.metadata['doc']} |")
+    return "\n".join(["| setting | default | |", "|---|---|---|", *rows])
+
+
+def tables(text: str) -> str:
+    """Return the text with its tables made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[2]
+        content = settings_table() if name == "settings" else options_table(name)
+        return f"{match[1]}{content}\n{match[3]}"
+
+    return TABLE.sub(fill, text)
+
+
+def main() -> None:
+    """Rewrite README.md."""
+    text = README.read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(text, Path(folder))
+
+        def run(match: re.Match[str]) -> str:
+            parts = []
+            for command in commands(match[1]):
+                print(command, file=sys.stderr)
+                words = shlex.split(command)
+                words[0] = str(Path(sys.executable).with_name("trainer"))
+                environment = {**os.environ, "COLUMNS": "100"}
+                done = subprocess.run(
+                    words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+                parts.append(f"$ {command}\n{done.stdout}")
+            return "```console\n" + "\n".join(parts) + "```"
+
+        README.write_text(BLOCK.sub(run, tables(text)))
+
+
+if __name__ == "__main__":
+    main()

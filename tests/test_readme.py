@@ -1,0 +1,69 @@
+"""README.md is true: its commands run and print what stands there, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+_spec = importlib.util.spec_from_file_location("readme", ROOT / "scripts" / "readme.py")
+readme = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(readme)
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run and machine to machine: ids, numbers, curves, widths."""
+    line = re.sub(r"\d{8}-\d{6}-[a-z]{4}", "ID", line)
+    line = re.sub(r"\b[b-df-hj-np-tv-xz]{4}\b(?=/\d{3}| |$)", "RUN", line)
+    line = re.sub(r"[-+]?\d[\d,.:]*(e[-+]?\d+)?", "0", line)
+    line = re.sub(r"[▁▂▃▄▅▆▇█]+", "CURVE", line)
+    return " ".join(line.split())
+
+
+def progress(line: str) -> bool:
+    """Whether a line is one of those that are printed now and then."""
+    return bool(re.match(r"\s*step 0", shape(line)))
+
+
+def test_the_commands_print_what_the_readme_shows(cli, workdir):
+    readme.write_files(TEXT, workdir)
+    for block in readme.BLOCK.findall(TEXT):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, shown = part.partition("\n")
+            result = cli(*shlex.split(command)[1:])
+            assert result.code == (2 if "error: " in shown else 0), command
+            printed = {shape(line) for line in (result.err + result.out).splitlines()}
+            for line in shown.splitlines():
+                assert progress(line) or shape(line) in printed, f"{command}: {line}"
+
+
+def test_the_tables_are_made_from_the_code():
+    assert readme.tables(TEXT) == TEXT
+
+
+def test_every_command_and_script_is_in_the_readme():
+    from trainer.cli import COMMANDS
+
+    for command in COMMANDS:
+        assert f"`trainer {command}" in TEXT
+    for script in ("./scripts/trainer run model=dynamic optim=sgd_momentum", "./scripts/test"):
+        assert f"    {script}\n" in TEXT
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("script", ["trainer", "test", "check", "setup"])
+def test_scripts_are_valid_shell(script):
+    path = ROOT / "scripts" / script
+    assert path.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", path], check=True)

@@ -1,0 +1,150 @@
+"""`trainer run -m`: every job is checked and written before the first starts; what is not done can be resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import Run, wait_until
+
+SMALL = ("data.inputs=20", "model.hidden=5", "steps=20")
+
+
+def jobs(path: str = "sweep") -> list[Run]:
+    return [Run(p) for p in sorted(Path(path).iterdir()) if p.name.isdigit()]
+
+
+def states(path: str = "sweep") -> list[str]:
+    return [run.status["state"] for run in jobs(path)]
+
+
+def test_each_job_is_the_run_that_its_words_alone_would_be(cli, train):
+    result = cli("run", "-m", "run_dir=sweep", "model=numpy,two_layer", "optim.lr=1e-4,1e-5", *SMALL)
+    assert result.code == 0
+    combinations = [(m, lr) for m in ("numpy", "two_layer") for lr in ("1e-4", "1e-5")]
+    assert len(jobs()) == 4
+    for index, (model, lr) in enumerate(combinations):
+        alone = train(f"model={model}", f"optim.lr={lr}", *SMALL, name=f"alone{index}")
+        assert jobs()[index].bits() == alone.bits()
+        assert jobs()[index].status["choices"]["model"] == model
+
+
+def test_the_table_is_best_first(cli):
+    result = cli("run", "-m", "run_dir=sweep", "optim.lr=1e-6,1e-4,1e-5", *SMALL)
+    rows = [line.split() for line in result.out.splitlines() if line[:3].isdigit()]
+    assert [row[1] for row in rows] == ["0.0001", "1e-05", "1e-06"]
+    losses = [float(row[-1].replace(",", "")) for row in rows]
+    assert losses == sorted(losses)
+
+
+def test_mean_and_spread_over_seeds(cli):
+    result = cli("run", "-m", "run_dir=sweep", "optim.lr=1e-4,1e-5", "seed=0,1,2", *SMALL)
+    last = [run.steps[-1]["loss"] for run in jobs()]
+    for values in (last[:3], last[3:]):
+        mean = sum(values) / 3
+        spread = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
+        assert any(f"{mean:.6g}" in line and f"{spread:.6g}" in line for line in result.out.splitlines())
+
+
+def test_all_jobs_are_written_before_the_first_starts(cli, monkeypatch):
+    seen = []
+
+    def look(rundir, command, overrides):
+        seen.append([(r.path.name, r.status["state"], (r.path / "config.yaml").is_file()) for r in jobs()])
+
+    monkeypatch.setattr("trainer.job.execute", look)
+    cli("run", "-m", "run_dir=sweep", "seed=0,1,2", *SMALL)
+    assert seen[0] == [(f"00{i}", "waiting", True) for i in range(3)]
+
+
+def test_a_wrong_job_is_found_before_the_first_one_runs(cli):
+    result = cli("run", "-m", "run_dir=sweep", "batch_size=16,32,1000", *SMALL)
+    assert result.code == 2
+    assert "job 2 (batch_size=1000): batch_size=1000" in result.err
+    assert not Path("sweep").exists()
+
+
+def test_a_failed_job_does_not_hide_the_rest(cli):
+    result = cli("run", "-m", "run_dir=sweep", "optim.lr=1e-4,1e3,1e-5", *SMALL)
+    assert result.code == 1
+    assert states() == ["done", "failed", "done"]
+    assert "failed: 001 (optim.lr=1000.0)" in result.out
+    assert "trainer resume sweep" in result.out
+
+
+def test_a_killed_sweep_is_resumed_to_the_same_bits(cli, fork):
+    words = ("-m", "seed=0,1,2", "data.inputs=20", "model.hidden=5", "steps=400", "batch_size=8", "checkpoint.every=50")
+    assert cli("run", "run_dir=straight", *words).code == 0
+    child = fork("run", "run_dir=sweep", *words)
+    wait_until(lambda: list(Path("sweep").glob("001/checkpoints/step-*")))
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    finished = (Path("sweep/000/status.json")).read_bytes()
+    assert states()[2] == "waiting"
+    assert cli("resume", "sweep").code == 0
+    assert states() == ["done"] * 3
+    assert (Path("sweep/000/status.json")).read_bytes() == finished
+    for one, other in zip(jobs("sweep"), jobs("straight"), strict=True):
+        assert one.bits() == other.bits()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_sweep_and_saves_the_job(cli, fork, number):
+    child = fork("run", "-m", "run_dir=sweep", "seed=0,1", "data.inputs=20", "steps=1000000", "log_every=1000")
+    wait_until(lambda: Path("sweep/000/metrics.jsonl").exists() and states()[0] == "running")
+    child.kill(number)
+    assert child.wait() == 128 + number
+    assert states() == ["stopped", "waiting"]
+    assert jobs()[0].checkpoints
+    assert "trainer resume sweep" in child.text
+
+
+def test_resume_takes_settings_for_all_jobs(cli):
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *SMALL).code == 0
+    assert cli("resume", "sweep", "steps=30").code == 0
+    assert [run.status["step"] for run in jobs()] == [30, 30]
+    assert [run.steps[-1]["step"] for run in jobs()] == [30, 30]
+
+
+def test_one_job_of_a_sweep_is_a_run(cli):
+    assert cli("run", "-m", "seed=0,1", *SMALL).code == 0
+    (sweep,) = Path("runs").iterdir()
+    assert cli("resume", f"{sweep.name[-4:]}/001", "steps=30").code == 0
+    assert [run.status["step"] for run in jobs(str(sweep))] == [20, 30]
+    refused = cli("resume", f"{sweep.name[-4:]}/007")
+    assert refused.code == 2
+    assert "has no job 007; it has 000 to 001" in refused.err
+
+
+def test_sweep_json(cli):
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", "optim=sgd,adam", *SMALL).code == 0
+    sweep = json.loads(Path("sweep/sweep.json").read_text())
+    assert sweep["format"] == 1
+    assert sweep["launcher"]["name"] == "basic"
+    assert sweep["swept"] == ["seed", "optim"]
+    assert sweep["jobs"] == ["000", "001", "002", "003"]
+
+
+def test_other_launchers_of_hydra(cli):
+    result = cli("run", "-m", "run_dir=sweep", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *SMALL)
+    assert result.code == 0, result.err
+    assert states() == ["done", "done"]
+    assert json.loads(Path("sweep/sweep.json").read_text())["launcher"] == {
+        "name": "joblib",
+        "overrides": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"],
+    }
+
+
+def test_dry_run_creates_nothing(cli):
+    one = cli("run", "--dry-run", "steps=5")
+    assert one.code == 0
+    assert "101,110" in one.out
+    several = cli("run", "-m", "--dry-run", "model=numpy,two_layer", *SMALL)
+    assert several.code == 0
+    assert "numpy" in several.out
+    assert "2 jobs, about" in several.out
+    wrong = cli("run", "-m", "--dry-run", "batch_size=8,1000", *SMALL)
+    assert wrong.code == 2
+    assert list(Path().iterdir()) == []

@@ -1,0 +1,54 @@
+"""What one installs is whole: the wheel, without this checkout, trains from any directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(*command: str | Path, cwd: Path | None = None) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_config_and_module(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f"trainer/configs/{p.relative_to(ROOT / 'configs')}" for p in (ROOT / "configs").rglob("*.yaml")}
+    modules = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
+    assert names >= configs | modules
+    assert not any(name.startswith(("tests", "scripts")) for name in names)
+
+
+def test_the_installed_wheel_trains_and_resumes_in_another_directory(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    call(sys.executable, "-m", "venv", "--without-pip", environment)
+    # The packages of this environment are visible there, its editable install of the project is not.
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = environment / "bin" / "python"
+    call(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = environment / "bin" / "trainer"
+    call(command, "run", "model=dynamic", "optim=sgd_momentum", "steps=3", cwd=elsewhere)
+    call(command, "resume", "last", "steps=5", cwd=elsewhere)
+    (run,) = (elsewhere / "runs").iterdir()
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
