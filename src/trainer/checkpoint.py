@@ -12,10 +12,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer import durable, trees
-from trainer.errors import RunFailed, TrainerError
+from trainer.errors import RunFailed, TrainerError, UsageError
 
 FORMAT = 1
 MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"
@@ -24,6 +25,10 @@ _NAME = re.compile(r"step-(\d{12})")
 
 class BadCheckpoint(TrainerError):
     """A checkpoint that can't be trusted; the message names the file and what is wrong with it."""
+
+
+class NewerFormat(UsageError):
+    """A checkpoint of a later version: nothing is wrong with it, so an older one must not take its place."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,15 @@ def save(folder: Path, step: int, weights: dict[str, Any], training: dict[str, A
     files[MANIFEST] = _json({"format": FORMAT, "files": sums})
 
     staged, final = folder / f".staged-{name_of(step)}", folder / name_of(step)
-    if staged.exists():
-        durable.remove_tree(staged)
-    durable.make_folder(staged)
-    for name, content in files.items():
-        durable.write(staged / name, content)
-    durable.sync_folder(staged)
-    if final.exists():  # only a broken one is ever written again
-        remove(final)
-    durable.rename(staged, final)
+    try:
+        durable.make_folder(staged)
+        for name, content in files.items():
+            durable.write(staged / name, content)
+        durable.sync_folder(staged)
+        durable.rename(staged, final)
+    except OSError:
+        durable.remove_tree(staged)  # a full disk gets its room back
+        raise
     return final
 
 
@@ -99,15 +104,21 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint, verifying every byte against its manifest.
 
     Raises:
-        BadCheckpoint: A file is missing, changed, or of a newer format.
+        BadCheckpoint: A file is missing or has changed.
+        NewerFormat: A later version has written it.
     """
     contents = verify(path)
-    state = json.loads(contents[STATE])
-    tensors = safetensors.torch.load(contents[TRAINING])
-    weights: dict[str, Any] = dict(safetensors.torch.load(contents[MODEL]))
-    weights.update({alias: weights[name] for alias, name in state["aliases"].items()})
-    weights.update(trees.unpack(state["extra"], tensors))
-    return Checkpoint(path, state["step"], weights, trees.unpack(state["training"], tensors))
+    try:
+        state = json.loads(contents[STATE])
+        if name_of(state["step"]) != path.name:
+            raise BadCheckpoint(f"{path} is the checkpoint of step {state['step']}")
+        tensors = _tensors(contents[TRAINING])
+        weights: dict[str, Any] = dict(_tensors(contents[MODEL]))
+        weights.update({alias: weights[name] for alias, name in state["aliases"].items()})
+        weights.update(trees.unpack(state["extra"], tensors))
+        return Checkpoint(path, state["step"], weights, trees.unpack(state["training"], tensors))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadCheckpoint(f"{path} can't be read: {type(error).__name__}: {error}") from error
 
 
 def verify(path: Path) -> dict[str, bytes]:
@@ -115,27 +126,36 @@ def verify(path: Path) -> dict[str, bytes]:
 
     Raises:
         BadCheckpoint: They differ from it.
+        NewerFormat: A later version has written them.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        if manifest["format"] > FORMAT:
-            raise BadCheckpoint(f"{path} has format {manifest['format']}; this version reads up to {FORMAT}")
-        contents = {name: (path / name).read_bytes() for name in (MODEL, TRAINING, STATE)}
-        for name, content in contents.items():
-            expected = manifest["files"][name]
-            if len(content) != expected["size"]:
-                raise BadCheckpoint(f"{path / name} has {len(content)} bytes instead of {expected['size']}")
-            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+        if manifest["format"] != FORMAT:
+            _require_damage(path, manifest["format"])
+            raise BadCheckpoint(f"{path / MANIFEST} has changed: its format is {manifest['format']}")
+        contents = {}
+        for name in (MODEL, TRAINING, STATE):
+            expected, size = manifest["files"][name], (path / name).stat().st_size
+            if size != expected["size"]:
+                raise BadCheckpoint(f"{path / name} has {size} bytes instead of {expected['size']}")
+            contents[name] = (path / name).read_bytes()
+            if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
                 raise BadCheckpoint(f"{path / name} has changed: its SHA-256 differs from the manifest's")
     except FileNotFoundError as error:
         raise BadCheckpoint(f"{error.filename} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadCheckpoint(f"{path / MANIFEST} can't be read: {error}") from error
+    except OSError as error:
+        raise BadCheckpoint(f"{error.filename or path} can't be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadCheckpoint(f"{path / MANIFEST} can't be read: {type(error).__name__}: {error}") from error
     return contents
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that verifies, and what was wrong with the newer ones."""
+    """Return the newest checkpoint that verifies, and what was wrong with the newer ones.
+
+    Raises:
+        NewerFormat: A later version has written the newest.
+    """
     problems: list[str] = []
     for step in reversed(steps(folder)):
         try:
@@ -156,16 +176,38 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
 def remove(path: Path) -> None:
     """Delete a checkpoint; it is out of sight before its first file goes."""
     hidden = path.with_name(f".removed-{path.name}")
-    if hidden.exists():
-        durable.remove_tree(hidden)
     durable.rename(path, hidden)
     durable.remove_tree(hidden)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint that can't be read, so that its step can be saved anew; return the new path.
+
+    It is not deleted: what is wrong may be the reading, or a part of it may still be of use.
+    """
+    aside = path.with_name(f"broken-{path.name}")
+    durable.remove_tree(aside)
+    durable.rename(path, aside)
+    return aside
 
 
 def tidy(folder: Path) -> None:
     """Delete what an interrupted save or removal left."""
     for path in folder.glob(".*-step-*"):
         durable.remove_tree(path)
+
+
+def _require_damage(path: Path, format_: Any) -> None:
+    """Raise NewerFormat if state.json names the same other format; a damaged manifest is alone with it."""
+    if json.loads((path / STATE).read_bytes())["format"] == format_:
+        raise NewerFormat(
+            f"{path} has format {format_}, and this version reads {FORMAT}; use the version that wrote it"
+        )
+
+
+def _tensors(content: bytes) -> dict[str, Tensor]:
+    """Read tensors into memory of torch's own alignment, on which the bits of its sums may depend."""
+    return {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
 
 
 def _separate(weights: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:

@@ -36,6 +36,14 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def make_folders(path: Path) -> None:
+    """Create a folder, and those above it, unless they are there already."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Return when the names in a folder are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -46,5 +54,5 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder and what is in it."""
-    shutil.rmtree(path)
+    """Delete a folder and what is in it; what can't be deleted stays, for nothing depends on it."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from trainer import checkpoint, environment
 from trainer.build import Built, build
 from trainer.errors import RunFailed, TrainerError
 from trainer.loop import Row, Run, evaluate, fit
-from trainer.metrics import MetricsFile, few_parameters, finite
+from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
 from trainer.rundir import RunDir
 from trainer.saver import Saver, restore, start_from
@@ -58,11 +58,17 @@ class Plan:
         return rundir
 
 
-def prepare(settings: Settings, choices: dict[str, str]) -> Built:
-    """Build a job and try a step on a copy: whatever can be known to be wrong is refused here."""
+def prepare(settings: Settings, choices: dict[str, str], new: bool = True) -> Built:
+    """Build a job and try a step on a copy: whatever can be known to be wrong is refused here.
+
+    Args:
+        settings: The job's configuration.
+        choices: What the groups select.
+        new: Whether it is about to be created; one that goes on may do without the run that it started from.
+    """
     built = build(settings, choices)
     try_out(built)
-    if settings.init_from is not None:
+    if new and settings.init_from is not None:
         start_from(built.run.model, settings.init_from)
     return built
 
@@ -80,8 +86,13 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
+    return Plan(resolved(built, threads).to_dict(), {**first_status(built), **status})
+
+
+def first_status(built: Built) -> dict[str, Any]:
+    """Return what status.json says of a run that has not begun."""
     run = built.run
-    first: dict[str, Any] = {
+    return {
         "name": built.settings.name,
         "state": "waiting",
         "step": 0,
@@ -94,7 +105,6 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
         "error": None,
         "segments": [],
     }
-    return Plan(resolved(built, threads).to_dict(), {**first, **status})
 
 
 def resolved(built: Built, threads: int | None = None) -> Settings:
@@ -115,8 +125,6 @@ def execute(rundir: RunDir, command: str, overrides: list[str]) -> None:
     try:
         settings = check(rundir.read_config())
         built = build(settings, rundir.read_status().get("choices"))
-        if settings.init_from is not None:
-            start_from(built.run.model, settings.init_from)
         train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.warning)
     except TrainerError as error:
         status = rundir.read_status()
@@ -136,6 +144,7 @@ def train(
     overrides: list[str],
     show: Callable[[Standing], Display],
     announce: Callable[[str], None],
+    force: bool = False,
 ) -> Outcome:
     """Train a created run from its newest good checkpoint, or from the start, until it ends.
 
@@ -146,13 +155,24 @@ def train(
         overrides: The settings that the user typed, for the record.
         show: Makes the display.
         announce: Tells the user something in one line before training starts.
+        force: Start over if there should be a good checkpoint and is none.
+
+    Raises:
+        UsageError: Another process trains it, or no checkpoint fits; nothing has been changed.
+        RunFailed: Training met something it can't go on from.
     """
     run, stopping = built.run, Stopping()
     with rundir.lock(command), logging_to(rundir.log), stopping:
         checkpoint.tidy(rundir.checkpoints)
-        length = restore(built, rundir, announce)
+        rundir.tidy()
+        length = restore(built, rundir, announce, force)
+        config = resolved(built).to_dict()
+        if config != rundir.read_config():
+            rundir.write_config(config)
+        if not cut_back(rundir.metrics, length):
+            announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step, started = run.state.step, time.time()
-        status = rundir.read_status()
+        status = {**first_status(built), **rundir.read_status()}
         circumstances = {
             "versions": environment.versions(),
             "machine": environment.machine(built.device),
@@ -165,8 +185,12 @@ def train(
             "overrides": overrides,
             **circumstances,
         }
+        if status["segments"] and (changed := differing(status["segments"][-1], circumstances)):
+            announce(f"warning: the same bits are not promised: {', '.join(changed)}")
+        choices = {group: name.partition("=")[2] for group, name in built.names.items()}
+        status["choices"] = {**status.get("choices", {}), **choices}
         status.update(state="running", steps=run.steps, error=None, segments=[*status["segments"], segment])
-        metrics = MetricsFile(rundir.metrics, length, built.settings.log_every, run.model)
+        metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
 
         def record(**changes: Any) -> None:
@@ -186,23 +210,23 @@ def train(
             stopping,
         )
         try:
+            if built.settings.init_from is not None:
+                saver(run.state.step == 0)  # that run may have changed or be gone when this one is resumed
             with show(shown) as screen:
                 reason = fit(run, [metrics, screen, reader, log_evaluation], saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)
-        except RunFailed as error:
             metrics.close()
-            record(state="failed", error=str(error))
-            log.error("failed: %s", error)
-            raise
+            state = "stopped" if reason == "stopped" else "done"
+            record(state=state)
         except Exception as error:
-            metrics.close()
-            record(state="failed", error=f"{type(error).__name__}: {error}")
-            log.exception("failed")
-            raise RunFailed(explain_crash(error, built)) from error
-        metrics.close()
-        state = "stopped" if reason == "stopped" else "done"
-        record(state=state)
+            known = isinstance(error, RunFailed)
+            failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built))
+            log.error("failed: %s", failure, exc_info=None if known else error)
+            for last in (metrics.close, lambda: record(state="failed", error=str(failure))):
+                with suppress(OSError):  # a full disk may be what it failed for
+                    last()
+            raise failure from (None if known else error)
         log.info("%s at step %d: %s", state, run.state.step, reason)
     code = 128 + stopping.signal if state == "stopped" and stopping.signal else 0
     return Outcome(
@@ -216,6 +240,15 @@ def train(
         few_parameters(run.model),
         code,
     )
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what differs in versions and machine between two segments of a run, each as `what: old -> new`."""
+    changes = []
+    for part in ("versions", "machine"):
+        old, new = before.get(part, {}), now[part]
+        changes += [f"{key}: {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    return changes
 
 
 def standing(run: Run) -> dict[str, Any]:
@@ -269,8 +302,11 @@ def logging_to(path: Path) -> Iterator[None]:
 
 def explain_crash(error: Exception, built: Built) -> str:
     """Say in one line what ended a run, with advice where there is some."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}; the checkpoints saved before are intact"
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         size = built.run.batches.batch_size
         smaller = f"batch_size={max(size // 2, 1)} accumulate={built.settings.accumulate * 2}"
         return f"out of memory with batch_size={size}; try {smaller}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (TRAINER_TRACEBACK=1 shows where)"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (trainer.log there shows where)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from trainer.loop import Row, due
 
 FEW_NUMBERS = 16
-_BUFFERED_ROWS = 1000
+_BUFFERED_SECONDS = 1.0  # a write a row would cost more than a small model's step
 
 
 def few_parameters(model: nn.Module) -> dict[str, Any] | None:
@@ -35,22 +36,33 @@ def finite(value: Any) -> Any:
     return value
 
 
+def cut_back(path: Path, length: int) -> bool:
+    """Cut metrics.jsonl back to the length that a checkpoint recorded; say whether it was all there.
+
+    Of a shorter file the whole rows are kept: truncating would pad it with zero bytes.
+    """
+    if not path.exists():
+        return length == 0
+    with open(path, "rb+") as file:
+        there = file.read(length)
+        file.truncate(there.rfind(b"\n") + 1)
+    return len(there) == length
+
+
 class MetricsFile:
     """Appends the rows of a run to metrics.jsonl.
 
     Args:
         path: The file; created if need be.
-        length: Bytes to keep of what is there: rows after the checkpoint one continues from are cut off.
         log_every: Steps between rows.
         model: Its parameters are in the rows when they are few.
     """
 
-    def __init__(self, path: Path, length: int, log_every: int, model: nn.Module) -> None:
+    def __init__(self, path: Path, log_every: int, model: nn.Module) -> None:
         self._file = open(path, "ab")  # noqa: SIM115 (closed by close)
-        self._file.truncate(length)
-        self._file.seek(0, os.SEEK_END)
         self._log_every = log_every
         self._rows: list[Row] = []
+        self._flushed = time.monotonic()
         self._model = model if few_parameters(model) is not None else None
 
     def __call__(self, row: Row) -> None:
@@ -61,7 +73,7 @@ class MetricsFile:
             if self._model is not None:
                 row = {**row, "parameters": few_parameters(self._model)}
         self._rows.append(row)
-        if len(self._rows) >= _BUFFERED_ROWS:
+        if time.monotonic() - self._flushed >= _BUFFERED_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -70,6 +82,7 @@ class MetricsFile:
         self._file.write("".join(lines).encode())
         self._file.flush()
         self._rows.clear()
+        self._flushed = time.monotonic()
 
     def sync(self) -> int:
         """Return the length of the file once all rows are on the disk."""

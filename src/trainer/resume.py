@@ -41,7 +41,7 @@ These may change and bear on nothing that is computed:
 {harmless}
 
 Any other would make it another run: start one with init_from=RUN, or insist
-with --force.
+with --force, which also starts over where no checkpoint can be read any more.
 
 Examples:
   trainer resume last
@@ -79,37 +79,53 @@ def main(argv: list[str]) -> int:
         return go_on_with_sweep(path, words, command, force)
     rundir = RunDir(path)
     stored = settings.check(rundir.read_config())
-    return go_on(rundir, stored, changed_by(words, stored), command, words.overrides, force)
+    changed, chosen = changed_by(words, stored)
+    return go_on(rundir, stored, changed, chosen, command, words.overrides, force)
 
 
-def changed_by(words: Words, stored: Settings) -> Settings:
-    """Return a run's settings with the words of the command applied."""
+def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]]:
+    """Return a run's settings with the words of the command applied, and what these select from the groups."""
     if not words.overrides:
-        return stored
+        return stored, {}
     from trainer.config import override
 
     catalog = words.catalog()
     (choice,) = command_line.jobs(words, catalog)
-    return override(stored, choice, catalog)
+    return override(stored, choice, catalog), dict(word.split("=", 1) for word in choice.groups)
 
 
 def go_on_with_sweep(path: Path, words: Words, command: str, force: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
-    changed = {}
-    for folder in runs.jobs(path):
-        stored = settings.check(RunDir(folder).read_config())
-        new = changed_by(words, stored)
-        if new != stored:
-            require_possible(RunDir(folder), stored, new, force)
-            changed[folder] = new
-    for folder, new in changed.items():
-        rundir = RunDir(folder)
-        rundir.write_config(new.to_dict())
-        status = rundir.read_status()
-        rundir.write_status({**status, "state": "waiting", "steps": new.steps or status["steps"]})
     from trainer import sweep
 
+    with RunDir(path).lock(command):
+        plans = [plan for folder in runs.jobs(path) if (plan := changed_job(RunDir(folder), words, force))]
+        for rundir, config, status in plans:
+            rundir.write_config(config)
+            rundir.write_status(status)
     return sweep.launch(path, command, words.overrides)
+
+
+def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict[str, Any], dict[str, Any]] | None:
+    """Return what config.yaml and status.json of a job become by the words of the command, None if they stay.
+
+    Raises:
+        UsageError: The words are wrong for this job.
+    """
+    stored = settings.check(rundir.read_config())
+    changed, chosen = changed_by(words, stored)
+    if not require_possible(rundir, stored, changed, force):
+        return None
+    from trainer import checkpoint
+    from trainer.job import prepare, resolved
+    from trainer.saver import require_length
+
+    status = rundir.read_status()
+    choices = {**status.get("choices", {}), **chosen}
+    built = prepare(changed, choices, new=False)
+    require_length(built, max(checkpoint.steps(rundir.checkpoints), default=0))
+    status = {**status, "state": "waiting", "steps": built.run.steps, "choices": choices}
+    return rundir, resolved(built).to_dict(), status
 
 
 def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]) -> int:
@@ -128,11 +144,28 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
     changed = dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
-    return go_on(rundir, stored, changed, command, overrides, force=False)
+    return go_on(rundir, stored, changed, jobs[0].choices, command, overrides, force=False)
 
 
-def go_on(rundir: RunDir, stored: Settings, changed: Settings, command: str, overrides: list[str], force: bool) -> int:
+def go_on(
+    rundir: RunDir,
+    stored: Settings,
+    changed: Settings,
+    chosen: dict[str, str],
+    command: str,
+    overrides: list[str],
+    force: bool,
+) -> int:
     """Continue a run under changed settings.
+
+    Args:
+        rundir: The run's directory.
+        stored: The settings it has had.
+        changed: Those that it goes on with.
+        chosen: What the command selects from the groups.
+        command: What the user typed, for the record.
+        overrides: The settings that the user typed, for the record.
+        force: Whether to make changes that make it another run, and to start over if no checkpoint is good.
 
     Raises:
         UsageError: A change would make it another run, or leaves nothing to do.
@@ -144,22 +177,23 @@ def go_on(rundir: RunDir, stored: Settings, changed: Settings, command: str, ove
     if status.get("state") == "done" and not changes:
         screen.complete(rundir)
         return 0
-    from trainer.job import prepare, resolved
+    from trainer.job import prepare
     from trainer.run import follow
 
-    choices = status.get("choices") or {}
-    built = prepare(dataclasses.replace(changed, init_from=None), choices)
-    rundir.write_config({**resolved(built).to_dict(), "init_from": changed.init_from})
+    with rundir.lock(command):
+        pass  # refuses at once where another process trains it
+    choices = {**status.get("choices", {}), **chosen}
+    built = prepare(changed, choices, new=False)
     screen.resuming(rundir, changes)
     screen.header(built, choices, rundir)
-    return follow(rundir, built, command, overrides)
+    return follow(rundir, built, command, overrides, force)
 
 
 def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force: bool) -> list[Change]:
     """Return the changes of a resume.
 
     Raises:
-        UsageError: One would make it another run, or undo what is done.
+        UsageError: One would make it another run.
     """
     changes = differences(stored, changed)
     for change in changes:
@@ -169,9 +203,6 @@ def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force:
                 f"would make it another run (it has {show(change.old)})",
                 f"a new run, which may start from these weights with init_from={rundir.short}; or --force",
             )
-    step = int(rundir.read_status().get("step", 0))
-    if changed.steps is not None and changed.steps < step:
-        raise refusal(f"steps={changed.steps}", f"the run has done {step} already", f"more than {step}")
     return changes
 
 

@@ -111,13 +111,13 @@ def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
     return follow(rundir, built, command, overrides)
 
 
-def follow(rundir: RunDir, built: Built, command: str, overrides: list[str]) -> int:
+def follow(rundir: RunDir, built: Built, command: str, overrides: list[str], force: bool = False) -> int:
     """Train a written run on the screen, to its summary, and return the exit code."""
     from trainer import screen
     from trainer.job import train
 
     try:
-        outcome = train(rundir, built, command, overrides, screen.progress, screen.note)
+        outcome = train(rundir, built, command, overrides, screen.progress, screen.note, force)
     except RunFailed as error:
         error.add_note(screen.failure(error, rundir))
         raise

@@ -23,6 +23,7 @@ FORMAT = 1
 RUNS = Path("runs")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
+_LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
 class RunDir:
@@ -57,16 +58,24 @@ class RunDir:
         """Make the directory with its configuration and first status.
 
         Raises:
-            UsageError: It can't be made.
+            UsageError: It can't be made, or another process has just made it.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
+            durable.make_folders(self.path)
+            with self.lock("trainer run"):
+                if self.exists:
+                    raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
+                durable.make_folders(self.checkpoints)
+                self.write_status({"format": FORMAT, **status})
+                self.write_config(config)  # comes last: with it the directory is a run
         except OSError as error:
             raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
-        durable.sync_folder(self.path.parent)
-        self.write_status({"format": FORMAT, **status})
-        self.write_config(config)
+
+    def tidy(self) -> None:
+        """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
+        for path in (*self.path.glob(".config.yaml.*"), *self.path.glob(".status.json.*")):
+            path.unlink(missing_ok=True)
+        durable.make_folders(self.checkpoints)
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration as plain data."""
@@ -102,15 +111,16 @@ class RunDir:
         Raises:
             UsageError: Another process has it; names its holder.
         """
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(f"{self.path} can't be written to: {error.strerror}") from error
+        try:
+            if not _acquire(descriptor):
                 holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
-                raise UsageError(f"{self.path} is in use by {holder or 'another process'}") from error
+                raise UsageError(f"{self.path} is in use by {holder or 'another process'}")
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}\n".encode(), 0)
+            os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"), 0)
             yield
         finally:
             os.close(descriptor)
@@ -128,6 +138,19 @@ class RunDir:
             return True
         finally:
             os.close(descriptor)
+
+
+def _acquire(descriptor: int) -> bool:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:
+            return True  # a file system without locks: there it is up to the user to keep two writers apart
+        else:
+            return True
+    return False
 
 
 def new_path(asked: str | None) -> Path:
@@ -148,7 +171,13 @@ def new_path(asked: str | None) -> Path:
         raise refusal(f"run_dir={asked!r}", "has control characters")
     if path.exists() and not path.is_dir():
         raise refusal(f"run_dir={asked}", "is a file")
-    if path.is_dir() and os.listdir(path):
+    if path.is_dir() and not _is_fresh(path):
         go_on = f"trainer resume {asked}, or resume=true" if RunDir(path).exists else "another run_dir"
         raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
     return path
+
+
+def _is_fresh(path: Path) -> bool:
+    """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
+    rest = {p.name for p in path.iterdir() if not p.name.startswith((".status.json.", ".config.yaml."))}
+    return rest <= {"lock", "status.json", "checkpoints"} and not list(path.glob("checkpoints/*"))

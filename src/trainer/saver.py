@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trainer import checkpoint, generators, runs
-from trainer.build import Built
+from trainer.build import Built, build_optimizer
+from trainer.checkpoint import BadCheckpoint, Checkpoint
+from trainer.components import check_arguments
 from trainer.errors import UsageError, refusal
 from trainer.loop import Run
 from trainer.metrics import MetricsFile
@@ -48,37 +53,137 @@ def snapshot(run: Run, metrics_bytes: int) -> dict[str, Any]:
     return {
         "state": run.state.state_dict(),
         "epoch": run.epoch,
+        "loss": run.loss.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
+        "watched": [run.monitor, run.mode],
         "generators": generators.state_dict(),
         "metrics_bytes": metrics_bytes,
     }
 
 
-def restore(built: Built, rundir: RunDir, announce: Callable[[str], None]) -> int:
-    """Set a run to its newest good checkpoint, if it has one; return the length metrics.jsonl had then."""
-    run = built.run
+def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force: bool = False) -> int:
+    """Set a run to its newest good checkpoint, or to its beginning if it has none yet.
+
+    Args:
+        built: The run, as its settings build it.
+        rundir: Its directory.
+        announce: Tells the user something in one line.
+        force: Start over if there should be a good checkpoint and is none.
+
+    Returns:
+        The length metrics.jsonl had then.
+
+    Raises:
+        UsageError: There is no good checkpoint, or it does not fit the settings; nothing has been changed.
+    """
     found, problems = checkpoint.newest(rundir.checkpoints)
     for problem in problems:
         announce(f"warning: {problem}")
-    if found is None:
+    length, good = 0, -1
+    if found is not None:
+        require_length(built, found.step)
+        put_back(built, found, announce)
+        length, good = int(found.training["metrics_bytes"]), found.step
+        announce(f"going on from step {found.step:,}{', the newest good checkpoint' if problems else ''}")
+    else:
+        if not force:
+            _require_beginning(rundir, bool(problems))
+        if built.settings.init_from is not None:
+            start_from(built.run.model, built.settings.init_from)
         if rundir.read_status().get("segments"):
             announce("no checkpoint to go on from: starting over")
-        return 0
-    announce(f"going on from step {found.step:,}{', the newest good checkpoint' if problems else ''}")
     for step in checkpoint.steps(rundir.checkpoints):
-        if step > found.step:
-            checkpoint.remove(rundir.checkpoints / checkpoint.name_of(step))
+        if step > good:
+            announce(f"set aside as {checkpoint.set_aside(rundir.checkpoints / checkpoint.name_of(step))}")
+    return length
+
+
+def require_length(built: Built, step: int) -> None:
+    """Refuse settings that end a run before the step it has reached."""
+    settings, steps = built.settings, built.run.steps
+    if steps < step:
+        what = f"steps={steps}" if settings.epochs is None else f"epochs={settings.epochs} ({steps:,} steps)"
+        raise refusal(what, f"the run has done {step:,} steps already", f"steps={step} or more")
+
+
+def _require_beginning(rundir: RunDir, broken: bool) -> None:
+    """Refuse to start over where work would be lost without a word."""
+    status = rundir.read_status()
+    over = f"trainer resume {shlex.quote(rundir.short)} --force, which starts over from step 0"
+    if broken:
+        raise refusal(f"{rundir.path}", "none of its checkpoints is good", f"{over} and sets them aside")
+    if status.get("state") in ("done", "stopped"):
+        raise refusal(f"{rundir.path}", f"its checkpoints are gone, and it was {status['state']}", over)
+
+
+def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -> None:
+    """Set the parts of a run to a checkpoint.
+
+    Raises:
+        UsageError: It is that of other parts.
+    """
+    run, saved = built.run, found.training
     load_weights(run.model, found.weights, str(found.path))
-    fresh = [dict(group) for group in run.optimizer.param_groups]
-    run.optimizer.load_state_dict(found.training["optimizer"])
+    try:
+        run.loss.load_state_dict(saved["loss"])
+        load_optimizer(built, saved["optimizer"], announce)
+        run.state.load_state_dict(saved["state"])
+        if saved["watched"] == [run.monitor, run.mode]:
+            run.schedule.load_state_dict(saved["schedule"])
+        else:  # the values of another metric can't be compared
+            run.state.best_step, run.state.best_value, run.state.stale = None, None, 0
+        generators.load_state_dict(saved["generators"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{found.path} does not fit this run: {type(error).__name__}: {reason}") from error
+
+
+def load_optimizer(built: Built, saved: dict[str, Any], announce: Callable[[str], None]) -> None:
+    """Set the optimizer to a saved state; its settings stay those of the configuration.
+
+    One that now keeps more of a weight than was saved (amsgrad switched on, say) starts afresh.
+    """
+    optimizer, fresh = built.run.optimizer, [dict(group) for group in built.run.optimizer.param_groups]
     typed = {key for key in built.settings.optim if key != "_target_"}
-    for group, new in zip(run.optimizer.param_groups, fresh, strict=True):
-        group.update({key: new[key] for key in new if key in typed or key == "initial_lr"})
-    run.schedule.load_state_dict(found.training["schedule"])
-    run.state.load_state_dict(found.training["state"])
-    generators.load_state_dict(found.training["generators"])
-    return int(found.training["metrics_bytes"])
+    pairs = list(zip(saved["param_groups"], fresh, strict=True))
+    changed = any(old.get(key) != new.get(key) for old, new in pairs for key in typed - {"lr"})
+    if changed and (lacking := _lacking(built, saved)):
+        announce(f"warning: the optimizer starts afresh: the checkpoint lacks its {', '.join(sorted(lacking))}")
+        return
+    optimizer.load_state_dict(saved)
+    for group, new in zip(optimizer.param_groups, fresh, strict=True):
+        group.update({key: new[key] for key in new if key in typed or key not in group or key == "initial_lr"})
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
+    for index, kept in saved["state"].items():
+        optimizer.state[weights[index]] = _in_saved_dtypes(optimizer.state[weights[index]], kept)
+
+
+def _lacking(built: Built, saved: dict[str, Any]) -> set[str]:
+    """Return what the optimizer keeps of the weights after a step and `saved` has not kept."""
+    cls, model = type(built.run.optimizer), copy.deepcopy(built.run.model)
+    trial = build_optimizer(cls, check_arguments(cls, built.settings.optim, "optim"), model, built.names)
+    weights = [w for group in trial.param_groups for w in group["params"]]
+    for w in weights:
+        w.grad = torch.zeros_like(w)
+    with generators.isolated(0):
+        trial.step(lambda: 0.0)
+    kept = {index: state.keys() for index, state in saved["state"].items() if state}
+    return {str(key) for index, keys in kept.items() for key in trial.state[weights[index]].keys() - keys}
+
+
+def _in_saved_dtypes(loaded: Any, saved: Any) -> Any:
+    """Return loaded optimizer state in the dtypes it was saved in.
+
+    torch casts it to those of the weights, and what is kept in float32 beside float64 weights would go on otherwise.
+    """
+    if isinstance(loaded, Tensor) and isinstance(saved, Tensor):
+        return saved.to(loaded.device)
+    if isinstance(loaded, dict) and isinstance(saved, dict):
+        return {key: _in_saved_dtypes(value, saved.get(key)) for key, value in loaded.items()}
+    if isinstance(loaded, list) and isinstance(saved, list):
+        return [_in_saved_dtypes(one, value) for one, value in zip(loaded, saved, strict=True)]
+    return loaded
 
 
 def start_from(model: nn.Module, source: str) -> None:
@@ -87,14 +192,18 @@ def start_from(model: nn.Module, source: str) -> None:
     Raises:
         UsageError: There is no such run, or its weights are those of another model.
     """
-
     folder = RunDir(runs.find(source)).checkpoints
     found, problems = checkpoint.newest(folder)
+    if problems:  # an older one in its place would be another start
+        raise refusal(f"init_from={source}", "; ".join(problems))
     if found is None:
-        raise refusal(f"init_from={source}", "; ".join(problems) or "that run has no checkpoint yet")
+        raise refusal(f"init_from={source}", "that run has no checkpoint yet")
     best = found.training["state"]["best_step"]
     if best is not None and best in checkpoint.steps(folder):
-        found = checkpoint.load(folder / checkpoint.name_of(best))
+        try:
+            found = checkpoint.load(folder / checkpoint.name_of(best))
+        except BadCheckpoint as error:
+            raise refusal(f"init_from={source}", str(error)) from error
     load_weights(model, found.weights, f"init_from={source}")
 
 
@@ -106,11 +215,14 @@ def load_weights(model: nn.Module, weights: dict[str, Any], what: str) -> None:
     """
     own = model.state_dict()
     for name in [*own, *weights]:
-        there, here = weights.get(name), own.get(name)
-        if there is None or here is None:
-            side = "the checkpoint lacks it" if there is None else "the model lacks it"
-            raise UsageError(f"{what}: other weights than the model's: {name}: {side}")
-        if isinstance(here, Tensor) and here.shape != there.shape:
-            shapes = f"{list(there.shape)} in the checkpoint, {list(here.shape)} in the model"
-            raise UsageError(f"{what}: other weights than the model's: {name}: {shapes}")
+        if name not in weights or name not in own:
+            side = "the model" if name in weights else "the checkpoint"
+            raise UsageError(f"{what}: other weights than the model's: {name}: {side} lacks it")
+        there, here = weights[name], own[name]
+        if isinstance(here, Tensor) and (not isinstance(there, Tensor) or here.shape != there.shape):
+            found = list(there.shape) if isinstance(there, Tensor) else type(there).__name__
+            raise UsageError(
+                f"{what}: other weights than the model's: {name}: {found} in the checkpoint,"
+                f" {list(here.shape)} in the model"
+            )
     model.load_state_dict(weights)

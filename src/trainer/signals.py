@@ -38,7 +38,7 @@ class Stopping:
             # Ignored signals stay so: nohup wants the run to outlive its terminal.
             caught = [n for n in ASKED if signal.getsignal(n) not in (signal.SIG_IGN, None)]
             self._before = {number: signal.signal(number, self._catch) for number in caught}
-            outer = [handler.__self__ for handler in self._before.values() if _is_ours(handler)]
+            outer = [one for handler in self._before.values() if (one := _owner(handler))]
             self.signal = self.signal or next((one.signal for one in outer if one.signal), None)
         return self
 
@@ -57,10 +57,10 @@ class Stopping:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         self._on_signal()
-        outer = self._before.get(number)
-        if _is_ours(outer):
-            outer(number, frame)
+        if outer := _owner(self._before.get(number)):
+            outer._catch(number, frame)
 
 
-def _is_ours(handler: Any) -> bool:
-    return isinstance(getattr(handler, "__self__", None), Stopping)
+def _owner(handler: Any) -> Stopping | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, Stopping) else None

@@ -47,6 +47,13 @@ class State:
         return dataclasses.asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned."""
+        """Continue from a state that `state_dict` returned.
+
+        Raises:
+            ValueError: It is not of the same fields.
+        """
+        fields = {f.name for f in dataclasses.fields(self)}
+        if state.keys() != fields:
+            raise ValueError(f"the state has {', '.join(sorted(state))}, not {', '.join(sorted(fields))}")
         for name, value in state.items():
             setattr(self, name, value)

@@ -11,21 +11,28 @@ from torch import Tensor
 def pack(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return `tree` as JSON data; its tensors go to `tensors` under dotted names that start with `name`.
 
+    Subclasses of dict, list and tuple come back as the plain container.
+
     Raises:
         TypeError: Something in it is neither a container, a tensor nor a plain value.
     """
     if isinstance(tree, Tensor):
+        while name in tensors:  # {"a.b": ...} beside {"a": {"b": ...}}
+            name += "'"
         tensors[name] = tree.detach().cpu().contiguous().clone()
         return {"$tensor": name}
     if isinstance(tree, dict):
         if all(isinstance(key, str) and not key.startswith("$") for key in tree):
             return {key: pack(value, f"{name}.{key}", tensors) for key, value in tree.items()}
+        for key in tree:
+            if not isinstance(key, str | int):
+                raise TypeError(f"{name} has a key that is a {type(key).__name__}, which a checkpoint can't hold")
         return {"$items": [[key, pack(value, f"{name}.{key}", tensors)] for key, value in tree.items()]}
     if isinstance(tree, list | tuple):
         items = [pack(item, f"{name}.{i}", tensors) for i, item in enumerate(tree)]
         return items if isinstance(tree, list) else {"$tuple": items}
     if isinstance(tree, float) and not math.isfinite(tree):
-        return {"$float": repr(tree)}
+        return {"$float": repr(float(tree))}
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
     raise TypeError(f"{name} is a {type(tree).__name__}, which a checkpoint can't hold")
