@@ -50,26 +50,27 @@ def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
     classes = {group: locate(getattr(settings, group), group) for group in KINDS}
     names = {group: f"{group}={(choices or {}).get(group, cls.__name__)}" for group, cls in classes.items()}
     arguments = {group: check_arguments(classes[group], getattr(settings, group), group) for group in KINDS}
-    device = devices.choose(settings.device)
+    device = devices.choose(settings.device, getattr(classes["model"], "cpu_only", False))
     devices.prepare(settings.device)
     generators.seed_all(settings.seed)
-    with devices.default_dtype(settings.device.dtype):
-        data: Data = construct("data", classes["data"], arguments["data"])
+    with devices.default_dtype(settings.device.dtype), devices.memory_of(device):
+        data: Data = construct("data", classes["data"], arguments["data"], names["data"])
         widths = match_widths(classes["model"], arguments["model"], data, names)
-        model: nn.Module = construct("model", classes["model"], widths).to(device)
-        loss: nn.Module = construct("loss", classes["loss"], arguments["loss"]).to(device)
+        model: nn.Module = construct("model", classes["model"], widths, names["model"]).to(device)
+        loss: nn.Module = construct("loss", classes["loss"], arguments["loss"], names["loss"]).to(device)
         try:
             targets = losses.targets_for(loss, data)
         except ValueError as error:
             raise refusal(f"{names['loss']} {names['data']}", str(error)) from error
-    require_inputs(model, data, names)
-    training, validation, notes = make_batches(settings, data, targets, losses.is_sum(loss), device)
+        require_inputs(model, data, names)
+        training, validation, notes = make_batches(settings, data, targets, losses.is_sum(loss), device)
     steps = settings.steps or (settings.epochs or 0) * training.steps_per_epoch or DEFAULT_STEPS
     optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
     schedule: Schedule = construct(
         "schedule",
         classes["schedule"],
         {**arguments["schedule"], **supplied(classes["schedule"], steps=steps)},
+        names["schedule"],
     )
     monitor, mode = choose_monitor(settings, data, schedule)
     run = Run(
@@ -174,8 +175,11 @@ def build_optimizer(
         raise refusal(names["model"], "has no parameters to train")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        optimizer = construct("optim", cls, {"params": parameters, **arguments})
+        name = f"{names['model']} {names['optim']}"
+        optimizer = construct("optim", cls, {"params": parameters, **arguments}, name)
     for group in optimizer.param_groups:
+        if group.get("lr") is None:
+            raise refusal(names["optim"], "its param_groups have no lr, which the schedule sets at every step")
         group.setdefault("initial_lr", group.get("lr"))
     return optimizer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 import typing
 from pathlib import Path
@@ -98,35 +99,49 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
         return {}
 
 
-def construct(group: str, cls: type[Part], arguments: dict[str, Any]) -> Part:
-    """Build a component, turning what its constructor refuses into one line that names the key."""
+def construct(group: str, cls: type[Part], arguments: dict[str, Any], name: str) -> Part:
+    """Build a component, turning what its constructor refuses into one line that names the key.
+
+    Args:
+        group: The component's group.
+        cls: Its class.
+        arguments: What to call it with.
+        name: What the user selected, to be named where no single argument is to blame.
+
+    Raises:
+        UsageError: The constructor raised.
+    """
     try:
         return cls(**arguments)
     except TrainerError:
         raise
-    except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError, OverflowError) as error:
-        raise _blamed(group, cls, arguments, error) from error
+    except Exception as error:
+        raise _blamed(group, arguments, name, error) from error
 
 
-def _blamed(group: str, cls: type[Any], arguments: dict[str, Any], error: BaseException) -> UsageError:
+def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) -> UsageError:
     """Refuse the argument that the message of a constructor's error is about, as far as one can tell."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = reason_of(error)
+    given = {key: value for key, value in arguments.items() if key not in SUPPLIED.get(group, ())}
     if "can't allocate memory" in reason:
-        reason = (
-            "needs more memory than there is: "
-            + reason.partition("you tried to allocate ")[2].rstrip(". ").split(". Error")[0]
-        )
-        amounts = [k for k, v in arguments.items() if isinstance(v, int) and not isinstance(v, bool)]
-        largest = max(amounts, key=lambda k: arguments[k], default=None)
-        if largest is not None:
-            return refusal(f"{group}.{largest}={arguments[largest]}", reason)
-    words = reason.replace("=", " ").replace(":", " ").replace("_", " ").lower().split()
-    spoken = {"learning": "lr", "beta": "betas", "epsilon": "eps"}
-    named = [k for k in arguments if set(k.lower().split("_")) <= set(words)]
-    named += [k for word, k in spoken.items() if word in words and k in arguments]
-    key = f"{group}.{named[0]}={show(arguments[named[0]])}" if named else f"{group} ({cls.__name__})"
-    text = reason.removeprefix(f"{named[0]}={arguments[named[0]]} ") if named else reason
-    return refusal(key, text)
+        amount = reason.partition("you tried to allocate ")[2].rstrip(". ").split(". Error")[0]
+        reason = f"needs more memory than there is: {amount}"
+        largest = max((key for key, value in given.items() if type(value) is int), key=given.__getitem__, default=None)
+        return refusal(name if largest is None else f"{group}.{largest}={given[largest]}", reason)
+    if (ours := re.match(r"(\w+)=.* (must .*)", reason)) and ours[1] in given:
+        return refusal(f"{group}.{ours[1]}={show(given[ours[1]])}", ours[2])
+    words = re.findall(r"\w{2,}", reason)
+    spoken = {"learning": "lr", "beta": "betas", "eta": "etas", "epsilon": "eps"}
+    said = [*words, *(spoken.get(word.lower(), "") for word in words)]
+    key = next((word for word in said if word in given), None)
+    return refusal(name if key is None else f"{group}.{key}={show(given[key])}", reason)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error's message, with its class where that tells the user something."""
+    line = next(iter(str(error).splitlines()), "")
+    told = isinstance(error, ValueError | TypeError | RuntimeError | ImportError | OSError | MemoryError)
+    return line if told and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def supplied(cls: type[Any], **values: Any) -> dict[str, Any]:

@@ -203,13 +203,13 @@ class Batches:
         for rows in torch.arange(self.rows, device=self.y.device).split(self.batch_size):
             yield self._take(rows, 1.0 if self.summed else len(rows) / self.rows)
 
-    def smallest(self) -> Batch:
-        """Return the first rows, as few as the smallest batch has but at most two: enough to try a step on."""
-        last = self.rows % self.step_rows or self.step_rows
-        fewest = last % self.batch_size or min(self.batch_size, last)
+    def sample(self) -> Batches:
+        """Return batches of the first rows, as few as the smallest batch has but at most two."""
         if self.x is None:
-            return Batch((), self.y, 1.0, None)
-        return self._take(torch.arange(min(fewest, 2), device=self.y.device), 1.0)
+            return self
+        last = self.rows % self.step_rows or self.step_rows
+        rows = min(last % self.batch_size or min(self.batch_size, last), 2)
+        return Batches(self.x[:rows], self.y[:rows], rows, 1, self.seed, self.summed)
 
     def _take(self, rows: Tensor, share: float) -> Batch:
         assert self.x is not None

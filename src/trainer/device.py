@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 
 import torch
 
@@ -14,17 +15,21 @@ from trainer.settings import DeviceSettings
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
-def choose(settings: DeviceSettings) -> torch.device:
+def choose(settings: DeviceSettings, cpu_only: bool = False) -> torch.device:
     """Return the device that the settings mean on this machine.
+
+    Args:
+        settings: What is asked for.
+        cpu_only: Whether the model computes on the CPU only, so that `auto` means that.
 
     Raises:
         UsageError: The machine does not have it, or it lacks the dtype; says why.
     """
-    kind = settings.type
+    kind, dtype = settings.type, settings.dtype
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        if kind == "mps" and settings.dtype == "float64":
-            kind = "cpu"  # Apple's GPUs have no float64
+        if cpu_only or (kind == "mps" and dtype == "float64"):  # Apple's GPUs have no float64
+            kind = "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise _missing("cuda", "this torch was built without CUDA" if torch.version.cuda is None else "no GPU answers")
     if kind == "mps" and not torch.backends.mps.is_available():
@@ -32,27 +37,64 @@ def choose(settings: DeviceSettings) -> torch.device:
             "mps",
             "no Apple GPU here" if torch.backends.mps.is_built() else "this torch was built without MPS",
         )
-    if kind == "mps" and settings.dtype == "float64":
+    if kind == "mps" and dtype == "float64":
         raise refusal("device.dtype=float64", "mps has no float64", "float32, bfloat16, or device=cpu")
+    if settings.amp and dtype == "float64":
+        raise refusal("device.amp=true device.dtype=float64", "amp leaves float64 as it is", "one of them")
     if kind == "cuda" and settings.index >= torch.cuda.device_count():
         names = [f"{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
         raise refusal(f"device.index={settings.index}", "no such GPU", names)
     if kind != "cuda" and settings.index != 0:
         raise refusal(f"device.index={settings.index}", f"{kind} has one device", "0")
-    return torch.device(kind, settings.index) if kind == "cuda" else torch.device(kind)
+    device = torch.device(kind, settings.index) if kind == "cuda" else torch.device(kind)
+    _require_working(device, settings)
+    return device
 
 
 def _missing(kind: str, why: str) -> UsageError:
     return refusal(f"device={kind}", f"not available here: {why}", "device=cpu, device=auto")
 
 
+def _require_working(device: torch.device, settings: DeviceSettings) -> None:
+    """Refuse a device that is there and can't hold a number of the dtype: busy, too old, or a broken driver."""
+    try:
+        torch.zeros(1, dtype=DTYPES[settings.dtype], device=device)
+        with autocast(device, settings):
+            pass
+    except (RuntimeError, TypeError, AssertionError) as error:  # what torch raises differs between devices
+        amp = " device.amp=true" if settings.amp else ""
+        what = f"device={device.type} device.dtype={settings.dtype}{amp}"
+        raise refusal(what, f"can't be used here: {str(error).splitlines()[0]}", "device=cpu") from error
+
+
+@contextmanager
+def memory_of(device: torch.device) -> Iterator[None]:
+    """Refuse what does not fit into the memory of a GPU for the duration of a block.
+
+    Raises:
+        UsageError: The memory is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = f"its memory does not hold the model and the data: {str(error).splitlines()[0]}"
+        raise refusal(f"device={device.type}", reason, "device=cpu") from error
+
+
 def prepare(settings: DeviceSettings) -> None:
     """Set the number of threads and the deterministic mode of this process."""
-    if settings.threads is not None and settings.threads != torch.get_num_threads():
-        torch.set_num_threads(settings.threads)
+    threads = settings.threads or _own_threads()
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(settings.deterministic)
+
+
+@cache
+def _own_threads() -> int:
+    """Return the number of threads before a run has set one: an earlier job of a sweep must not choose for a later."""
+    return torch.get_num_threads()
 
 
 def autocast(device: torch.device, settings: DeviceSettings) -> AbstractContextManager[object]:

@@ -85,7 +85,7 @@ def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopp
             for batch in batches:
                 with run.autocast:
                     loss = run.loss(model(*batch.inputs), batch.targets)
-                loss.backward(loss.new_tensor(batch.share))
+                loss.backward(loss.new_full((), batch.share))
                 losses.append(loss.detach())
             norm = get_total_norm([w.grad for w in weights if w.grad is not None])
             *values, norm_value = torch.stack([*losses, norm]).tolist()  # the step's only GPU sync

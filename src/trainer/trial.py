@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from typing import Any
 
 from torch import Tensor, nn
 
-from trainer import generators, losses
+from trainer import generators, losses, trees
 from trainer.build import Built, build_optimizer
-from trainer.components import check_arguments
+from trainer.components import check_arguments, reason_of
+from trainer.data import Batch
 from trainer.errors import TrainerError, refusal
-
-
-def require_shape(loss: nn.Module, prediction: Any, targets: Tensor, names: str) -> None:
-    """Refuse predictions that a loss over numbers could only compare with the targets by broadcasting."""
-    if not isinstance(prediction, Tensor):
-        raise refusal(names, f"the model returns a {type(prediction).__name__}, not a tensor")
-    if isinstance(loss, losses.OVER_NUMBERS + losses.OVER_PROBABILITIES) and prediction.shape != targets.shape:
-        shapes = f"{list(prediction.shape)}, the targets {list(targets.shape)}"
-        raise refusal(names, f"the model's predictions have the shape {shapes}")
+from trainer.loop import NonFinite, fit
+from trainer.state import State
 
 
 def try_out(built: Built) -> None:
-    """Take one step on a copy, so that what can't train together is refused before anything is created.
+    """Send a row or two once through the loop, on a copy of the run.
 
     Raises:
-        UsageError: The step or an evaluation fails.
+        UsageError: The step or the evaluation fails, or a checkpoint could not hold what comes of it.
     """
     run = built.run
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
-    batch = run.batches.smallest()
     with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = copy.deepcopy(run.model)
-            prediction = model(*batch.inputs)
-            require_shape(run.loss, prediction, batch.targets, names)
+            model, loss = copy.deepcopy(run.model), copy.deepcopy(run.loss)
+            batches = run.batches.sample()
+            with run.autocast:
+                require_loss(model, loss, batches.at(0)[0], names)
             arguments = check_arguments(type(run.optimizer), built.settings.optim, "optim")
-            optimizer = build_optimizer(type(run.optimizer), arguments, model, {"model": "model"})
-
-            def closure() -> float:
-                optimizer.zero_grad()
-                with run.autocast:
-                    loss = run.loss(model(*batch.inputs), batch.targets)
-                if not isinstance(loss, Tensor) or loss.ndim != 0:
-                    shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                    raise ValueError(f"the loss must be one number, not {shape}")
-                loss.backward()
-                return float(loss)
-
-            optimizer.step(closure)
-        except (TrainerError, KeyboardInterrupt):
+            trial = dataclasses.replace(
+                run,
+                model=model,
+                loss=loss,
+                optimizer=build_optimizer(type(run.optimizer), arguments, model, built.names),
+                schedule=copy.deepcopy(run.schedule),
+                batches=batches,
+                validation=run.validation and run.validation.sample(),
+                steps=1,
+                eval_every=1,
+                state=State(),
+            )
+            fit(trial, (), lambda due: None, lambda: False)
+            trees.pack([trial.optimizer.state_dict(), trial.schedule.state_dict()], "training", {})
+        except NonFinite:
+            return  # training says so too, with the rows and what to do
+        except TrainerError:
             raise
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise refusal(names, f"a step can't be taken: {reason}") from error
+            raise refusal(names, f"a step can't be taken: {reason_of(error)}") from error
+
+
+def require_loss(model: nn.Module, loss: nn.Module, batch: Batch, names: str) -> None:
+    """Refuse predictions that a loss could only compare with the targets by broadcasting, and losses of many numbers.
+
+    Raises:
+        UsageError: Names what was expected and what was found.
+    """
+    prediction: Any = model(*batch.inputs)
+    if not isinstance(prediction, Tensor):
+        raise refusal(names, f"the model returns a {type(prediction).__name__}, not a tensor")
+    if isinstance(loss, losses.OVER_NUMBERS + losses.OVER_PROBABILITIES) and prediction.shape != batch.targets.shape:
+        shapes = f"{list(prediction.shape)}, the targets {list(batch.targets.shape)}"
+        raise refusal(names, f"the model's predictions have the shape {shapes}")
+    value: Any = loss(prediction, batch.targets)
+    if not isinstance(value, Tensor) or value.ndim != 0:
+        found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise refusal(names, f"the loss must be one number, not {found}")

@@ -64,6 +64,8 @@ class _Bridge(torch.autograd.Function):
 class NumpyArrays(HandWritten):
     """Hand-written in NumPy; the arrays share memory with the tensors and can't be written to."""
 
+    cpu_only = True
+
     def to_array(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """Return a read-only view."""
         if tensor.device.type != "cpu":
