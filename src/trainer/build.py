@@ -84,7 +84,6 @@ def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
         steps=steps,
         eval_every=settings.eval_every or training.steps_per_epoch,
         save_every=settings.checkpoint.every,
-        save_best=settings.checkpoint.best,
         clip_norm=math.inf if settings.clip_norm is None else settings.clip_norm,
         monitor=monitor,
         mode=mode,

@@ -54,18 +54,26 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def save(folder: Path, step: int, weights: dict[str, Any], training: dict[str, Any]) -> Path:
-    """Write a checkpoint that is visible only once it is durable and whole.
+@dataclass(frozen=True)
+class Packed:
+    """A checkpoint ready to be written: copies of all tensors, and the content of state.json."""
+
+    step: int
+    model: dict[str, Tensor]
+    training: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def pack(step: int, weights: dict[str, Any], training: dict[str, Any]) -> Packed:
+    """Copy what a checkpoint holds, so that training may go on before it is written.
 
     Args:
-        folder: The run's checkpoints folder.
         step: Finished optimizer steps.
         weights: The model's state_dict.
         training: Everything else, as a tree of containers, tensors and plain values.
 
     Raises:
-        RunFailed: A weight is not finite; nothing is written.
-        OSError: The disk failed; earlier checkpoints are untouched.
+        RunFailed: A weight is not finite.
     """
     for name, value in weights.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -79,17 +87,30 @@ def save(folder: Path, step: int, weights: dict[str, Any], training: dict[str, A
         "extra": trees.pack(extra, "extra", tensors),
         "training": trees.pack(training, "training", tensors),
     }
+    return Packed(step, model, tensors, state)
+
+
+def write(folder: Path, packed: Packed) -> Path:
+    """Write a checkpoint that is visible only once it is durable and whole; return its path.
+
+    Args:
+        folder: The run's checkpoints folder.
+        packed: What to write.
+
+    Raises:
+        OSError: The disk failed; earlier checkpoints are untouched.
+    """
     files = {
-        MODEL: safetensors.torch.save(model),
-        TRAINING: safetensors.torch.save(tensors),
-        STATE: _json(state),
+        MODEL: safetensors.torch.save(packed.model),
+        TRAINING: safetensors.torch.save(packed.training),
+        STATE: _json(packed.state),
     }
     sums = {name: {"size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for name, b in files.items()}
     files[MANIFEST] = _json({"format": FORMAT, "files": sums})
 
-    staged, final = folder / f".staged-{name_of(step)}", folder / name_of(step)
+    staged, final = folder / f".staged-{name_of(packed.step)}", folder / name_of(packed.step)
     try:
-        durable.make_folder(staged)
+        staged.mkdir()
         for name, content in files.items():
             durable.write(staged / name, content)
         durable.sync_folder(staged)

@@ -30,14 +30,8 @@ def replace(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder, and return when its name is on the disk."""
-    path.mkdir()
-    sync_folder(path.parent)
-
-
 def make_folders(path: Path) -> None:
-    """Create a folder, and those above it, unless they are there already."""
+    """Create a folder, and those above it, unless they are there already; return when their names are on the disk."""
     if not path.is_dir():
         make_folders(path.parent)
         path.mkdir(exist_ok=True)

@@ -36,7 +36,6 @@ class Run:
     steps: int
     eval_every: int | None = None
     save_every: int | None = None
-    save_best: bool = True
     clip_norm: float = math.inf
     monitor: str | None = None
     mode: str = "min"
@@ -63,7 +62,7 @@ def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopp
     Args:
         run: The parts; their state changes.
         readers: Called with a row after every step and every evaluation.
-        save: Called after every step, with whether a checkpoint is due for a reason of the step.
+        save: Called after every step and at the end, with whether a checkpoint is due.
         stopping: Says whether someone asked to stop.
 
     Returns:
@@ -87,7 +86,7 @@ def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopp
                     loss = run.loss(model(*batch.inputs), batch.targets)
                 loss.backward(loss.new_full((), batch.share))
                 losses.append(loss.detach())
-            norm = get_total_norm([w.grad for w in weights if w.grad is not None])
+            norm = total_norm(weights)
             *values, norm_value = torch.stack([*losses, norm]).tolist()  # the step's only GPU sync
             require_finite(run, batches, values, norm_value)
             if norm_value > run.clip_norm:
@@ -106,15 +105,20 @@ def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopp
         tell(readers, {"step": state.step, "epoch": run.epoch, "loss": loss, "lr": lr})
         require_bounded(run)
 
-        best = False
         if run.validation is not None and due(state.step, run.eval_every):
             metrics = evaluate(run, run.validation)
-            best = state.note_evaluation(metrics, run.monitor, run.mode)
+            state.note_evaluation(metrics, run.monitor, run.mode)
             schedule.observe(monitored(run, metrics))
             tell(readers, {"step": state.step, "epoch": run.epoch, **metrics})
-        save(due(state.step, run.save_every) or (best and run.save_best))
+        save(due(state.step, run.save_every))
     save(True)
     return "complete" if state.step >= run.steps else "stopped" if stopping() else "patience"
+
+
+def total_norm(weights: Iterable[Tensor]) -> Tensor:
+    """Return the norm of all gradients together; sparse ones, as embeddings can have, count like others."""
+    grads = [w.grad for w in weights if w.grad is not None]
+    return get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in grads])
 
 
 def due(step: int, every: int | None) -> bool:

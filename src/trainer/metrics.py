@@ -76,19 +76,19 @@ class MetricsFile:
         if time.monotonic() - self._flushed >= _BUFFERED_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        """Write what has been taken."""
+    def flush(self) -> int:
+        """Write what has been taken and return the length of the file."""
         lines = [json.dumps(finite(row), allow_nan=False) + "\n" for row in self._rows]
         self._file.write("".join(lines).encode())
         self._file.flush()
         self._rows.clear()
         self._flushed = time.monotonic()
+        return self._file.tell()
 
-    def sync(self) -> int:
-        """Return the length of the file once all rows are on the disk."""
+    def sync(self) -> None:
+        """Return when all rows are on the disk."""
         self.flush()
         os.fsync(self._file.fileno())
-        return self._file.tell()
 
     def close(self) -> None:
         """Write the rest and close the file."""

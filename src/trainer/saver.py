@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainer import checkpoint, generators, runs
 from trainer.build import Built, build_optimizer
-from trainer.checkpoint import BadCheckpoint, Checkpoint
+from trainer.checkpoint import BadCheckpoint, Checkpoint, Packed
 from trainer.components import check_arguments
 from trainer.errors import UsageError, refusal
 from trainer.loop import Run
@@ -24,6 +24,9 @@ from trainer.rundir import RunDir
 class Saver:
     """Saves a checkpoint when one is due, and keeps the newest few and the best.
 
+    The best one is kept in memory until the next is due: evaluations may be far more frequent than a disk can take,
+    and a run that is killed before goes on from an older checkpoint and meets the same best again.
+
     Args:
         rundir: Where to.
         built: The run.
@@ -33,19 +36,31 @@ class Saver:
     def __init__(self, rundir: RunDir, built: Built, metrics: MetricsFile) -> None:
         self._folder, self._built, self._metrics = rundir.checkpoints, built, metrics
         self._settings = built.settings.checkpoint
-        self._saved_step = built.run.state.step if built.run.state.step in checkpoint.steps(self._folder) else -1
+        self._best: Packed | None = None
         self._last = time.monotonic()
 
     def __call__(self, due: bool) -> None:
         """Save if `due` or if the last save is long enough ago."""
-        run, seconds = self._built.run, self._settings.seconds
-        late = seconds is not None and time.monotonic() - self._last >= seconds
-        if not (due or late) or run.state.step == self._saved_step:
+        state, seconds = self._built.run.state, self._settings.seconds
+        if due or (seconds is not None and time.monotonic() - self._last >= seconds):
+            self._save()
+        elif self._settings.best and state.best_step == state.step:
+            self._best = self._pack()
+
+    def _save(self) -> None:
+        state, there = self._built.run.state, checkpoint.steps(self._folder)
+        if state.step in there:
             return
-        checkpoint.save(self._folder, run.state.step, run.model.state_dict(), snapshot(run, self._metrics.sync()))
-        best = run.state.best_step if self._settings.best else None
-        checkpoint.prune(self._folder, self._settings.keep, best)
-        self._saved_step, self._last = run.state.step, time.monotonic()
+        self._metrics.sync()
+        if self._best is not None and self._best.step == state.best_step != state.step:
+            checkpoint.write(self._folder, self._best)
+        checkpoint.write(self._folder, self._pack())
+        checkpoint.prune(self._folder, self._settings.keep, state.best_step if self._settings.best else None)
+        self._best, self._last = None, time.monotonic()
+
+    def _pack(self) -> Packed:
+        run = self._built.run
+        return checkpoint.pack(run.state.step, run.model.state_dict(), snapshot(run, self._metrics.flush()))
 
 
 def snapshot(run: Run, metrics_bytes: int) -> dict[str, Any]:

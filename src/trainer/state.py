@@ -29,18 +29,17 @@ class State:
         if self.first_loss is None:
             self.first_loss = loss
 
-    def note_evaluation(self, metrics: dict[str, float], monitor: str | None, mode: str) -> bool:
-        """Take note of an evaluation after the current step; say whether it is the best so far."""
+    def note_evaluation(self, metrics: dict[str, float], monitor: str | None, mode: str) -> None:
+        """Take note of an evaluation after the current step, which may be the best so far."""
         self.validation, self.validation_step = metrics, self.step
         if monitor is None:
-            return False
+            return
         value = metrics[monitor]
         better = self.best_value is None or (value < self.best_value if mode == "min" else value > self.best_value)
         if better and math.isfinite(value):
             self.best_step, self.best_value, self.stale = self.step, value, 0
-            return True
-        self.stale += 1
-        return False
+        else:
+            self.stale += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return all fields as plain data."""
