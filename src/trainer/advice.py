@@ -29,7 +29,7 @@ def after_end(reason: str, rundir: RunDir) -> dict[str, str]:
         commands[f"{resume} epochs={2 * config['epochs']}"] = "go on longer"
     else:
         commands[f"{resume} steps={2 * status['steps']}"] = "go on longer"
-    if re.fullmatch(r"[\w./-]+", rundir.short):  # others would have to be quoted for Hydra as well
+    if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
         kept = {key: value for key, value in typed(status).items() if key.partition(".")[0] in _OF_WEIGHTS}
         commands[_run({**kept, "init_from": rundir.short})] = "start anew from its weights"
     return commands

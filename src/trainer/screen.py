@@ -140,8 +140,7 @@ def complete(rundir: RunDir) -> None:
 def failure(error: Exception, rundir: RunDir) -> str:
     """Return what follows the message of a failed run: where it is and what one may type next."""
     commands = _commands(advice.after_failure(str(error), rundir))
-    log = f"  {rundir.path}: trainer.log says more"
-    return "\n".join([log, *(line.plain for line in commands)])
+    return "\n".join([f"  {_RUN}  {rundir.path}", *(line.plain for line in commands)])
 
 
 def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
