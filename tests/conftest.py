@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy has threads of its own; read when it is imported
+
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 import trainer.config
 import trainer.job
@@ -25,7 +26,6 @@ from trainer.cli import main
 
 # One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
 torch.set_num_threads(1)
-threadpool_limits(1)  # NumPy has threads of its own
 torch.nn.Linear(1, 1)
 torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()
 

@@ -28,9 +28,9 @@ def try_out(built: Built) -> None:
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
     with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        batches = run.batches.sample()
         try:
             model, loss = copy.deepcopy(run.model), copy.deepcopy(run.loss)
-            batches = run.batches.sample()
             with run.autocast:
                 require_loss(model, loss, batches.at(0)[0], names)
             arguments = check_arguments(type(run.optimizer), built.settings.optim, "optim")
@@ -53,7 +53,10 @@ def try_out(built: Built) -> None:
         except TrainerError:
             raise
         except Exception as error:
-            raise refusal(names, f"a step can't be taken: {reason_of(error)}") from error
+            reason = f"a step can't be taken: {reason_of(error)}"
+            if batches.rows == 1 < run.batches.rows:
+                reason += f" (an epoch's last batch has one row of {run.batches.rows:,}; another batch_size helps)"
+            raise refusal(names, reason) from error
 
 
 def require_loss(model: nn.Module, loss: nn.Module, batch: Batch, names: str) -> None:
