@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import textwrap
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ KINDS: dict[str, type] = {
 }
 SUPPLIED = {"optim": ("params",), "schedule": ("steps",)}  # arguments that come from the run, not the config
 Part = TypeVar("Part")
+_LONGEST_REASON = 300
 
 
 def locate(component: dict[str, Any], group: str) -> type[Any]:
@@ -139,7 +141,7 @@ def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) 
 
 def reason_of(error: Exception) -> str:
     """Return the first line of an error's message, with its class where that tells the user something."""
-    line = next(iter(str(error).splitlines()), "")
+    line = textwrap.shorten(next(iter(str(error).splitlines()), ""), _LONGEST_REASON, placeholder=" ...")
     told = isinstance(error, ValueError | TypeError | RuntimeError | ImportError | OSError | MemoryError)
     return line if told and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
