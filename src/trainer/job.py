@@ -171,35 +171,17 @@ def train(
             rundir.write_config(config)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
-        first_step, started = run.state.step, time.time()
+        first_step, started = run.state.step, time.perf_counter()
         status = {**first_status(built), **rundir.read_status()}
-        circumstances = {
-            "versions": environment.versions(),
-            "machine": environment.machine(built.device),
-            "git": environment.git_commit(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        segment: dict[str, Any] = {
-            "from_step": first_step,
-            "command": command,
-            "overrides": overrides,
-            **circumstances,
-        }
-        if status["segments"] and (changed := differing(status["segments"][-1], circumstances)):
-            announce(f"warning: the same bits are not promised: {', '.join(changed)}")
-        choices = {group: name.partition("=")[2] for group, name in built.names.items()}
-        status["choices"] = {**status.get("choices", {}), **choices}
-        status.update(state="running", steps=run.steps, error=None, segments=[*status["segments"], segment])
+        segment = begin_segment(status, built, command, overrides, announce)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
 
         def record(**changes: Any) -> None:
-            segment["seconds"] = round(time.time() - started, 3)
+            segment["seconds"] = round(time.perf_counter() - started, 3)
             status.update(finite({**standing(run), **changes}))
             rundir.write_status(status)
 
-        log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
-        record()
         reader = StatusReader(record)
         shown = Standing(
             run.steps,
@@ -210,6 +192,8 @@ def train(
             stopping,
         )
         try:
+            record()
+            log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
             if built.settings.init_from is not None:
                 saver(run.state.step == 0)  # that run may have changed or be gone when this one is resumed
             with show(shown) as screen:
@@ -220,13 +204,13 @@ def train(
             state = "stopped" if reason == "stopped" else "done"
             record(state=state)
         except Exception as error:
-            known = isinstance(error, RunFailed)
             failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built))
-            log.error("failed: %s", failure, exc_info=None if known else error)
+            cause = None if failure is error else error
+            log.error("failed: %s", failure, exc_info=cause)
             for last in (metrics.close, lambda: record(state="failed", error=str(failure))):
                 with suppress(OSError):  # a full disk may be what it failed for
                     last()
-            raise failure from (None if known else error)
+            raise failure from cause
         log.info("%s at step %d: %s", state, run.state.step, reason)
     code = 128 + stopping.signal if state == "stopped" and stopping.signal else 0
     return Outcome(
@@ -235,11 +219,37 @@ def train(
         run.state.step,
         first_step,
         finite(standing(run)["metrics"]),
-        time.time() - started,
+        time.perf_counter() - started,
         run.state.first_loss,
         few_parameters(run.model),
         code,
     )
+
+
+def begin_segment(
+    status: dict[str, Any], built: Built, command: str, overrides: list[str], announce: Callable[[str], None]
+) -> dict[str, Any]:
+    """Add a segment to the status of a run that starts or goes on now, and return it."""
+    circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
+    if status["segments"] and (changed := differing(status["segments"][-1], circumstances)):
+        announce(f"warning: the same bits are not promised: {', '.join(changed)}")
+    segment: dict[str, Any] = {
+        "from_step": built.run.state.step,
+        "command": command,
+        "overrides": overrides,
+        **circumstances,
+        "git": environment.git_commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    choices = {group: name.partition("=")[2] for group, name in built.names.items()}
+    status.update(
+        state="running",
+        steps=built.run.steps,
+        error=None,
+        choices={**status.get("choices", {}), **choices},
+        segments=[*status["segments"], segment],
+    )
+    return segment
 
 
 def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -285,10 +295,22 @@ def log_evaluation(row: Row) -> None:
         )
 
 
+class LogFile(logging.FileHandler):
+    """A log that is best effort: where it can't be written to, training goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record if possible."""
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Pass over what went wrong."""
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Write what the package logs to a file for the duration of a block."""
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = LogFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -297,7 +319,8 @@ def logging_to(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def explain_crash(error: Exception, built: Built) -> str:
