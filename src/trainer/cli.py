@@ -29,7 +29,7 @@ Start with:
   trainer run                                  the default model, a few seconds
   trainer run model=dynamic optim=sgd_momentum     another model and optimizer
   trainer run -m optim.lr=1e-5,1e-4 seed=0,1   a sweep: a run per combination
-  trainer resume last steps=1000               go on with the newest run, longer
+  trainer resume last steps=1000               go on longer with the newest
   trainer list                                 all models, data, losses, ...
 
 `trainer COMMAND --help` says more.

@@ -26,7 +26,7 @@ Examples:
   trainer list                  everything that can be selected
   trainer list model loss       some of the groups
   trainer list optim=adam       one option: its class and its settings
-  trainer list settings         the settings beside the groups: steps, seed, ...
+  trainer list settings         settings beside the groups: steps, seed, ...
   trainer list model --json     the same for programs
 
 A file of your own, ./configs/model/mine.yaml, makes model=mine:

@@ -37,7 +37,7 @@ Flags:
   --dry-run          show what would run and about how long; create nothing
   --config-dir DIR   further configs of your own; ./configs is always read
   --cfg job          print the configuration and end (--resolve, --package KEY)
-  --info [WHAT]      print how Hydra composes it: defaults-tree, searchpath, ...
+  --info [WHAT]      print how Hydra composes it: defaults-tree, searchpath ...
 
 Examples:
   trainer run

@@ -1,0 +1,171 @@
+"""`trainer` and its help: instant, true, and at ease with any stdout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trainer
+from trainer import cli as command
+from trainer import words
+from trainer.config import compose_jobs
+from trainer.options import Catalog
+
+HEAVY = """
+import sys
+from trainer.cli import main
+for argv, heavy in [
+    (["--help"], {"torch", "hydra", "omegaconf", "numpy", "rich", "yaml"}),
+    (["run", "--help"], {"torch", "hydra", "omegaconf", "numpy", "rich"}),
+    (["resume", "--help"], {"torch", "hydra", "omegaconf", "numpy", "rich"}),
+    (["list"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["info", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+]:
+    assert main(argv) == 0, argv
+    assert not heavy & set(sys.modules), (argv, heavy & set(sys.modules))
+"""
+
+
+def helps(cli):
+    return {name: cli(name, "--help").out for name in command.COMMANDS} | {"": cli("--help").out}
+
+
+def test_help_and_list_import_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_in_the_help_and_has_its_own(cli):
+    assert set(re.findall(r"^  (\w+)   +", cli("--help").out, re.MULTILINE)) >= set(command.COMMANDS)
+    for name in command.COMMANDS:
+        result = cli(name, "--help")
+        assert (result.code, result.err) == (0, "")
+        assert result.out.startswith(f"Usage: trainer {name}")
+        assert cli(name, "-h").out == cli("help", name).out == result.out
+
+
+def test_no_command_is_a_request_for_help(cli):
+    assert cli().out == cli("--help").out == cli("help").out
+
+
+def test_version(cli):
+    assert cli("--version").out == f"trainer {trainer.__version__}\n"
+
+
+def test_help_fits_80_columns(cli):
+    for name, text in helps(cli).items():
+        assert max(map(len, text.splitlines())) < 80, name
+
+
+def test_help_fits_narrower_terminals(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    groups = cli("run", "--help").out.partition("Groups")[2].partition("Settings used")[0]
+    assert max(map(len, groups.splitlines()[1:])) < 40
+
+
+def test_run_help_has_every_option_of_every_group(cli, workdir):
+    (workdir / "configs" / "model").mkdir(parents=True)
+    (workdir / "configs" / "model" / "mine.yaml").write_text("# Mine\n_target_: mine.Net\n")
+    text = cli("run", "--help").out
+    for group in ("model", "data", "loss", "optim", "schedule", "device"):
+        for option in Catalog().options(group):
+            assert re.search(rf"\b{option}\b", text), option
+    assert re.search(r"\bmine\b", text)
+    for default in ("two_layer*", "random*", "sse*", "sgd*", "constant*", "auto*"):
+        assert default in text
+
+
+def test_the_examples_in_help_are_right(cli):
+    """They are read as a shell reads them, and those of run are composed."""
+    lines = {line for text in helps(cli).values() for line in re.findall(r"^  (trainer .*)$", text, re.MULTILINE)}
+    examples = {shlex.join(shlex.split(re.split(r"   +", line)[0])[1:]) for line in lines}
+    assert len(examples) > 15
+    for example in sorted(examples):
+        name, *rest = shlex.split(example)
+        assert name in command.COMMANDS
+        if name == "run":
+            split = words.split(rest)
+            assert compose_jobs(words.jobs(split, split.catalog()), split.catalog()), example
+        if name in ("list", "info"):
+            assert cli(name, *rest).code == 0, example
+
+
+def test_examples_are_quoted_for_bash_and_zsh(cli):
+    """Brackets, parentheses and the like mean something to a shell unless they are quoted."""
+    for text in helps(cli).values():
+        for line in re.findall(r"^  (trainer .*)$", text, re.MULTILINE):
+            bare = re.sub(r"'[^']*'", "", re.split(r"   +", line)[0])
+            assert not re.search(r"[][(){}$*?~<>|&;!]", bare), line
+
+
+def test_a_wrong_command_leads_to_the_right_one(cli):
+    result = cli("resum", "last")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "error: resum: no such command; allowed: run, resume, list, info; did you mean `trainer resume`?\n"
+    )
+
+
+def test_control_characters_are_shown_and_not_obeyed(cli):
+    result = cli("list", "\x1b]0;title\x07\x9b31m\u202e")
+    assert result.err.startswith(r"error: list \x1b]0;title\x07\x9b31m\u202e: no such group")
+
+
+def onto(descriptor: int, file: int) -> None:
+    """Let stdout or stderr write into another file."""
+    os.dup2(file, descriptor)
+    setattr(sys, {1: "stdout", 2: "stderr"}[descriptor], os.fdopen(descriptor, "w", closefd=False))
+
+
+def left_pipe() -> int:
+    """The end of a pipe that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.parametrize("words", ["list", "--help", "run --help", "info", "run steps=2 data.inputs=2"])
+def test_a_closed_pipe_is_no_error(fork, words):
+    child = fork(*words.split(), prepare=lambda: onto(1, left_pipe()))
+    assert child.wait() == 0
+    assert "Traceback" not in child.text
+    assert "error" not in child.text
+
+
+def test_training_goes_on_when_nobody_reads_its_progress(fork):
+    child = fork("run", "run_dir=here", "steps=50", "data.inputs=2", prepare=lambda: onto(2, left_pipe()))
+    assert child.wait() == 0
+    assert "done  50 steps" in child.text
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_streams_are_no_error_and_no_file_takes_their_place(fork, closed):
+    def prepare() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    assert fork("run", "run_dir=here", "steps=2", "data.inputs=2", prepare=prepare).wait() == 0
+    for file in Path("here").rglob("*"):
+        assert not file.is_file() or b"parameters  " not in file.read_bytes()
+
+
+def test_a_full_disk_under_stdout_is_an_error(fork):
+    child = fork("list", prepare=lambda: onto(1, os.open("/dev/full", os.O_WRONLY)))
+    assert child.wait() == 1
+    assert child.text == "error: No space left on device\n"
+
+
+def test_characters_that_an_encoding_lacks_are_written_as_escapes(cli, workdir, monkeypatch):
+    (workdir / "configs" / "model").mkdir(parents=True)
+    (workdir / "configs" / "model" / "mine.yaml").write_text("# Modèle à moi\n_target_: mine.Net\n", encoding="utf-8")
+    sys.stdout.reconfigure(encoding="ascii")
+    try:
+        assert r"Mod\xe8le \xe0 moi" in cli("list", "model").out
+    finally:
+        sys.stdout.reconfigure(encoding="utf-8")
