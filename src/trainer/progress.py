@@ -23,7 +23,7 @@ _MOST_OF_THE_TIME = 0.04  # a terminal that is slow to write to is redrawn less 
 _IDLE_REFRESHES = 2  # a second, by a thread: the clock goes on through a step that takes long
 _RECENT_SECONDS = 30.0
 _FIRST_LINE, _SLOWEST_LINE = 1.0, 60.0
-_SMALLEST_BAR = 10
+_WIDEST, _SMALLEST_BAR = 100, 10
 _CURVE_POINTS = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -166,7 +166,8 @@ class LiveDisplay:
         self._next = end + max(REFRESH_SECONDS, (end - now) / _MOST_OF_THE_TIME)
 
     def _render(self) -> Text:
-        width = self._console.width - 2  # room for ^C to be echoed: on a line of its own it would be left behind
+        # Room for ^C to be echoed: on a line of its own it would be left behind.
+        width = min(self._console.width - 2, _WIDEST)
         lines = [self._bar(width)]
         if "loss" in self._row:
             lines.append(self._facts(width))
