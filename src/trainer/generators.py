@@ -15,7 +15,7 @@ ORDER, SPLIT, EVALUATION, TRIAL = 1, 2, 3, 4
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators as a plain script would."""
+    """Seed Python's, NumPy's and torch's global generators as a plain script would, on every device."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -36,7 +36,9 @@ def permutation(count: int, seed: int) -> torch.Tensor:
 def isolated(seed: int) -> Iterator[None]:
     """Run a block under generators of its own, so that what it draws does not shift the training."""
     python, numpy_, devices = random.getstate(), np.random.get_state(), _torch_states()
-    seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    _seed_torch(seed, devices)
     try:
         yield
     finally:
@@ -78,6 +80,15 @@ def _torch_states() -> dict[str, Any]:
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
     return states
+
+
+def _seed_torch(seed: int, devices: dict[str, Any]) -> None:
+    """Seed the generators that have been saved; torch.manual_seed would also seed a GPU that is not in use yet."""
+    torch.default_generator.manual_seed(seed)
+    if "cuda" in devices:
+        torch.cuda.manual_seed_all(seed)
+    if "mps" in devices:
+        torch.mps.manual_seed(seed)
 
 
 def _set_torch_states(state: dict[str, Any]) -> None:
