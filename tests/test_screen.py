@@ -108,6 +108,7 @@ def test_after_a_kill_the_step_is_that_of_the_checkpoint(cli, fork):
     step = int(max(Path("here/checkpoints").glob("step-*")).name[5:])
     end = Run(Path("here")).status["step"] + 100  # status.json may be ahead of the checkpoint
     result = cli("resume", "here", f"steps={end}")
+    assert result.err.startswith("resuming here, interrupted at step ")
     assert f"going on from step {step:,}\n" in result.err
     assert result.out.startswith(f"done  {end - step:,} more steps,")
 

@@ -110,7 +110,8 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
 def resuming(rundir: RunDir, changes: Sequence[Change]) -> None:
     """Say which run goes on and which of its settings have changed."""
     status = rundir.read_status()
-    before = f"{status.get('state', 'unknown')} at step {status.get('step', 0):,}"
+    ended = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
+    before = f"{ended} at step {status.get('step', 0):,}"
     stderr.print(Text.assemble(("resuming ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
     _rows(stderr, {change.key: f"{show(change.old)} -> {show(change.new)}" for change in changes})
 
