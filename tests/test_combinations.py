@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -126,3 +127,148 @@ def test_every_pair_in_few_bits(model, numbers):
 def test_every_loss_with_every_optimizer_in_few_bits(model, numbers):
     for loss, optimizer in product(LOSSES, OPTIMIZERS):
         check(model, loss, optimizer, numbers)
+
+
+MY_PARTS = """
+import torch
+from torch import nn
+
+class Wave(nn.Module):
+    def __init__(self, inputs: int, outputs: int, frequency: float = 1.0):
+        super().__init__()
+        self.frequency = frequency
+        self.layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x):
+        return torch.sin(self.frequency * self.layer(x))
+
+class LogCosh(nn.Module):
+    reduction = "mean"
+
+    def forward(self, prediction, target):
+        return torch.log(torch.cosh(prediction - target)).mean()
+
+class SignDescent(torch.optim.Optimizer):
+    def __init__(self, params, lr: float = 1e-3, momentum: float = 0.5):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for w in group["params"]:
+                mean = self.state[w].setdefault("mean", torch.zeros_like(w))
+                mean.lerp_(w.grad, 1 - group["momentum"])
+                w.sub_(mean.sign(), alpha=group["lr"])
+        return loss
+"""
+SELECTED = {"model": "Wave", "loss": "LogCosh", "optim": "SignDescent"}
+
+
+@pytest.fixture
+def my_parts():
+    """Write a module into the working directory, with a config `mine` for each class that a group selects."""
+
+    def write(code, **classes):
+        Path("my_parts.py").write_text(code)
+        for group, name in classes.items():
+            folder = Path("configs", group)
+            folder.mkdir(parents=True)
+            (folder / "mine.yaml").write_text(f"# {name} of my own\n_target_: my_parts.{name}\n")
+
+    yield write
+    sys.modules.pop("my_parts", None)
+
+
+def test_parts_from_outside_run_and_resume(my_parts, train, cli):
+    my_parts(MY_PARTS, **SELECTED)
+    command = "model=mine", "loss=mine", "optim=mine", "optim.momentum=0.9", "batch_size=16"
+    straight = train(*command, "steps=20", name="straight")
+    assert straight.steps[-1]["loss"] < straight.steps[0]["loss"]
+    resumed = train(*command, "steps=7", name="resumed")
+    assert cli("resume", "resumed", "steps=20").code == 0
+    assert resumed.bits() == straight.bits()
+
+
+@pytest.mark.parametrize("group", SELECTED)
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_each_part_from_outside_goes_with_ours(my_parts, train, group, numbers):
+    my_parts(MY_PARTS, **{group: SELECTED[group]})
+    run = train(f"{group}=mine", *NUMBERS[numbers], "steps=3", "batch_size=16", "data.validation=0.25")
+    assert run.status["state"] == "done"
+    assert len(run.evaluations) == 1
+
+
+BAD = {  # what is wrong: the classes of the module, what the one line says
+    "several losses": (
+        {"loss": "class Bad(nn.Module):\n    def forward(self, p, t): return p - t"},
+        "the loss must be one number, not [2, 10]",
+    ),
+    "a loss that is no tensor": (
+        {"loss": "class Bad(nn.Module):\n    def forward(self, p, t): return 1.0"},
+        "the loss must be one number, not float",
+    ),
+    "several predictions": (
+        {
+            "model": "class Bad(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__(); self.w = nn.Parameter(torch.ones(1))\n"
+            "    def forward(self, x): return self.w, x"
+        },
+        "the model returns a tuple, not a tensor",
+    ),
+    "another width": (
+        {
+            "model": "class Bad(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__(); self.layer = nn.Linear(1000, 1)\n"
+            "    def forward(self, x): return self.layer(x)"
+        },
+        "the model's predictions have the shape [2, 1], the targets [2, 10]",
+    ),
+    "nothing to train": (
+        {"model": "class Bad(nn.Module):\n    def forward(self, x): return x[:, :10]"},
+        "has no parameters to train",
+    ),
+    "an exception of its own": (
+        {"model": "class Bad(nn.Module):\n    def __init__(self):\n        raise KeyError('nothing')"},
+        "KeyError: 'nothing'",
+    ),
+    "no learning rate": (
+        {
+            "optim": "class Bad(torch.optim.Optimizer):\n"
+            "    def __init__(self, params): super().__init__(params, {})\n"
+            "    def step(self, closure): return closure()"
+        },
+        "its param_groups have no lr",
+    ),
+    "a state that no checkpoint holds": (
+        {
+            "optim": "class Bad(torch.optim.SGD):\n"
+            "    def step(self, closure):\n"
+            "        self.state[self.param_groups[0]['params'][0]]['seen'] = {1, 2}\n"
+            "        return super().step(closure)"
+        },
+        "is a set, which a checkpoint can't hold",
+    ),
+    "a metric that evaluation can't compute": (
+        {
+            "model": "class Bad(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__(); self.layer = nn.Linear(1000, 10)\n"
+            "    def forward(self, x): return self.layer(x if self.training else x[0, 0, 0])"
+        },
+        "a step can't be taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_parts_that_cannot_train_are_refused_before_anything_is_created(my_parts, cli, what):
+    ((group, code),) = BAD[what][0].items()
+    my_parts(f"import torch\nfrom torch import nn\n{code}\n", **{group: "Bad"})
+    before = sorted(Path().iterdir())
+    result = cli("run", f"{group}=mine", "data.validation=0.25")
+    assert result.code == 2
+    assert BAD[what][1] in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert sorted(p for p in Path().iterdir() if p.name != "__pycache__") == before
