@@ -28,6 +28,7 @@ from trainer import settings
 from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.options import GROUPS, Catalog, shipped_configs
 from trainer.settings import Settings
+from trainer.values import show
 from trainer.words import Choice
 
 
@@ -89,8 +90,11 @@ def _job(config: DictConfig, choice: Choice, catalog: Catalog) -> Job:
     options = {group: str(config.hydra.runtime.choices.get(group)) for group in GROUPS}
     with open_dict(config):
         config.pop("hydra")
+    notes = _settle_swaps(config, choice, options, catalog)
     checked = _apply(config, choice, catalog)
-    return Job(checked, options, tuple(_notes(checked, choice, options, catalog)))
+    if checked.optim.get("lr") == 0:
+        notes.append("optim.lr=0: the weights will not change")
+    return Job(checked, options, tuple(notes))
 
 
 def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:
@@ -164,25 +168,40 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[str]:
             yield from _leaves(node, f"{prefix}{key}.")
 
 
-def _notes(checked: Settings, choice: Choice, options: dict[str, str], catalog: Catalog) -> Iterator[str]:
-    experiment = options["experiment"]
+def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], catalog: Catalog) -> list[str]:
+    """Drop what an experiment sets for an option that was swapped for one without such a setting; say so.
+
+    What the new option has as well stays as the experiment sets it: the learning rate is remarked on.
+    """
+    if options["experiment"] == "None":
+        return []
+    notes = []
     typed = {override.key_or_group for override in choice.values}
-    swapped = next((word for word in choice.groups if word.startswith("optim=")), None)
-    if experiment != "None" and swapped and "optim.lr" not in typed:
-        content = yaml.safe_load(catalog.options("experiment")[experiment].read_text(encoding="utf-8")) or {}
-        lr = (content.get("optim") or {}).get("lr")
-        own = _chosen_by(content, "optim")
-        if lr is not None and swapped != f"optim={own}":
-            yield f"optim.lr={lr} is what experiment={experiment} sets for {own}; optim.lr=... sets it for {swapped}"
-    if checked.optim.get("lr") == 0:
-        yield "optim.lr=0: the weights will not change"
+    experiment = _read(catalog.options("experiment")[options["experiment"]])
+    for word in choice.groups:
+        group, _, option = word.partition("=")
+        content = experiment.get(group)
+        if option == _chosen_by(experiment, group) or not isinstance(content, dict):
+            continue
+        for key, value in content.items():
+            what = f"{group}.{key}={show(value)} is what experiment={options['experiment']} sets for its own {group}"
+            if key not in _read(catalog.options(group)[option]):
+                with open_dict(config):
+                    config[group].pop(key)
+                notes.append(f"{what}; {word} goes without")
+            elif key == "lr" and f"{group}.lr" not in typed:
+                notes.append(f"{what}; {group}.lr=... sets it for {word}")
+    return notes
 
 
-def _chosen_by(content: dict[str, Any], group: str) -> str:
-    for line in content.get("defaults") or []:
-        if isinstance(line, dict) and f"override /{group}" in line:
-            return str(line[f"override /{group}"])
-    return "the default"
+def _read(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _chosen_by(experiment: dict[str, Any], group: str) -> str | None:
+    lines = [line for line in experiment.get("defaults") or [] if isinstance(line, dict)]
+    return next((str(line[f"override /{group}"]) for line in lines if f"override /{group}" in line), None)
 
 
 @contextmanager

@@ -47,9 +47,9 @@ class Ranking:
         return entry.metrics.get(self.metric)
 
     def key(self, entry: Entry) -> tuple[bool, float]:
-        """Return what sorts jobs best first, those without a value last."""
+        """Return what sorts jobs best first, those that failed or have no value last."""
         value = self.value(entry)
-        if value is None or not math.isfinite(value):
+        if entry.state == "failed" or value is None or not math.isfinite(value):
             return True, 0.0
         return False, -value if self.descending else value
 

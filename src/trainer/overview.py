@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -36,7 +37,10 @@ class Overview:
         self._open = [name for name, e in self._entries.items() if e.state != "done"]
         self._kept = len(names) - len(self._open)
         self._start = time.perf_counter()
-        self._live = Live(console=screen.stderr, auto_refresh=False, transient=True) if screen.is_live() else None
+        self._live = None
+        if screen.is_live():
+            to_screen = sys.stdout.isatty()  # else what models print belongs to the file or pipe that stdout is
+            self._live = Live(console=screen.stderr, auto_refresh=False, transient=True, redirect_stdout=to_screen)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 

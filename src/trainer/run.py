@@ -36,7 +36,7 @@ Flags:
   -m, --multirun     train one run for each combination of comma lists
   --dry-run          show what would run and about how long; create nothing
   --config-dir DIR   further configs of your own; ./configs is always read
-  --cfg job          print the configuration and end (--resolve, --package KEY)
+  --cfg job          print the configuration and end (or hydra, all; --package KEY)
   --info [WHAT]      print how Hydra composes it: defaults-tree, searchpath ...
 
 Examples:
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         return 0
     catalog = words.catalog()
     choices = command_line.jobs(words, catalog)
-    if words.flags.keys() & {"cfg", "info"}:
+    if "info" in words.flags or words.flags.get("cfg", "job") != "job" or "package" in words.flags:
         from trainer.config import show_with_hydra
 
         return show_with_hydra(words.flags, choices[0], catalog)
@@ -75,6 +75,9 @@ def main(argv: list[str]) -> int:
     from trainer.config import compose_jobs
 
     jobs = compose_jobs(choices, catalog)
+    if "cfg" in words.flags:
+        screen.as_yaml(jobs[0].settings.to_dict())
+        return 0
     for warning in catalog.warnings():
         screen.note(f"warning: {warning}")
     if "dry_run" in words.flags:

@@ -51,6 +51,13 @@ def as_json(data: Any) -> None:
     stdout.print(json.dumps(data, indent=1), soft_wrap=True)
 
 
+def as_yaml(data: dict[str, Any]) -> None:
+    """Print a configuration as its file would hold it."""
+    import yaml
+
+    stdout.print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip(), soft_wrap=True)
+
+
 def heading(name: str, what: str) -> None:
     """Print a heading of a result, with what it is about."""
     if stdout.is_terminal:
@@ -170,7 +177,7 @@ def _arguments(component: Mapping[str, Any]) -> str:
 def _described(built: Built) -> str:
     data, run = built.data, built.run
     if data.x is None:
-        return "no inputs"
+        return f"no inputs, target {number(float(data.y))}"
     rows = f"{data.rows:,} rows"
     if run.validation is not None:
         rows = f"{run.batches.rows:,} rows to train on, {run.validation.rows:,} to validate"

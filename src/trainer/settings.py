@@ -74,7 +74,7 @@ class Settings:
     clip_norm: float | None = setting(None, "largest norm of the gradients", above=0, resume=REPLANS)
     init_from: str | None = setting(None, "a run whose weights to start from")
     log_every: int = setting(1, "steps between rows of metrics.jsonl", least=1, resume=HARMLESS)
-    eval_every: int | None = setting(None, "steps between evaluations; null is every epoch", least=1, resume=HARMLESS)
+    eval_every: int | None = setting(None, "steps between evaluations; null is every epoch", least=1, resume=REPLANS)
     monitor: str | None = setting(None, "the metric that best, patience and plateau watch", resume=REPLANS)
     mode: Literal["min", "max"] | None = setting(
         None, "whether less or more of the monitored metric is better", resume=REPLANS
