@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -15,7 +16,7 @@ import torch
 from trainer import words
 from trainer.config import compose_jobs
 from trainer.data import Data
-from trainer.errors import UsageError
+from trainer.errors import RunFailed, UsageError
 from trainer.job import prepare
 from trainer.loop import fit
 from trainer.options import Catalog
@@ -61,7 +62,6 @@ def settings_of(model, loss, optimizer, numbers):
     return dataclasses.replace(
         settings,
         steps=3,
-        max_divergence=1e300,  # L-BFGS takes the difference, which has no minimum, far in three steps
         loss=composed(f"loss={loss}").settings.loss,
         optim=composed(f"optim={optimizer}", *(["optim.max_iter=3"] if optimizer == "lbfgs" else [])).settings.optim,
     )
@@ -85,7 +85,11 @@ def train(settings, choices):
     losses = []
     run = prepare(settings, choices).run
     before = [w.detach().clone() for w in run.model.parameters()]
-    fit(run, [lambda row: losses.append(row["loss"])], lambda due: None, lambda: False)
+    # L-BFGS finds out within three steps that the difference has no minimum; the guard stops it.
+    runs_away = (choices["loss"], choices["optim"]) == ("difference", "lbfgs")
+    with contextlib.suppress(RunFailed) if runs_away else contextlib.nullcontext():
+        fit(run, [lambda row: losses.append(row["loss"])], lambda due: None, lambda: False)
+    assert len(losses) == 3 or runs_away, choices
     moved = any(not torch.equal(w, b) for w, b in zip(run.model.parameters(), before, strict=True))
     return losses, moved
 
@@ -100,7 +104,6 @@ def check(model, loss, optimizer, numbers):
         assert "\n" not in str(refused.value)
         return
     losses, moved = train(settings, choices)
-    assert len(losses) == 3, choices
     assert all(map(math.isfinite, losses)), (choices, losses)
     assert moved or numbers == "bfloat16", choices  # which has no number between 0.1 and 0.1004
 
