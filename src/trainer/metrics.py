@@ -79,9 +79,9 @@ class MetricsFile:
     def flush(self) -> int:
         """Write what has been taken and return the length of the file."""
         lines = [json.dumps(finite(row), allow_nan=False) + "\n" for row in self._rows]
+        self._rows.clear()
         self._file.write("".join(lines).encode())
         self._file.flush()
-        self._rows.clear()
         self._flushed = time.monotonic()
         return self._file.tell()
 
@@ -91,6 +91,7 @@ class MetricsFile:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write the rest and close the file."""
-        self.flush()
-        self._file.close()
+        """Write the rest and close the file, unless it has been closed already."""
+        if not self._file.closed:
+            with self._file:
+                self.flush()

@@ -48,13 +48,12 @@ class Saver:
             self._best = self._pack()
 
     def _save(self) -> None:
-        state, there = self._built.run.state, checkpoint.steps(self._folder)
-        if state.step in there:
-            return
-        self._metrics.sync()
-        if self._best is not None and self._best.step == state.best_step != state.step:
-            checkpoint.write(self._folder, self._best)
-        checkpoint.write(self._folder, self._pack())
+        state = self._built.run.state
+        if state.step not in checkpoint.steps(self._folder):
+            self._metrics.sync()
+            if self._best is not None and self._best.step == state.best_step != state.step:
+                checkpoint.write(self._folder, self._best)
+            checkpoint.write(self._folder, self._pack())
         checkpoint.prune(self._folder, self._settings.keep, state.best_step if self._settings.best else None)
         self._best, self._last = None, time.monotonic()
 

@@ -1,0 +1,152 @@
+"""Stopping a run at a chosen instant, and comparing how it ends with a run that never stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Run
+
+from trainer import settings
+from trainer.job import plan
+from trainer.metrics import MetricsFile
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+GROUPS = {"model": "two_layer", "data": "random", "loss": "sse", "optim": "sgd", "schedule": "constant"}
+
+# Small, and with all that could go astray: shuffled batches, several steps an epoch, evaluations, a save in mid-epoch.
+SMALL = (
+    "steps=23",
+    "batch_size=8",
+    "data.samples=48",
+    "data.inputs=12",
+    "data.outputs=3",
+    "data.validation=0.25",
+    "eval_every=4",
+    "checkpoint.every=7",
+)
+
+
+def begin(name: str, *words: str) -> Path:
+    """Create a run's directory as `trainer run` does and train nothing; without Hydra, which would take most time."""
+    given = dict(word.split("=", 1) for word in words)
+    choices = {group: given.pop(group, option) for group, option in GROUPS.items()}
+    config = settings.defaults()
+    for group, option in choices.items():
+        config[group] = yaml.safe_load((CONFIGS / group / f"{option}.yaml").read_text())
+        config[group].pop("defaults", None)
+    for key, value in given.items():
+        *sections, last = key.split(".")
+        section = config
+        for part in sections:
+            section = section[part]
+        section[last] = yaml.safe_load(value)
+    plan(settings.check(config), {"choices": choices}).write(Path(name))
+    return Path(name)
+
+
+def trained(cli: Callable[..., Any], name: str, *words: str) -> Run:
+    """Train a run from its beginning to its end."""
+    run = Run(begin(name, *words))
+    result = cli("resume", name)
+    assert result.code == 0, result.err
+    return run
+
+
+def ending(path: Path | str) -> dict[str, bytes]:
+    """Everything that must be the same at the end, byte for byte."""
+    last = sorted(Path(path).glob("checkpoints/step-*"))[-1]
+    files = {f"{last.name}/{file.name}": file.read_bytes() for file in last.iterdir()}
+    return {**files, "metrics.jsonl": (Path(path) / "metrics.jsonl").read_bytes()}
+
+
+def require_same(path: Path | str, straight: Path | str) -> None:
+    """Fail, naming the files that differ, unless two runs ended the same."""
+    found, expected = ending(path), ending(straight)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
+def on_row(action: Callable[[dict[str, Any]], None], patch: pytest.MonkeyPatch | None = None) -> None:
+    """Do something each time the loop has handed a row to metrics.jsonl."""
+    original = MetricsFile.__call__
+
+    def call(self: MetricsFile, row: dict[str, Any]) -> None:
+        original(self, row)
+        action(row)
+
+    (patch or pytest.MonkeyPatch()).setattr(MetricsFile, "__call__", call)
+
+
+def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable[[], None]:
+    """What a fork prepares in order to send itself a signal after the row of a step."""
+
+    def act(row: dict[str, Any]) -> None:
+        if row["step"] == step and "loss" in row:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+
+    return lambda: on_row(act)
+
+
+def train_and_copy(cli: Callable[..., Any], *words: str, **steps: int) -> None:
+    """Train in `straight`; copy its directory to each NAME after step NAME=step: what SIGKILL would leave then."""
+
+    def act(row: dict[str, Any]) -> None:
+        for name, step in steps.items():
+            if row["step"] == step and "loss" in row:
+                shutil.copytree("straight", name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        on_row(act, patch)
+        trained(cli, "straight", *words)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """The files and folders below a directory."""
+    found = sorted(path.rglob("*"))
+    return {str(p.relative_to(path)): p.read_bytes() if p.is_file() else b"/" for p in found}
+
+
+CHANGING = ("mkdir", "rename", "replace", "unlink", "rmdir", "ftruncate")
+
+
+@contextmanager
+def at_every_change(act: Callable[[], None]) -> Iterator[None]:
+    """Call something after each operation by which the program changes the disk, and amid each write of a file."""
+    busy = False
+
+    def calling(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal busy
+            result = operation(*args, **kwargs)
+            if not busy:
+                busy = True
+                act()
+                busy = False
+            return result
+
+        return call
+
+    from trainer import durable
+
+    def write(path: Path, content: bytes) -> None:
+        with open(path, "xb") as file:
+            file.write(content[: len(content) // 2])
+        calling(lambda: None)()
+        with open(path, "ab") as file:
+            file.write(content[len(content) // 2 :])
+        calling(lambda: None)()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CHANGING:
+            patch.setattr(os, name, calling(getattr(os, name)))
+        patch.setattr(durable, "write", write)
+        yield
