@@ -72,9 +72,9 @@ def main() -> None:
     """Rewrite README.md."""
     text = README.read_text()
     with tempfile.TemporaryDirectory() as folder:
-        write_files(text, Path(folder))
 
         def run(match: re.Match[str]) -> str:
+            write_files(text[: match.start()], Path(folder))
             parts = []
             for command in commands(match[1]):
                 print(command, file=sys.stderr)
