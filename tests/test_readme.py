@@ -40,7 +40,7 @@ def test_the_commands_print_what_the_readme_shows(cli, workdir):
             result = cli(*shlex.split(command)[1:])
             assert result.code == (2 if "error: " in shown else 0), command
             printed = {shape(line) for line in (result.err + result.out).splitlines()}
-            for line in shown.splitlines():
+            for line in filter(None, shown.splitlines()):
                 assert progress(line) or shape(line) in printed, f"{command}: {line}"
 
 
