@@ -83,7 +83,8 @@ def memory_of(device: torch.device) -> Iterator[None]:
 
 def prepare(settings: DeviceSettings) -> None:
     """Set the number of threads and the deterministic mode of this process."""
-    threads = settings.threads or _own_threads()
+    own = _own_threads()
+    threads = settings.threads or own
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     if settings.deterministic:
