@@ -12,7 +12,7 @@ import pytest
 from conftest import Run
 from instants import SMALL, on_row, require_same, send_at, train_and_copy
 
-from trainer import checkpoint, loop, saver
+from trainer import checkpoint, job, loop
 from trainer.signals import ASKED, Stopping
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138, "SIGUSR2": 140, "SIGHUP": 129}
@@ -74,7 +74,7 @@ def during(owner, name, step=None):
 
 
 PHASES = {
-    "before the first step": (during(saver, "restore"), 0),
+    "before the first step": (during(job, "begin_segment"), 0),
     "while it is going back to a checkpoint": (during(checkpoint, "newest"), 0),
     "during an evaluation": (during(loop, "evaluate", 4), 4),
     "amid a step": (during(loop, "require_finite", 11), 12),
@@ -87,13 +87,7 @@ PHASES = {
 @pytest.mark.parametrize(("prepare", "step"), PHASES.values(), ids=PHASES)
 def test_a_signal_in_any_phase(cli, fork, prepare, step):
     train_and_copy(cli, "model=dynamic", *SMALL, run=1)
-    import trainer.job
-
-    def both() -> None:
-        prepare()
-        trainer.job.restore = saver.restore
-
-    child = fork("resume", "run", prepare=sending(both))
+    child = fork("resume", "run", prepare=sending(prepare))
     require_stopped("run", child, 143, step)
     assert cli("resume", "run").code == 0
     require_same("run", "straight")
