@@ -75,11 +75,12 @@ def require_same(path: Path | str, straight: Path | str) -> None:
 
 
 def on_row(action: Callable[[dict[str, Any]], None], patch: pytest.MonkeyPatch | None = None) -> None:
-    """Do something each time the loop has handed a row to metrics.jsonl."""
+    """Do something each time the loop has handed a row to metrics.jsonl, which is written at once."""
     original = MetricsFile.__call__
 
     def call(self: MetricsFile, row: dict[str, Any]) -> None:
         original(self, row)
+        self.flush()
         action(row)
 
     (patch or pytest.MonkeyPatch()).setattr(MetricsFile, "__call__", call)

@@ -41,10 +41,13 @@ def test_killed_and_resumed_is_never_stopped(cli, fork, model):
     child = fork("run", "run_dir=killed", *words, prepare=send_at(17))
     assert child.wait() == -signal.SIGKILL
     assert Run(Path("killed")).status["state"] == "running"
+    Path("killed/.status.json.0").write_text("half")
+    assert len(Run(Path("killed")).steps) == 17
     result = cli("resume", "killed")
     assert result.code == 0, result.err
     assert "from step 14" in result.err
     require_same("killed", straight.path)
+    assert sorted(os.listdir("killed")) == sorted(os.listdir("straight"))
 
 
 @pytest.mark.parametrize("optim", sorted({*OPTIMIZERS} - {"sparse_adam"}))  # which takes sparse gradients only
