@@ -216,6 +216,17 @@ def test_how_often_is_saved_changes_no_bits(cli):
     assert ending(rare.path) == ending(often.path)
 
 
+def test_how_often_is_evaluated_changes_no_training(cli):
+    words = [word for word in SMALL if not word.startswith("eval_every=")]
+    for name, every in (("rare", 23), ("often", 1)):
+        trained(
+            cli, name, "model=dynamic", "optim=sgd_momentum", *words, f"eval_every={every}", "checkpoint.best=false"
+        )
+    rare, often = Run(Path("rare")), Run(Path("often"))
+    assert rare.steps == often.steps
+    assert rare.bits()[0] == often.bits()[0]
+
+
 def test_checkpoints_are_durable_before_the_older_ones_go(cli):
     """Whenever a checkpoint disappears, two whole ones are there."""
     seen = []

@@ -92,6 +92,65 @@ def test_every_feature_goes_on_exactly(cli, words):
     require_same("killed", "straight")
 
 
+OUTSIDE = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, inputs, outputs, init="linear"):
+        super().__init__()
+        self.linear = torch.nn.Linear(inputs, outputs)
+        self.passes = 0
+    def forward(self, x):
+        self.passes += self.training
+        return self.linear(x) * (1 + 1 / (1 + self.passes))
+    def get_extra_state(self):
+        return {"passes": self.passes}
+    def set_extra_state(self, state):
+        self.passes = state["passes"]
+
+class Loss(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+    def forward(self, prediction, target):
+        loss = (prediction - target).square().mean()
+        if torch.is_grad_enabled():
+            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        return loss / self.mean
+
+class Optimizer(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr, "seen": 0, "largest": float("-inf")})
+    def step(self, closure):
+        loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                group["seen"] += 1
+                group["largest"] = max(group["largest"], loss)
+                for w in group["params"]:
+                    past = self.state[w].setdefault("past", [])
+                    past.append({"grad": w.grad.clone(), "weights": (group["seen"], float("inf"))})
+                    del past[:-3]
+                    w -= group["lr"] / group["seen"] / group["largest"] * sum(one["grad"] for one in past)
+        return loss
+"""
+
+
+def test_parts_from_outside_go_on_exactly(cli):
+    """A model with extra state, a loss with a buffer, an optimizer with nested state and numbers in its groups."""
+    Path("outside.py").write_text(OUTSIDE)
+    begun = (
+        "loss._target_=outside.Loss",
+        "optim=gd",
+        "optim._target_=outside.Optimizer",
+        "optim.lr=0.01",
+        "model=linear",
+    )
+    train_and_copy(cli, *begun, "model._target_=outside.Net", *SMALL, killed=17)
+    assert cli("resume", "killed").code == 0
+    require_same("killed", "straight")
+
+
 def test_killed_again_and_again_and_before_the_first_checkpoint(cli, fork):
     train_and_copy(cli, "model=dynamic", *SMALL, killed=1)
     assert not list(Path("killed/checkpoints").iterdir())
