@@ -75,7 +75,7 @@ WRONG = {
     "run model.inputs=5": ["model.inputs=5", "1000 inputs"],
     "run model.outputs=5": ["model.outputs=5", "10 outputs"],
     "run data.validation=1.5": ["data.validation=1.5", "below 1"],
-    "run data.validation=0.001": ["data.validation=0.001", "none for validation"],
+    "run data.validation=0.001": ["data.validation=0.001", "at least 1 of the 64 rows"],
     "run data.samples=0": ["data.samples=0", "at least 1"],
     "run model=mlp model.dropout=1.5": ["model.dropout=1.5"],
     "run run_dir=/dev/null": ["run_dir=/dev/null: is a file"],

@@ -37,7 +37,7 @@ def test_before_a_run_it_says_what_is_trained_on_what_and_where(cli):
 
 def test_other_kinds_of_runs_are_described_as_well(cli):
     said = rows(cli("run", "model=product", "steps=1").err)
-    assert said["data"] == "none: no inputs"
+    assert said["data"] == "none: no inputs, target 15"
     result = cli("run", "model=mlp", "data=digits", "loss=cross_entropy", "steps=1", "accumulate=2", "batch_size=100")
     said = rows(result.err)
     assert said["data"] == "digits: 1,438 rows to train on, 359 to validate, 64 inputs, 10 classes"

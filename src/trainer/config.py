@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer import settings
 from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.options import GROUPS, Catalog, shipped_configs
-from trainer.settings import Settings
+from trainer.settings import COMPONENTS, Settings
 from trainer.values import show
 from trainer.words import Choice
 
@@ -181,7 +181,7 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
     for word in choice.groups:
         group, _, option = word.partition("=")
         content = experiment.get(group)
-        if option == _chosen_by(experiment, group) or not isinstance(content, dict):
+        if group not in COMPONENTS or option == _chosen_by(experiment, group) or not isinstance(content, dict):
             continue
         for key, value in content.items():
             what = f"{group}.{key}={show(value)} is what experiment={options['experiment']} sets for its own {group}"

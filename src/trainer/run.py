@@ -36,7 +36,7 @@ Flags:
   -m, --multirun     train one run for each combination of comma lists
   --dry-run          show what would run and about how long; create nothing
   --config-dir DIR   further configs of your own; ./configs is always read
-  --cfg job          print the configuration and end (or hydra, all; --package KEY)
+  --cfg job          print the configuration and end (or: hydra, all)
   --info [WHAT]      print how Hydra composes it: defaults-tree, searchpath ...
 
 Examples:
