@@ -118,8 +118,8 @@ REFUSED = {
     "data.samples=2.5": "data.samples=2.5: is not a whole number",
     "data.validation=1.5": "data.validation=1.5: must be at least 0 and below 1",
     "data.validation=-0.1": "data.validation=-0.1: must be at least 0 and below 1",
-    "data.validation=0.001": "data.validation=0.001: must be such that each part gets at least 1 of the 64 rows",
-    "data.validation=0.999": "data.validation=0.999: must be such that each part gets at least 1 of the 64 rows",
+    "data.validation=0.001": "must leave at least 1 of the 64 rows for either part; it leaves none for validation",
+    "data.validation=0.999": "must leave at least 1 of the 64 rows for either part; it leaves none for training",
     "data.smaples=5": "did you mean data.samples?",
     "model.inputs=7": "model.inputs=7: data=random has 1000 inputs; allowed: 1000, or leave it out",
     "model.outputs=7": "model.outputs=7: data=random has 10 outputs",
@@ -148,7 +148,7 @@ def test_refused_in_words(cli, words, workdir):
 @given(st.integers(2, 300), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_the_split_is_disjoint_stable_and_leaves_the_global_generators(rows, fraction, seed):
     if not 0 < round(rows * fraction) < rows:
-        with pytest.raises(ValueError, match="at least 1 of the"):
+        with pytest.raises(ValueError, match="must leave at least 1 of"):
             split(rows, fraction, seed)
         return
     before = global_states()

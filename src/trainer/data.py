@@ -225,8 +225,11 @@ def split(rows: int, fraction: float, seed: int) -> tuple[Tensor | None, Tensor 
     if fraction == 0:
         return None, None
     held_out = round(rows * fraction)
-    limits = f"such that each part gets at least 1 of the {rows} rows; it holds out {held_out}"
-    _require("validation", fraction, 0 < held_out < rows, limits)
+    if not 0 < held_out < rows:
+        part = "validation" if held_out == 0 else "training"
+        raise ValueError(
+            f"validation={fraction} must leave at least 1 of the {rows} rows for either part; it leaves none for {part}"
+        )
     order = generators.permutation(rows, generators.derived(seed, generators.SPLIT, 0))
     return order[held_out:].sort().values, order[:held_out].sort().values
 
