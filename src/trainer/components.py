@@ -130,7 +130,7 @@ def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) 
         reason = f"needs more memory than there is: {amount}"
         largest = max((key for key, value in given.items() if type(value) is int), key=given.__getitem__, default=None)
         return refusal(name if largest is None else f"{group}.{largest}={given[largest]}", reason)
-    if (ours := re.match(r"(\w+)=.* (must .*)", reason)) and ours[1] in given:
+    if (ours := re.match(r"(\w+)=.*? (must .*)", reason)) and ours[1] in given:
         return refusal(f"{group}.{ours[1]}={show(given[ours[1]])}", ours[2])
     words = re.findall(r"\w{2,}", reason)
     spoken = {"learning": "lr", "beta": "betas", "eta": "etas", "epsilon": "eps"}
