@@ -74,7 +74,7 @@ def during(owner, name, step=None):
 
 
 PHASES = {
-    "before the first step": (during(job, "begin_segment"), 0),
+    "before the first step": (during(job, "Record"), 0),
     "while it is going back to a checkpoint": (during(checkpoint, "newest"), 0),
     "during an evaluation": (during(loop, "evaluate", 4), 4),
     "amid a step": (during(loop, "require_finite", 11), 12),

@@ -12,9 +12,10 @@ from trainer import screen
 from trainer.build import Built
 from trainer.config import Job
 from trainer.errors import RunFailed
-from trainer.job import num_parameters, prepare
+from trainer.job import prepare
 from trainer.loop import fit
 from trainer.progress import duration
+from trainer.record import num_parameters
 from trainer.words import Choice
 
 MEASURED_SECONDS = 0.2

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer import checkpoint, environment
+from trainer import checkpoint
 from trainer.build import Built, build
 from trainer.errors import RunFailed, TrainerError
-from trainer.loop import Row, Run, evaluate, fit
+from trainer.log import log, log_evaluation, logging_to
+from trainer.loop import evaluate, fit
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
+from trainer.record import Record, first_status, standing
 from trainer.rundir import RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
 from trainer.signals import Stopping
 from trainer.trial import try_out
-
-log = logging.getLogger("trainer")
-_STATUS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,24 +86,6 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
     return Plan(resolved(built, threads).to_dict(), {**first_status(built), **status})
 
 
-def first_status(built: Built) -> dict[str, Any]:
-    """Return what status.json says of a run that has not begun."""
-    run = built.run
-    return {
-        "name": built.settings.name,
-        "state": "waiting",
-        "step": 0,
-        "steps": run.steps,
-        "epoch": 0,
-        "metrics": {},
-        "best": None,
-        "parameters": num_parameters(run),
-        "rows": {"training": run.batches.rows, "validation": run.validation and run.validation.rows},
-        "error": None,
-        "segments": [],
-    }
-
-
 def resolved(built: Built, threads: int | None = None) -> Settings:
     """Return the settings with the numbers that null stood for."""
     asked = built.settings
@@ -130,11 +109,6 @@ def execute(rundir: RunDir, command: str, overrides: list[str]) -> None:
         status = rundir.read_status()
         if status.get("state") != "failed":
             rundir.write_status({**status, "state": "failed", "error": str(error)})
-
-
-def num_parameters(run: Run) -> int:
-    """Count the numbers that are trained."""
-    return sum(p.numel() for p in run.model.parameters() if p.requires_grad)
 
 
 def train(
@@ -171,18 +145,10 @@ def train(
             rundir.write_config(config)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
-        first_step, started = run.state.step, time.perf_counter()
-        status = {**first_status(built), **rundir.read_status()}
-        segment = begin_segment(status, built, command, overrides, announce)
+        first_step = run.state.step
+        record = Record(rundir, built, command, overrides, announce)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
-
-        def record(**changes: Any) -> None:
-            segment["seconds"] = round(time.perf_counter() - started, 3)
-            status.update(finite({**standing(run), **changes}))
-            rundir.write_status(status)
-
-        reader = StatusReader(record)
         shown = Standing(
             run.steps,
             first_step,
@@ -192,22 +158,22 @@ def train(
             stopping,
         )
         try:
-            record()
+            record.write()
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
             if built.settings.init_from is not None:
                 saver(run.state.step == 0)  # that run may have changed or be gone when this one is resumed
             with show(shown) as screen:
-                reason = fit(run, [metrics, screen, reader, log_evaluation], saver, stopping)
+                reason = fit(run, [metrics, screen, record, log_evaluation], saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)
             metrics.close()
             state = "stopped" if reason == "stopped" else "done"
-            record(state=state)
+            record.write(state)
         except Exception as error:
             failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built))
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
-            for last in (metrics.close, lambda: record(state="failed", error=str(failure))):
+            for last in (metrics.close, lambda: record.write("failed", str(failure))):
                 with suppress(OSError):  # a full disk may be what it failed for
                     last()
             raise failure from cause
@@ -219,108 +185,11 @@ def train(
         run.state.step,
         first_step,
         finite(standing(run)["metrics"]),
-        time.perf_counter() - started,
+        record.seconds,
         run.state.first_loss,
         few_parameters(run.model),
         code,
     )
-
-
-def begin_segment(
-    status: dict[str, Any], built: Built, command: str, overrides: list[str], announce: Callable[[str], None]
-) -> dict[str, Any]:
-    """Add a segment to the status of a run that starts or goes on now, and return it."""
-    circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
-    if status["segments"] and (changed := differing(status["segments"][-1], circumstances)):
-        announce(f"warning: the same bits are not promised: {', '.join(changed)}")
-    segment: dict[str, Any] = {
-        "from_step": built.run.state.step,
-        "command": command,
-        "overrides": overrides,
-        **circumstances,
-        "git": environment.git_commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    choices = {group: name.partition("=")[2] for group, name in built.names.items()}
-    status.update(
-        state="running",
-        steps=built.run.steps,
-        error=None,
-        choices={**status.get("choices", {}), **choices},
-        segments=[*status["segments"], segment],
-    )
-    return segment
-
-
-def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return what differs in versions and machine between two segments of a run, each as `what: old -> new`."""
-    changes = []
-    for part in ("versions", "machine"):
-        old, new = before.get(part, {}), now[part]
-        changes += [f"{key}: {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
-    return changes
-
-
-def standing(run: Run) -> dict[str, Any]:
-    """Return the fields of status.json that change as the run goes on."""
-    state = run.state
-    best = None
-    if state.best_step is not None:
-        best = {"step": state.best_step, "metric": run.monitor, "value": state.best_value}
-    metrics = {} if state.loss is None else {"loss": state.loss}
-    return {"step": state.step, "epoch": run.epoch, "metrics": {**metrics, **state.validation}, "best": best}
-
-
-class StatusReader:
-    """Rewrites status.json about once a second, so that others see how far the run is."""
-
-    def __init__(self, record: Callable[[], None]) -> None:
-        self._record = record
-        self._next = time.perf_counter() + _STATUS_SECONDS
-
-    def __call__(self, row: Row) -> None:
-        """Take a row."""
-        if time.perf_counter() >= self._next:
-            self._record()
-            self._next = time.perf_counter() + _STATUS_SECONDS
-
-
-def log_evaluation(row: Row) -> None:
-    """Write an evaluation into trainer.log."""
-    if "loss" not in row:
-        log.info(
-            "step %d: %s",
-            row["step"],
-            ", ".join(f"{k} {v:.6g}" for k, v in row.items() if k.startswith("val")),
-        )
-
-
-class LogFile(logging.FileHandler):
-    """A log that is best effort: where it can't be written to, training goes on."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record if possible."""
-        with suppress(OSError):
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Pass over what went wrong."""
-
-
-@contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Write what the package logs to a file for the duration of a block."""
-    handler = LogFile(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
 
 
 def explain_crash(error: Exception, built: Built) -> str:

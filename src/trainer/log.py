@@ -1,0 +1,50 @@
+"""trainer.log of a run: what happened when."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from trainer.loop import Row
+
+log = logging.getLogger("trainer")
+
+
+class LogFile(logging.FileHandler):
+    """A log that is best effort: where it can't be written to, training goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record if possible."""
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Pass over what went wrong."""
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Write what the package logs to a file for the duration of a block."""
+    handler = LogFile(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+
+def log_evaluation(row: Row) -> None:
+    """Write an evaluation into trainer.log."""
+    if "loss" not in row:
+        log.info(
+            "step %d: %s",
+            row["step"],
+            ", ".join(f"{k} {v:.6g}" for k, v in row.items() if k.startswith("val")),
+        )

@@ -1,0 +1,118 @@
+"""What status.json says of a run: before it begins, about once a second while it trains, and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trainer import environment
+from trainer.build import Built
+from trainer.loop import Row, Run
+from trainer.metrics import finite
+from trainer.rundir import RunDir
+
+_SECONDS = 1.0  # between two writings while a run trains
+
+
+class Record:
+    """Keeps status.json up to date from the start of a segment on; also a reader of the loop.
+
+    Args:
+        rundir: The run's directory.
+        built: The run, set to where it starts or goes on.
+        command: What the user typed.
+        overrides: The settings that the user typed.
+        announce: Tells the user something in one line.
+    """
+
+    def __init__(
+        self, rundir: RunDir, built: Built, command: str, overrides: list[str], announce: Callable[[str], None]
+    ) -> None:
+        self._rundir, self._run = rundir, built.run
+        self._start = time.perf_counter()
+        self._next = self._start + _SECONDS
+        self._status = {**first_status(built), **rundir.read_status()}
+        circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
+        before = self._status["segments"]
+        if before and (changed := differing(before[-1], circumstances)):
+            announce(f"warning: the same bits are not promised: {', '.join(changed)}")
+        self._segment: dict[str, Any] = {
+            "from_step": built.run.state.step,
+            "command": command,
+            "overrides": overrides,
+            **circumstances,
+            "git": environment.git_commit(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        choices = {group: name.partition("=")[2] for group, name in built.names.items()}
+        self._status.update(
+            steps=built.run.steps,
+            error=None,
+            choices={**self._status.get("choices", {}), **choices},
+            segments=[*before, self._segment],
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the segment began."""
+        return time.perf_counter() - self._start
+
+    def __call__(self, row: Row) -> None:
+        """Take a row of the loop; write if the last time is long enough ago."""
+        if time.perf_counter() >= self._next:
+            self.write()
+            self._next = time.perf_counter() + _SECONDS
+
+    def write(self, state: str = "running", error: str | None = None) -> None:
+        """Write where the run stands.
+
+        Args:
+            state: running, done, stopped or failed.
+            error: What it failed for.
+        """
+        self._segment["seconds"] = round(self.seconds, 3)
+        self._status.update(finite(standing(self._run)), state=state, error=error)
+        self._rundir.write_status(self._status)
+
+
+def first_status(built: Built) -> dict[str, Any]:
+    """Return what status.json says of a run that has not begun."""
+    run = built.run
+    return {
+        "name": built.settings.name,
+        "state": "waiting",
+        "step": 0,
+        "steps": run.steps,
+        "epoch": 0,
+        "metrics": {},
+        "best": None,
+        "parameters": num_parameters(run),
+        "rows": {"training": run.batches.rows, "validation": run.validation and run.validation.rows},
+        "error": None,
+        "segments": [],
+    }
+
+
+def standing(run: Run) -> dict[str, Any]:
+    """Return the fields of status.json that change as the run goes on."""
+    state = run.state
+    best = None
+    if state.best_step is not None:
+        best = {"step": state.best_step, "metric": run.monitor, "value": state.best_value}
+    metrics = {} if state.loss is None else {"loss": state.loss}
+    return {"step": state.step, "epoch": run.epoch, "metrics": {**metrics, **state.validation}, "best": best}
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what differs in versions and machine between two segments of a run, each as `what: old -> new`."""
+    changes = []
+    for part in ("versions", "machine"):
+        old, new = before.get(part, {}), now[part]
+        changes += [f"{key}: {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    return changes
+
+
+def num_parameters(run: Run) -> int:
+    """Count the numbers that are trained."""
+    return sum(p.numel() for p in run.model.parameters() if p.requires_grad)
