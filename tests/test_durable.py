@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
-from instants import SMALL, begin, require_same, trained
+from instants import SMALL, begin, on_row, require_same, trained
 
 from trainer import checkpoint, durable
 
@@ -148,6 +148,16 @@ def test_folders_are_made_with_those_above_them(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         durable.make_folders(tmp_path / "file/x")
+
+
+def test_a_run_whose_directory_goes_says_so(cli):
+    begin("run", *SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        on_row(lambda row: row["step"] == 6 and os.rename("run", "moved"), patch)
+        result = cli("resume", "run")
+    assert result.code == 1
+    assert result.err.splitlines()[-1] == "error: run is gone: something has deleted or moved it while it was trained"
+    assert cli("resume", "moved").code == 0
 
 
 def test_what_a_failed_write_leaves_is_cleared_away(cli, monkeypatch):

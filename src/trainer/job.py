@@ -108,7 +108,8 @@ def execute(rundir: RunDir, command: str, overrides: list[str]) -> None:
     except TrainerError as error:
         status = rundir.read_status()
         if status.get("state") != "failed":
-            rundir.write_status({**status, "state": "failed", "error": str(error)})
+            with suppress(OSError):  # its directory may be what is gone
+                rundir.write_status({**status, "state": "failed", "error": str(error)})
 
 
 def train(
@@ -170,7 +171,7 @@ def train(
             state = "stopped" if reason == "stopped" else "done"
             record.write(state)
         except Exception as error:
-            failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built))
+            failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built, rundir))
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
             for last in (metrics.close, lambda: record.write("failed", str(failure))):
@@ -192,11 +193,12 @@ def train(
     )
 
 
-def explain_crash(error: Exception, built: Built) -> str:
+def explain_crash(error: Exception, built: Built, rundir: RunDir) -> str:
     """Say in one line what ended a run, with advice where there is some."""
+    if isinstance(error, OSError) and not rundir.exists:
+        return f"{rundir.path} is gone: something has deleted or moved it while it was trained"
     if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}; the checkpoints saved before are intact"
+        return f"{error.strerror}: {error.filename or rundir.path}; the checkpoints saved before are intact"
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         size = built.run.batches.batch_size
         smaller = f"batch_size={max(size // 2, 1)} accumulate={built.settings.accumulate * 2}"

@@ -122,7 +122,8 @@ def follow(rundir: RunDir, built: Built, command: str, overrides: list[str], for
     try:
         outcome = train(rundir, built, command, overrides, screen.progress, screen.note, force)
     except RunFailed as error:
-        error.add_note(screen.failure(error, rundir))
+        if rundir.exists:
+            error.add_note(screen.failure(error, rundir))
         raise
     screen.summary(outcome, rundir)
     return outcome.exit_code
