@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from conftest import Run
 
 
 @pytest.mark.parametrize(("step", "loss"), [(1, 628.284), (100, 3.56985)])
@@ -24,3 +27,20 @@ def test_a_run_directory_holds_what_it_promises(train):
     assert run.status["state"] == "done"
     assert run.status["format"] == 1
     assert run.status["choices"]["model"] == "two_layer"
+
+
+def test_a_run_may_start_from_the_last_one(cli, train):
+    first = train("steps=5", name="runs/20260101-000000-bbbb")
+    result = cli("run", "init_from=last", "steps=1")
+    assert result.code == 0, result.err
+    (second,) = (p for p in first.path.parent.iterdir() if p.name != first.path.name)
+    plain = train("steps=6", name="longer")
+    assert Run(second).steps[0]["loss"] == plain.steps[5]["loss"]
+
+
+def test_the_best_weights_outlive_a_failure(cli):
+    result = cli("run", "run_dir=run", "experiment=first_network", "data.validation=0.25", "eval_every=1")
+    assert result.code == 1
+    run = Run(Path("run"))
+    best = run.status["best"]["step"]
+    assert f"step-{best:012d}" in [p.name for p in run.checkpoints]

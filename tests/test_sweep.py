@@ -51,7 +51,7 @@ def test_mean_and_spread_over_seeds(cli):
 def test_all_jobs_are_written_before_the_first_starts(cli, monkeypatch):
     seen = []
 
-    def look(rundir, command, overrides):
+    def look(rundir, *rest):
         seen.append([(r.path.name, r.status["state"], (r.path / "config.yaml").is_file()) for r in jobs()])
 
     monkeypatch.setattr("trainer.job.execute", look)
@@ -134,6 +134,7 @@ def test_other_launchers_of_hydra(cli):
     assert json.loads(Path("sweep/sweep.json").read_text())["launcher"] == {
         "name": "joblib",
         "overrides": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"],
+        "config_dirs": [],
     }
 
 

@@ -45,10 +45,10 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
         sys.path.append(str(Path.cwd()))  # last, so that a queue.py there does not shadow the standard library's
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise refusal(f"{group}._target_={target}", f"can't be imported: {error}") from error
     except ValueError as error:
         raise refusal(f"{group}._target_={target}", "is not the name of a class in a module") from error
+    except Exception as error:  # a module of the user's may raise anything
+        raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
     kind = KINDS[group]
     if not isinstance(found, type) or not issubclass(found, kind):
@@ -85,8 +85,8 @@ def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> di
         if value is None and key in ("inputs", "outputs") and group == "model":
             continue
         ok, given[key] = fits(value, kinds.get(key, Any))
-        if not ok and (describe(kinds[key]) or value == "???"):
-            raise misfit(f"{group}.{key}", value, kinds[key])
+        if value == "???" or (not ok and describe(kinds[key])):
+            raise misfit(f"{group}.{key}", value, kinds.get(key, Any))
     for name in names:
         needed = parameters[name].default is inspect.Parameter.empty and name not in supplied
         if needed and name not in given and not (group == "model" and name in ("inputs", "outputs")):

@@ -256,7 +256,10 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             group = word.partition("=")[0]
             if group == "experiment":
                 raise refusal(word, "an experiment starts a run; it can't change one")
-            config[group] = compose("config", [word])[group]
+            if group in COMPONENTS:
+                config[group] = compose("config", [word])[group]
+            else:  # a section of our own: the option names some of its settings
+                config[group].update(_read(catalog.options(group)[word.partition("=")[2]]))
         return _apply(config, choice, catalog)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -100,7 +100,7 @@ def _own_threads() -> int:
 
 def autocast(device: torch.device, settings: DeviceSettings) -> AbstractContextManager[object]:
     """Return a context, reusable step after step, in which safe operations run in bfloat16 if `amp` says so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=settings.amp)
+    return torch.autocast(device.type, torch.bfloat16) if settings.amp else nullcontext()
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def seconds_a_step(built: Built) -> float:
     run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")
     start = time.perf_counter()
     try:
-        fit(run, [], lambda due: None, lambda: time.perf_counter() > end)
+        fit(run, stopping=lambda: time.perf_counter() > end)
     except RunFailed as error:
         screen.note(f"warning: {error}")
     return (time.perf_counter() - start) / max(run.state.step, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint
+from trainer import checkpoint, runs
 from trainer.build import Built, build
 from trainer.errors import RunFailed, TrainerError
 from trainer.log import log, log_evaluation, logging_to
@@ -19,7 +19,7 @@ from trainer.loop import evaluate, fit
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
 from trainer.record import Record, first_status, standing
-from trainer.rundir import RunDir
+from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
 from trainer.signals import Stopping
@@ -66,7 +66,10 @@ def prepare(settings: Settings, choices: dict[str, str], new: bool = True) -> Bu
     built = build(settings, choices)
     try_out(built)
     if new and settings.init_from is not None:
-        start_from(built.run.model, settings.init_from)
+        # By its path: `last` means another run as soon as this one is written.
+        source = str(runs.find(settings.init_from))
+        built.settings = dataclasses.replace(settings, init_from=source)
+        start_from(built.run.model, source)
     return built
 
 
@@ -99,17 +102,34 @@ def resolved(built: Built, threads: int | None = None) -> Settings:
     )
 
 
-def execute(rundir: RunDir, command: str, overrides: list[str]) -> None:
-    """Train a written job without a display; how it ends stands in its status.json."""
+def execute(
+    rundir: RunDir,
+    command: str,
+    overrides: list[str],
+    force: bool = False,
+    asked: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train a written job without a display; how it ends stands in its status.json.
+
+    Args:
+        rundir: The job's directory.
+        command: What the user typed, for the record.
+        overrides: The settings that the user typed, for the record.
+        force: Start over if there should be a good checkpoint and is none.
+        asked: Says, looked at about once a second, whether the job is to stop.
+    """
     try:
         settings = check(rundir.read_config())
         built = build(settings, rundir.read_status().get("choices"))
-        train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.warning)
-    except TrainerError as error:
+        train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, Stopping(asked=asked))
+    except InUse:
+        pass  # what happens to it is for the process that trains it to write
+    except Exception as error:
+        reason = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
         status = rundir.read_status()
         if status.get("state") != "failed":
             with suppress(OSError):  # its directory may be what is gone
-                rundir.write_status({**status, "state": "failed", "error": str(error)})
+                rundir.write_status({**status, "state": "failed", "error": reason})
 
 
 def train(
@@ -120,6 +140,7 @@ def train(
     show: Callable[[Standing], Display],
     announce: Callable[[str], None],
     force: bool = False,
+    stopping: Stopping | None = None,
 ) -> Outcome:
     """Train a created run from its newest good checkpoint, or from the start, until it ends.
 
@@ -131,12 +152,13 @@ def train(
         show: Makes the display.
         announce: Tells the user something in one line before training starts.
         force: Start over if there should be a good checkpoint and is none.
+        stopping: What asks it to stop; by default a signal.
 
     Raises:
         UsageError: Another process trains it, or no checkpoint fits; nothing has been changed.
         RunFailed: Training met something it can't go on from.
     """
-    run, stopping = built.run, Stopping()
+    run, stopping = built.run, stopping or Stopping()
     with rundir.lock(command), logging_to(rundir.log), stopping:
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
@@ -174,7 +196,7 @@ def train(
             failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built, rundir))
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
-            for last in (metrics.close, lambda: record.write("failed", str(failure))):
+            for last in (saver.keep_best, metrics.close, lambda: record.write("failed", str(failure))):
                 with suppress(OSError):  # a full disk may be what it failed for
                     last()
             raise failure from cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
@@ -73,7 +74,10 @@ def ranking(entries: list[Entry]) -> Ranking:
     """Choose the metric: what the jobs monitored, else the loss, unless the losses are different ones."""
     monitored = {e.best["metric"] for e in entries if e.best is not None}
     measured = {name for e in entries for name in e.metrics}
-    if any("loss" in e.swept for e in entries):
+    swept = {key.partition(".")[0] for e in entries for key in e.swept}
+    if "data" in swept:
+        return Ranking(None)
+    if "loss" in swept:
         return Ranking("validation_accuracy", True) if "validation_accuracy" in measured else Ranking(None)
     metric = monitored.pop() if len(monitored) == 1 else "validation_loss" if "validation_loss" in measured else "loss"
     return Ranking(metric, metric == "validation_accuracy")
@@ -89,11 +93,11 @@ def print_results(path: Path, sweep: dict[str, Any]) -> None:
     if several and by.metric is not None and any(e.state == "done" for e in entries):
         screen.table(_over_seeds(entries, by, [key for key in sweep["swept"] if key != "seed"]))
     if by.metric is None:
-        screen.say("not ranked: the jobs have different losses")
+        screen.say("not ranked: the jobs have different losses or data")
     failed = [e for e in entries if e.state == "failed"]
     for one in failed:
         screen.say(f"failed: {one.name} ({_words(one)}): {one.error}")
-    _next(RunDir(path).short, entries)
+    _next(shlex.quote(RunDir(path).short), entries, ranked=by.metric is not None)
 
 
 def _jobs(entries: list[Entry], by: Ranking, swept: list[str]) -> Table:
@@ -144,9 +148,9 @@ def _words(e: Entry) -> str:
     return " ".join(f"{key}={value}" for key, value in e.swept.items())
 
 
-def _next(short: str, entries: list[Entry]) -> None:
+def _next(short: str, entries: list[Entry], ranked: bool) -> None:
     if any(e.state != "done" for e in entries):
         screen.next_commands({f"trainer resume {short}": "run what is not done"})
-    elif entries:
+    elif ranked:
         best = entries[0]
         screen.next_commands({f"trainer resume {short}/{best.name} steps={2 * best.step}": "go on with the best"})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,12 @@ class NonFinite(RunFailed):
     """The loss or a gradient is infinite or not a number; the weights have not been touched."""
 
 
-def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]) -> str:
+def fit(
+    run: Run,
+    readers: Iterable[Reader] = (),
+    save: Callable[[bool], None] = lambda due: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> str:
     """Train from where the run stands until its end.
 
     Args:
@@ -78,23 +84,8 @@ def fit(run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopp
         batches = run.batches.at(state.step)
         lr = schedule.apply(optimizer, state.step)
 
-        def gradients(batches: Sequence[Batch] = batches) -> float:
-            optimizer.zero_grad()
-            losses = []
-            for batch in batches:
-                with run.autocast:
-                    loss = run.loss(model(*batch.inputs), batch.targets)
-                loss.backward(loss.new_full((), batch.share))
-                losses.append(loss.detach())
-            norm = total_norm(weights)
-            *values, norm_value = torch.stack([*losses, norm]).tolist()  # the step's only GPU sync
-            require_finite(run, batches, values, norm_value)
-            if norm_value > run.clip_norm:
-                clip_grads_with_norm_(weights, run.clip_norm, norm)
-            return math.fsum(batch.share * value for batch, value in zip(batches, values, strict=True))
-
         try:
-            loss = float(optimizer.step(gradients))
+            loss = float(optimizer.step(partial(gradients, run, weights, batches)))
             state.note_loss(loss)
         except NonFinite:
             loss = math.nan
@@ -119,6 +110,32 @@ def total_norm(weights: Iterable[Tensor]) -> Tensor:
     """Return the norm of all gradients together; sparse ones, as embeddings can have, count like others."""
     grads = [w.grad for w in weights if w.grad is not None]
     return get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in grads])
+
+
+def gradients(run: Run, weights: Sequence[Tensor], batches: Sequence[Batch]) -> float:
+    """Compute the gradients of a step's batches, clipped, and return the loss.
+
+    Args:
+        run: The parts.
+        weights: What is trained.
+        batches: The rows of the step; their shares weigh losses and gradients.
+
+    Raises:
+        NonFinite: The loss or a gradient is not finite.
+    """
+    run.optimizer.zero_grad()
+    losses = []
+    for batch in batches:
+        with run.autocast:
+            loss = run.loss(run.model(*batch.inputs), batch.targets)
+        loss.backward(loss.new_full((), batch.share))
+        losses.append(loss.detach())
+    norm = total_norm(weights)
+    *values, norm_value = torch.stack([*losses, norm]).tolist()  # the step's only GPU sync
+    require_finite(run, batches, values, norm_value)
+    if norm_value > run.clip_norm:
+        clip_grads_with_norm_(weights, run.clip_norm, norm)
+    return math.fsum(batch.share * value for batch, value in zip(batches, values, strict=True))
 
 
 def due(step: int, every: int | None) -> bool:
@@ -168,6 +185,9 @@ def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], 
     if math.isfinite(norm) and all(map(math.isfinite, losses)):
         return
     wrong = [b for b, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
+    grads = [w.grad for w in run.model.parameters() if w.grad is not None]
+    if not wrong and math.isinf(run.clip_norm) and all(bool(torch.isfinite(grad).all()) for grad in grads):
+        return  # only the norm's squares overflow, and nothing needs the norm
     what = (
         f"the loss is {next(loss for loss in losses if not math.isfinite(loss))}"
         if wrong

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     force = "--force" in argv
     words = command_line.split([word for word in argv if word != "--force"])
     if words.flags:
-        raise refusal(f"--{next(iter(words.flags))}", "resume has no such flag", "--force")
+        raise refusal(f"--{next(iter(words.flags)).replace('_', '-')}", "resume has no such flag", "--force")
     if not words.overrides or "=" in words.overrides[0]:
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
@@ -100,10 +100,14 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool) -> int
 
     with RunDir(path).lock(command):
         plans = [plan for folder in runs.jobs(path) if (plan := changed_job(RunDir(folder), words, force))]
+        for rundir, _, _ in plans:
+            with rundir.lock(command):
+                pass  # refuses where another process trains the job, before the first one is changed
         for rundir, config, status in plans:
-            rundir.write_config(config)
-            rundir.write_status(status)
-    return sweep.launch(path, command, words.overrides)
+            with rundir.lock(command):
+                rundir.write_config(config)
+                rundir.write_status(status)
+    return sweep.launch(path, command, words.overrides, force)
 
 
 def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict[str, Any], dict[str, Any]] | None:
@@ -124,27 +128,62 @@ def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict
     choices = {**status.get("choices", {}), **chosen}
     built = prepare(changed, choices, new=False)
     require_length(built, max(checkpoint.steps(rundir.checkpoints), default=0))
-    status = {**status, "state": "waiting", "steps": built.run.steps, "choices": choices}
+    swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
+    status = {**status, "state": "waiting", "steps": built.run.steps, "choices": choices, "swept": swept}
     return rundir, resolved(built).to_dict(), status
 
 
-def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]) -> int:
-    """Continue a run, or a sweep, that `trainer run ... resume=true` started, as it is configured now."""
-    if runs.is_sweep(path):
-        from trainer import sweep
+def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
+    """Return what a swept key is now."""
+    if key in choices:
+        return choices[key]
+    value = _flat(changed.to_dict()).get(key)
+    return before if value is None or show(value) == show(_number(before)) else show(value)
 
-        return sweep.launch(path, command, overrides)
-    rundir = RunDir(path)
-    stored = settings.check(rundir.read_config())
-    composed = jobs[0].settings
-    # What null stood for when the run was started, null stands for now.
+
+def _number(text: str) -> Any:
+    try:
+        return float(text) if "." in text or "e" in text else int(text)
+    except ValueError:
+        return text
+
+
+def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]) -> int:
+    """Continue a run, or a sweep, that `trainer run ... resume=true` started, as it is configured now.
+
+    Raises:
+        UsageError: What is there are other jobs than the command means.
+    """
+    folders = runs.jobs(path) if runs.is_sweep(path) else [path]
+    if len(folders) != len(jobs):
+        raise refusal(
+            f"run_dir={path} resume=true", f"has {len(folders)} jobs, the command {len(jobs)}", "the same command"
+        )
+    if not runs.is_sweep(path):
+        stored = settings.check(RunDir(path).read_config())
+        changed = _as_composed(stored, jobs[0].settings)
+        return go_on(RunDir(path), stored, changed, jobs[0].choices, command, overrides, force=False)
+    from trainer import sweep
+
+    for folder, one in zip(folders, jobs, strict=True):
+        stored = settings.check(RunDir(folder).read_config())
+        for change in differences(stored, _as_composed(stored, one.settings)):
+            raise refusal(
+                f"{change.key}={show(change.new)}",
+                f"job {folder.name} has {show(change.old)}",
+                f"the same command, or trainer resume {path} {change.key}={show(change.new)}",
+            )
+    return sweep.launch(path, command, overrides)
+
+
+def _as_composed(stored: Settings, composed: Settings) -> Settings:
+    """Return composed settings in which null stands for what it stood for when the run was started."""
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
     if composed.epochs is not None:
         filled.pop("steps", None)
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
-    changed = dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
-    return go_on(rundir, stored, changed, jobs[0].choices, command, overrides, force=False)
+    return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
 
 
 def go_on(

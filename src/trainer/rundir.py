@@ -26,6 +26,10 @@ _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
+class InUse(UsageError):
+    """Another process holds the lock of a run directory."""
+
+
 class RunDir:
     """The files of one run.
 
@@ -109,7 +113,7 @@ class RunDir:
         """Keep every other process from writing here for the duration of a block.
 
         Raises:
-            UsageError: Another process has it; names its holder.
+            InUse: Another process has it; names its holder.
         """
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -118,7 +122,7 @@ class RunDir:
         try:
             if not _acquire(descriptor):
                 holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
-                raise UsageError(f"{self.path} is in use by {holder or 'another process'}")
+                raise InUse(f"{self.path} is in use by {holder or 'another process'}")
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"), 0)
             yield
@@ -160,12 +164,15 @@ def new_path(asked: str | None) -> Path:
         UsageError: It exists already, or its name would need quoting everywhere.
     """
     if asked is None:
-        taken = {name[-4:] for name in os.listdir(RUNS)} if RUNS.is_dir() else set()
+        names = os.listdir(RUNS) if RUNS.is_dir() else []
+        taken, newest = {name[-4:] for name in names}, max(names, default="")
         chooser = random.SystemRandom()
         while True:
             letters = "".join(chooser.choices(_CONSONANTS, k=4))
-            if letters not in taken:
-                return RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}"
+            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}"
+            # Within a second the letters rise, so that the last name is the newest run.
+            if letters not in taken and (name > newest or name[:15] < newest[:15]):
+                return RUNS / name
     path = Path(asked)
     if any(ord(character) < 32 for character in asked):
         raise refusal(f"run_dir={asked!r}", "has control characters")

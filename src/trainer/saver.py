@@ -47,6 +47,13 @@ class Saver:
         elif self._settings.best and state.best_step == state.step:
             self._best = self._pack()
 
+    def keep_best(self) -> None:
+        """Save the best checkpoint that waits in memory, if one does: a run that fails may not meet it again."""
+        if self._best is not None and self._best.step not in checkpoint.steps(self._folder):
+            self._metrics.sync()
+            checkpoint.write(self._folder, self._best)
+            self._best = None
+
     def _save(self) -> None:
         state = self._built.run.state
         if state.step not in checkpoint.steps(self._folder):

@@ -19,7 +19,7 @@ class Schedule:
         """Set the learning rates for a step and return the first one."""
         factor = self.factor(step)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         return float(optimizer.param_groups[0]["lr"])
 
     def observe(self, value: float) -> None:

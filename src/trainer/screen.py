@@ -111,7 +111,9 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
     count = f"  {parameters:,} parameter{'s' * (parameters != 1)}"
     arguments = printable(_arguments(built.settings.model))
     stderr.print(Text.assemble((model, "bold"), count, (f"  {arguments}", "dim")), soft_wrap=not stderr.is_terminal)
-    _rows(stderr, {**_parts(built, choices, rundir.read_config()), _RUN: str(rundir.path)})
+    from trainer.job import resolved
+
+    _rows(stderr, {**_parts(built, choices, resolved(built).to_dict()), _RUN: str(rundir.path)})
 
 
 def resuming(rundir: RunDir, changes: Sequence[Change]) -> None:

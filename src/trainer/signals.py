@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 ASKED = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
 ]
+_ASKED_SECONDS = 1.0
 
 
 class Stopping:
@@ -21,15 +23,20 @@ class Stopping:
 
     Args:
         on_signal: Called at each signal. One that is entered within another hands its signals on.
+        asked: Another way to ask, looked at about once a second; counts as SIGTERM.
     """
 
-    def __init__(self, on_signal: Callable[[], None] = lambda: None) -> None:
-        self._on_signal = on_signal
+    def __init__(self, on_signal: Callable[[], None] = lambda: None, asked: Callable[[], bool] = lambda: False) -> None:
+        self._on_signal, self._asked = on_signal, asked
+        self._next = time.monotonic()
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Return True from the first signal on."""
+        if self.signal is None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _ASKED_SECONDS
+            self.signal = signal.SIGTERM if self._asked() else None
         return self.signal is not None
 
     def __enter__(self) -> Stopping:

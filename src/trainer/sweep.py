@@ -55,33 +55,43 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
     names = [f"{index:03d}" for index in range(len(plans))]
+    staged = path.with_name(f".{path.name}")  # a sweep is there whole or not at all
+    if staged.exists():
+        durable.remove_tree(staged)
     for plan, folder in zip(plans, names, strict=True):
-        plan.write(path / folder)
+        plan.write(staged / folder)
     sweep = {
         "format": FORMAT,
         "name": jobs[0].settings.name,
         "command": command,
-        "launcher": {"name": name, "overrides": words.launcher},
+        "launcher": {"name": name, "overrides": words.launcher, "config_dirs": words.config_dirs},
         "swept": list(choices[0].swept),
         "jobs": names,
     }
-    durable.replace(path / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+    durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+    durable.rename(staged, path)
     return launch(path, command, words.overrides)
 
 
-def launch(path: Path, command: str, overrides: list[str]) -> int:
-    """Run the jobs of a sweep that are not done, with its own launcher, and return the exit code."""
+def launch(path: Path, command: str, overrides: list[str], force: bool = False) -> int:
+    """Run the jobs of a sweep that are not done, with its own launcher, and return the exit code.
+
+    Raises:
+        UsageError: Another process trains it or one of its jobs.
+        RunFailed: The launcher failed.
+    """
     sweep = read(path)
-    task = Task(path.absolute(), command, tuple(overrides), os.getpid())
+    task = Task(path.absolute(), command, tuple(overrides), force, os.getpid())
+    catalog = Catalog(tuple(map(Path, sweep["launcher"]["config_dirs"])))
     problem = None
     with (
         RunDir(path).lock(command),
         Stopping(on_signal=task.marker.touch) as stopping,
-        hydra_setup(Catalog()),
+        hydra_setup(catalog),
         explained(),
     ):
         task.marker.unlink(missing_ok=True)
-        todo = waiting(path, sweep)
+        todo = waiting(path, sweep, command)
         config = compose_launcher(sweep["launcher"]["overrides"], path)
         context = HydraContext(GlobalHydra.instance().config_loader(), no_callbacks())
         launcher = Plugins.instance().instantiate_launcher(context, task, config)
@@ -102,15 +112,13 @@ def launch(path: Path, command: str, overrides: list[str]) -> int:
     return 0 if states == {"done"} else 1
 
 
-def waiting(path: Path, sweep: dict[str, Any]) -> list[str]:
+def waiting(path: Path, sweep: dict[str, Any], command: str) -> list[str]:
     """Return the jobs that are not done, marked as waiting."""
-    names = []
-    for name in sweep["jobs"]:
+    names = [name for name in sweep["jobs"] if RunDir(path / name).read_status().get("state") != "done"]
+    for name in names:
         rundir = RunDir(path / name)
-        status = rundir.read_status()
-        if status.get("state") != "done":
-            rundir.write_status({**status, "state": "waiting", "error": None})
-            names.append(name)
+        with rundir.lock(command):
+            rundir.write_status({**rundir.read_status(), "state": "waiting", "error": None})
     return names
 
 
@@ -121,6 +129,7 @@ class Task:
     path: Path
     command: str
     overrides: tuple[str, ...]
+    force: bool
     parent: int
 
     @property
@@ -131,7 +140,8 @@ class Task:
     def __call__(self, config: DictConfig) -> None:
         """Train the job that the config names; how it ends stands in its status.json."""
         if not self.marker.exists():
-            job.execute(RunDir(self.path / config.run_dir), self.command, list(self.overrides))
+            rundir = RunDir(self.path / config.run_dir)
+            job.execute(rundir, self.command, list(self.overrides), self.force, self.marker.exists)
         if self.marker.exists() and os.getpid() == self.parent:
             raise KeyboardInterrupt
 

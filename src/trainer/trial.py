@@ -46,7 +46,7 @@ def try_out(built: Built) -> None:
                 eval_every=1,
                 state=State(),
             )
-            fit(trial, (), lambda due: None, lambda: False)
+            fit(trial)
             trees.pack([trial.optimizer.state_dict(), trial.schedule.state_dict()], "training", {})
         except NonFinite:
             return  # training says so too, with the rows and what to do
@@ -68,7 +68,10 @@ def require_loss(model: nn.Module, loss: nn.Module, batch: Batch, names: str) ->
     prediction: Any = model(*batch.inputs)
     if not isinstance(prediction, Tensor):
         raise refusal(names, f"the model returns a {type(prediction).__name__}, not a tensor")
-    if isinstance(loss, losses.OVER_NUMBERS + losses.OVER_PROBABILITIES) and prediction.shape != batch.targets.shape:
+    strict = isinstance(loss, losses.OVER_NUMBERS + losses.OVER_PROBABILITIES)
+    same = prediction.shape == batch.targets.shape
+    reshaped = batch.targets.is_floating_point() and prediction.numel() == batch.targets.numel()
+    if not same and (strict or reshaped):
         shapes = f"{list(prediction.shape)}, the targets {list(batch.targets.shape)}"
         raise refusal(names, f"the model's predictions have the shape {shapes}")
     value: Any = loss(prediction, batch.targets)
