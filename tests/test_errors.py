@@ -83,6 +83,7 @@ WRONG = {
     # what does not go together
     "run monitor=validation_loss": ["monitor=validation_loss: needs validation data", "data.validation=0.2"],
     "run data.validation=0.25 monitor=accuracy": ["monitor=accuracy: no such metric", "validation_loss"],
+    "run accumulate=2": ["accumulate=2: one batch holds all 64 rows", "batch_size below 64"],
     "run patience=3": ["patience=3: needs validation data"],
     "run schedule=plateau": ["schedule=plateau: needs validation data"],
     "run schedule=warmup_cosine steps=50 schedule.warmup=100": ["schedule.warmup=100", "50 steps"],

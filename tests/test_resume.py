@@ -240,7 +240,7 @@ def test_a_disk_that_fails_at_any_moment_of_a_save(cli, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200))
-def test_killed_at_random_instants(cli, fork, seed):
+def test_killed_at_random_instants_and_damaged(cli, fork, seed):
     chance = random.Random(seed)
     model = MODELS[seed % len(MODELS)]
     words = (*words_of(model), f"seed={seed}")
@@ -251,6 +251,13 @@ def test_killed_at_random_instants(cli, fork, seed):
         time.sleep(chance.uniform(0, seconds))
         child.kill()
         assert child.wait() in (0, -signal.SIGKILL), child.text
+        saved = sorted(Path("killed/checkpoints").glob("step-*"))
+        if len(saved) > 1 and chance.random() < 0.5:
+            chance.choice([*DAMAGE.values()])(saved[-1])
+            status = Run(Path("killed")).status
+            Path("killed/status.json").write_text(json.dumps({**status, "state": "running"}))
+        if chance.random() < 0.2:
+            Path("killed/status.json").unlink()
     assert cli("resume", "killed").code == 0
     require_same("killed", "straight")
 
@@ -544,6 +551,20 @@ def test_a_second_writer_is_refused_and_named_the_first(cli, fork):
     Path("go").write_text("now")
     assert child.wait() == 0
     require_same("killed", "straight")
+
+
+def test_two_that_start_at_once(cli, fork):
+    """One trains and the other is refused, or comes late and finds it complete."""
+    train_and_copy(cli, *SMALL, begun=1)
+    for number in range(5):
+        shutil.copytree("begun", f"both-{number}")
+        children = [fork("resume", f"both-{number}") for _ in range(2)]
+        codes = sorted(child.wait() for child in children)
+        assert codes in ([0, 0], [0, 2]), [child.text for child in children]
+        require_same(f"both-{number}", "straight")
+    children = [fork("run", "run_dir=new", *SMALL) for _ in range(2)]
+    assert sorted(child.wait() for child in children) == [0, 2], [child.text for child in children]
+    require_same("new", "straight")
 
 
 # Damage

@@ -75,7 +75,7 @@ def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
     if settings.on_nonfinite == "skip" and any(True for _ in model.buffers()):
         what = f"on_nonfinite=skip {names['model']}"
         raise refusal(what, "the model keeps running averages, which a bad row would spoil", "on_nonfinite=stop")
-    if settings.accumulate > 1 and training.batch_size == training.rows:
+    if settings.accumulate > 1 and training.batch_size == training.rows > 1:
         what = f"accumulate={settings.accumulate}"
         raise refusal(what, f"one batch holds all {training.rows} rows", f"batch_size below {training.rows}, or 1")
     monitor, mode = choose_monitor(settings, data, schedule)
