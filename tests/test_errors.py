@@ -203,3 +203,14 @@ def test_an_existing_directory_is_not_written_to(cli, train):
     assert "run_dir=here: exists and is not empty" in result.err
     assert "trainer resume here" in result.err
     assert run.bits() == before
+
+
+def test_a_module_that_does_not_compile_is_answered_in_one_line(cli):
+    Path("configs/model").mkdir(parents=True)
+    Path("configs/model/mine.yaml").write_text("_target_: my_broken_module.Net\n")
+    Path("my_broken_module.py").write_text("class Net(:\n")
+    result = cli("run", "model=mine")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "model._target_=my_broken_module.Net: can't be imported: SyntaxError" in result.err
+    assert not Path("runs").exists()

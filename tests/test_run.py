@@ -44,3 +44,9 @@ def test_the_best_weights_outlive_a_failure(cli):
     run = Run(Path("run"))
     best = run.status["best"]["step"]
     assert f"step-{best:012d}" in [p.name for p in run.checkpoints]
+
+
+def test_another_device_on_resume_keeps_the_kind_of_numbers(cli, train):
+    run = train("steps=2", "device.dtype=float64")
+    assert cli("resume", "run", "device=cpu", "steps=3").code == 0
+    assert run.weights()["linear1.weight"].dtype.itemsize == 8

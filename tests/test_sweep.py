@@ -149,3 +149,28 @@ def test_dry_run_creates_nothing(cli):
     wrong = cli("run", "-m", "--dry-run", "batch_size=8,1000", *SMALL)
     assert wrong.code == 2
     assert list(Path().iterdir()) == []
+
+
+def test_started_again_with_other_jobs_is_refused(cli):
+    words = ("run", "-m", "run_dir=sweep", "resume=true", *SMALL)
+    assert cli(*words, "seed=0,1").code == 0
+    assert cli(*words, "seed=0,1").code == 0
+    more = cli(*words, "seed=0,1,2")
+    assert more.code == 2
+    assert "has 2 jobs, the command 3" in more.err
+    other = cli(*words, "seed=0,1", "optim.lr=1e-5")
+    assert other.code == 2
+    assert "optim.lr=1e-05: job 000 has 0.0001" in other.err
+
+
+def test_a_job_that_another_process_trains_is_left_alone(cli, fork):
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *SMALL).code == 0
+    child = fork("resume", "sweep/001", "steps=1000000", "log_every=1000")
+    wait_until(lambda: states()[1] == "running")
+    config = (Path("sweep/001/config.yaml")).read_bytes()
+    refused = cli("resume", "sweep", "clip_norm=3")
+    assert refused.code == 2
+    assert "001 is in use by process" in refused.err
+    assert (Path("sweep/001/config.yaml")).read_bytes() == config
+    child.kill(signal.SIGTERM)
+    assert child.wait() == 128 + signal.SIGTERM
