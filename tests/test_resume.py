@@ -255,10 +255,7 @@ def test_killed_at_random_instants_and_damaged(cli, fork, seed):
         saved = sorted(Path("killed/checkpoints").glob("step-*"))
         if len(saved) > 1 and damages and chance.random() < 0.5:
             damages.pop()(saved[-1])
-            status = Run(Path("killed")).status
-            Path("killed/status.json").write_text(json.dumps({**status, "state": "running"}))
-        if chance.random() < 0.2:
-            Path("killed/status.json").unlink()
+            Path("killed/status.json").unlink(missing_ok=True)  # a run that is done is not looked at again
     assert cli("resume", "killed").code == 0
     require_same("killed", "straight")
 
