@@ -203,6 +203,24 @@ def test_the_best_is_kept_and_is_that_of_its_step(cli):
     assert (run.checkpoints[0] / model).read_bytes() == (short.checkpoints[-1] / model).read_bytes()
 
 
+def test_the_best_of_a_run_that_fails_is_kept(cli):
+    """Best at step 8, failed at 10, before the first checkpoint was due."""
+    begin("run", *SMALL, "checkpoint.every=100", "mode=max", "eval_every=2")
+
+    def spoil(row):
+        if row["step"] == 10 and "loss" in row:
+            raise ValueError("out of luck")
+
+    with pytest.MonkeyPatch.context() as patch:
+        on_row(spoil, patch)
+        assert cli("resume", "run").code == 1
+    run = Run(Path("run"))
+    assert kept(run) == [run.status["best"]["step"]]
+    trained(cli, "straight", *SMALL, "checkpoint.every=100", "mode=max", "eval_every=2")
+    assert cli("resume", "run").code == 0
+    assert ending("run") == ending("straight")
+
+
 def test_without_best_only_the_newest_are_kept(cli):
     words = [word for word in SMALL if not word.startswith("steps=")]
     run = trained(cli, "run", *words, "steps=60", "optim.lr=0.003", "checkpoint.keep=1", "checkpoint.best=false")
