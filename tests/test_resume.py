@@ -450,6 +450,27 @@ def test_weights_of_another_shape_are_refused_even_with_force(cli):
     assert cli("resume", "run", "steps=30").code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("steps=3",), "error: job 000: steps=3: the run has done 4 steps already"),
+        (
+            ("model.hidden=7", "steps=9", "--force"),
+            "error: job 000: sweep/000/checkpoints/step-000000000004: other weights",
+        ),
+        (("seed=3", "steps=9"), "error: job 000: seed=3: would make it another run"),
+    ],
+)
+def test_a_change_that_one_job_cannot_take_changes_none(cli, words, reason):
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", "steps=4", "data.inputs=5").code == 0
+    before = content(Path("sweep"))
+    result = cli("resume", "sweep", *words)
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith(reason)
+    after = content(Path("sweep"))
+    assert {k: v for k, v in after.items() if "lock" not in k} == {k: v for k, v in before.items() if "lock" not in k}
+
+
 # Started again by a script
 
 

@@ -99,7 +99,13 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool) -> int
     from trainer import sweep
 
     with RunDir(path).lock(command):
-        plans = [plan for folder in runs.jobs(path) if (plan := changed_job(RunDir(folder), words, force))]
+        plans = []
+        for folder in runs.jobs(path):
+            try:
+                plan = changed_job(RunDir(folder), words, force)
+            except UsageError as error:
+                raise UsageError(f"job {folder.name}: {error}") from error
+            plans += [] if plan is None else [plan]
         for rundir, _, _ in plans:
             with rundir.lock(command):
                 pass  # refuses where another process trains the job, before the first one is changed
@@ -122,12 +128,15 @@ def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict
         return None
     from trainer import checkpoint
     from trainer.job import prepare, resolved
-    from trainer.saver import require_length
+    from trainer.saver import put_back, require_length
 
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
     built = prepare(changed, choices, new=False)
-    require_length(built, max(checkpoint.steps(rundir.checkpoints), default=0))
+    found, _ = checkpoint.newest(rundir.checkpoints)
+    if found is not None:
+        require_length(built, found.step)
+        put_back(built, found, lambda remark: None)
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
     status = {**status, "state": "waiting", "steps": built.run.steps, "choices": choices, "swept": swept}
     return rundir, resolved(built).to_dict(), status
