@@ -174,3 +174,12 @@ def test_a_job_that_another_process_trains_is_left_alone(cli, fork):
     assert (Path("sweep/001/config.yaml")).read_bytes() == config
     child.kill(signal.SIGTERM)
     assert child.wait() == 128 + signal.SIGTERM
+
+
+def test_hidden_folders_beside_a_sweep_are_left_alone(cli):
+    Path(".sweep").mkdir()
+    Path(".sweep/precious").write_text("mine")
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *SMALL).code == 0
+    assert Path(".sweep/precious").read_text() == "mine"
+    assert sorted(p.name for p in Path().iterdir()) == [".sweep", "sweep"]
+    assert Path("sweep").stat().st_mode == Path(".sweep").stat().st_mode

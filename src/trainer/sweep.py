@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +56,9 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
     names = [f"{index:03d}" for index in range(len(plans))]
-    staged = path.with_name(f".{path.name}")  # a sweep is there whole or not at all
-    if staged.exists():
-        durable.remove_tree(staged)
-    for plan, folder in zip(plans, names, strict=True):
-        plan.write(staged / folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A sweep is there whole or not at all; the name of the staged one is new, so nothing of the user's is in its way.
+    staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     sweep = {
         "format": FORMAT,
         "name": jobs[0].settings.name,
@@ -68,8 +67,15 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         "swept": list(choices[0].swept),
         "jobs": names,
     }
-    durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
-    durable.rename(staged, path)
+    try:
+        for plan, folder in zip(plans, names, strict=True):
+            plan.write(staged / folder)
+        durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+        staged.chmod(0o777 & ~_umask())
+        durable.rename(staged, path)
+    except BaseException:
+        durable.remove_tree(staged)
+        raise
     return launch(path, command, words.overrides)
 
 
@@ -158,6 +164,12 @@ def compose_launcher(overrides: list[str], path: Path) -> DictConfig:
         "hydra/hydra_logging=none",
     ]
     return compose("config", [*overrides, *fixed], return_hydra_config=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def launcher_name(words: Words) -> str:
