@@ -53,7 +53,8 @@ def settings_table() -> str:
     for prefix, section in (("", Settings), ("checkpoint.", CheckpointSettings), ("device.", DeviceSettings)):
         for one in fields(section):
             if one.default is not MISSING and "doc" in one.metadata:
-                rows.append(f"| `{prefix}{one.name}` | {show(one.default)} | {one.metadata['doc']} |")
+                doc = one.metadata["doc"].replace("|", r"\|")
+                rows.append(f"| `{prefix}{one.name}` | {show(one.default)} | {doc} |")
     return "\n".join(["| setting | default | |", "|---|---|---|", *rows])
 
 

@@ -110,6 +110,23 @@ def train(cli: Callable[..., Result]) -> Callable[..., Run]:
     return call
 
 
+@pytest.fixture
+def refused(cli: Callable[..., Result], workdir: Path) -> Callable[..., str]:
+    """Call a command that must be refused in one line, with nothing created; return the line."""
+
+    def call(*words: str) -> str:
+        before = list(workdir.iterdir())
+        result = cli(*words)
+        assert result.code == 2
+        assert result.err.startswith("error: ")
+        assert result.err.count("\n") == 1
+        assert result.out == ""
+        assert list(workdir.iterdir()) == before
+        return result.err
+
+    return call
+
+
 class Fork:
     """The command in a forked child with output in a file."""
 

@@ -98,6 +98,7 @@ WRONG = {
     "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
     "run seed=1 +seed=2": ["seed: is given twice"],
     "run seed=1,2": ["seed=1,2: several values", "-m"],
+    "run -m 'optim.lr=interval(1e-3,1e-1)'": ["optim.lr=interval(1e-3,1e-1)", "list the values"],
     "run -m optim.lr=": ["optim.lr=: has no value"],
     "run -m 'seed=range(0,20000)'": ["20,000 jobs", "max_jobs=20000"],
     "run 'name=${name}'": ["name", "ecursive interpolation"],
@@ -109,7 +110,7 @@ WRONG = {
     "run --config-dir=/nope": ["--config-dir=/nope: no such folder"],
     "run --cfg": ["--cfg: needs a value"],
     # classes
-    "run optim._target_=os.system": ["optim._target_=os.system: is no torch Optimizer"],
+    "run optim._target_=os.system": ["optim._target_=os.system: is no class derived from torch.optim.Optimizer"],
     "run optim._target_=torch.optim.SDG": ["did you mean torch.optim.SGD?"],
     "run model._target_=foo.Bar": ["model._target_=foo.Bar: can't be imported"],
     "run model._target_=null": ["model: selects nothing"],
@@ -127,15 +128,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("command", WRONG)
-def test_a_wrong_word_is_answered_in_one_line(cli, command):
-    result = cli(*shlex.split(command))
-    assert result.code == 2
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+def test_a_wrong_word_is_answered_in_one_line(refused, command):
+    line = refused(*shlex.split(command))
     for part in WRONG[command]:
-        assert part in result.err
-    assert result.out == ""
-    assert list(Path().iterdir()) == []
+        assert part in line
 
 
 @pytest.mark.parametrize(

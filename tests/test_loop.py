@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from contextlib import nullcontext
@@ -386,3 +387,14 @@ def test_the_rate_in_a_row_is_the_one_of_its_update(train):
         schedule.step()
     assert row["lr"] > 0
     assert_weights(run, model)
+
+
+def test_a_run_that_skipped_steps_says_so(cli):
+    result = cli("run", "run_dir=run", "on_nonfinite=skip", "optim.lr=1e10", "steps=10")
+    assert result.code == 0, result.err
+    null = [json.loads(line)["loss"] for line in Path("run/metrics.jsonl").read_text().splitlines()].count(None)
+    assert null > 0
+    assert f"{null} of 10 steps" in result.out
+    assert "-> not finite" in result.out
+    status = json.loads(Path("run/status.json").read_text())
+    assert (status["skipped"], status["metrics"]["loss"]) == (null, None)

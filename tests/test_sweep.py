@@ -131,6 +131,9 @@ def test_other_launchers_of_hydra(cli):
     result = cli("run", "-m", "run_dir=sweep", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *SMALL)
     assert result.code == 0, result.err
     assert states() == ["done", "done"]
+    Path("configs/optim").mkdir(parents=True)
+    Path("configs/optim/mine.yaml").write_text("_target_: torch.optim.SGD\n")
+    assert cli("run", "optim=mine", "steps=1").code == 0
     assert json.loads(Path("sweep/sweep.json").read_text())["launcher"] == {
         "name": "joblib",
         "overrides": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"],
@@ -183,3 +186,12 @@ def test_hidden_folders_beside_a_sweep_are_left_alone(cli):
     assert Path(".sweep/precious").read_text() == "mine"
     assert sorted(p.name for p in Path().iterdir()) == [".sweep", "sweep"]
     assert Path("sweep").stat().st_mode == Path(".sweep").stat().st_mode
+
+
+def test_numbers_of_the_table_are_whole(cli):
+    words = ("data.validation=0.25", "data.inputs=20", "batch_size=8", "optim.lr=1e-4,1e-5", "seed=0,1", "steps=20")
+    result = cli("run", "-m", "run_dir=sweep", *words)
+    assert "…" not in result.out
+    for run in jobs():
+        row = next(line for line in result.out.splitlines() if line.startswith(run.path.name))
+        assert f"{run.evaluations[-1]['validation_loss']:.6g}" in row

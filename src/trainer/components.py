@@ -26,6 +26,7 @@ KINDS: dict[str, type] = {
     "optim": torch.optim.Optimizer,
     "schedule": Schedule,
 }
+PUBLIC = {nn.Module: "torch.nn.Module", torch.optim.Optimizer: "torch.optim.Optimizer"}
 SUPPLIED = {"optim": ("params",), "schedule": ("steps",)}  # arguments that come from the run, not the config
 Part = TypeVar("Part")
 _LONGEST_REASON = 300
@@ -54,7 +55,8 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     if not isinstance(found, type) or not issubclass(found, kind):
         public = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, kind)]
         near = nearest(class_name, public)
-        what = f"has no {class_name}" if found is None else f"is no {kind.__module__.split('.')[0]} {kind.__name__}"
+        base = PUBLIC.get(kind, f"{kind.__module__}.{kind.__name__}")
+        what = f"has no {class_name}" if found is None else f"is no class derived from {base}"
         raise refusal(
             f"{group}._target_={target}",
             f"{module_name} {what}" if found is None else what,

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -47,27 +46,26 @@ class UserConfigs(SearchPathPlugin):
     folders: ClassVar[list[Path]] = []
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Do so."""
+        """Append them behind the shipped ones."""
         for folder in self.folders:
             search_path.append("user", f"file://{folder}")
 
 
-ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
-Plugins.instance().register(UserConfigs)
+def register(catalog: Catalog) -> None:
+    """Tell Hydra of our schema and of the config folders; again each time, for launchers may swap its registries."""
+    UserConfigs.folders = catalog.folders[1:]
+    ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
+    if UserConfigs not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(UserConfigs)
 
 
 @contextmanager
 def hydra_setup(catalog: Catalog) -> Iterator[None]:
     """Let Hydra find the shipped configs and the user's, for the duration of a block."""
-    UserConfigs.folders = catalog.folders[1:]
+    register(catalog)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
         yield
-
-
-def no_callbacks() -> Callbacks:
-    """Return Hydra's callbacks, of which we have none."""
-    return Callbacks()
 
 
 def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
@@ -269,7 +267,7 @@ def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> 
 
     words = [*choice.groups, *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]
     asked = [part for flag, value in flags.items() for part in (f"--{flag}", value) if part]
-    UserConfigs.folders = catalog.folders[1:]
+    register(catalog)
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["trainer run", *asked, *words, "hydra.output_subdir=null", "hydra/job_logging=none"]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting

@@ -141,7 +141,7 @@ class Digits(Data):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise ImportError("needs scikit-learn: pip install 'trainer[data]'") from None
+            raise ImportError("needs scikit-learn: pip install scikit-learn (the extra `data`)") from None
         digits = load_digits()
         x = torch.from_numpy(digits.data / 16)
         super().__init__(x, torch.from_numpy(digits.target), validation, [str(c) for c in digits.target_names])

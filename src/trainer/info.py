@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     screen.heading("versions", facts["system"])
     screen.rows(
         {
-            name: found or f"not installed: pip install 'trainer[{EXTRAS[name]}]'"
+            name: found or f"not installed: pip install {name} (the extra `{EXTRAS[name]}`)"
             for name, found in facts["versions"].items()
         }
     )

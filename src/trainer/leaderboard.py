@@ -16,6 +16,7 @@ from rich.text import Text
 from trainer import screen
 from trainer.progress import number
 from trainer.rundir import RunDir
+from trainer.values import typed
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def print_results(path: Path, sweep: dict[str, Any]) -> None:
         screen.say("not ranked: the jobs have different losses or data")
     failed = [e for e in entries if e.state == "failed"]
     for one in failed:
-        screen.say(f"failed: {one.name} ({_words(one)}): {one.error}")
+        screen.say(f"failed: {one.name} ({typed(one.swept)}): {one.error}")
     _next(shlex.quote(RunDir(path).short), entries, ranked=by.metric is not None)
 
 
@@ -123,6 +124,15 @@ def _jobs(entries: list[Entry], by: Ranking, swept: list[str]) -> Table:
         if e.best is not None and by.metric is not None:
             cells.append(f"{number(by.value(e))} at {e.best['step']:,}")
         table.add_row(*cells)
+    return _whole_numbers(table)
+
+
+def _whole_numbers(table: Table) -> Table:
+    """Return a table whose headings give way on a narrow screen, but never its numbers."""
+    for column in table.columns:
+        if column.justify == "right":
+            column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
+            column.overflow = "fold"
     return table
 
 
@@ -141,11 +151,7 @@ def _over_seeds(entries: list[Entry], by: Ranking, keys: list[str]) -> Table:
     for chosen, values in order:
         spread = number(statistics.stdev(values)) if len(values) > 1 else ""
         table.add_row(*map(Text, chosen), number(statistics.fmean(values)), spread, str(len(values)))
-    return table
-
-
-def _words(e: Entry) -> str:
-    return " ".join(f"{key}={value}" for key, value in e.swept.items())
+    return _whole_numbers(table)
 
 
 def _next(short: str, entries: list[Entry], ranked: bool) -> None:

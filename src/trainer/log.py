@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,8 @@ def logging_to(path: Path) -> Iterator[None]:
 
 def log_evaluation(row: Row) -> None:
     """Write an evaluation into trainer.log."""
+    if not math.isfinite(row.get("loss", 0.0)):
+        log.warning("step %d: skipped, its loss or gradients are not finite", row["step"])
     if "loss" not in row:
         log.info(
             "step %d: %s",

@@ -89,8 +89,8 @@ def fit(
             state.note_loss(loss)
         except NonFinite:
             loss = math.nan
-            state.skipped += 1
-            if state.skipped > run.max_skips:
+            state.note_skip()
+            if state.skipped_in_a_row > run.max_skips:
                 raise
         state.step += 1
         tell(readers, {"step": state.step, "epoch": run.epoch, "loss": loss, "lr": lr})
@@ -203,7 +203,7 @@ def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], 
 def require_bounded(run: Run) -> None:
     """Raise RunFailed when the loss has left the neighbourhood of the first one for good."""
     loss, first = run.state.loss, run.state.first_loss
-    if loss is None or first is None or abs(loss) <= run.max_divergence * max(1.0, abs(first)):
+    if loss is None or first is None or not abs(loss) > run.max_divergence * max(1.0, abs(first)):
         return
     direction = (
         "falls without bound: this loss has no minimum" if loss < 0 else "grows without bound: try a smaller optim.lr"

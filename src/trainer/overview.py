@@ -17,6 +17,7 @@ from rich.text import Text
 from trainer import leaderboard, screen
 from trainer.leaderboard import Entry
 from trainer.progress import duration, number
+from trainer.values import typed
 
 POLL_SECONDS = 0.25
 _ENDED = ("done", "failed", "stopped")
@@ -73,7 +74,7 @@ class Overview:
             if now.state in _ENDED:
                 self._open.remove(name)
                 if self._live is None:
-                    what = f"{name} {_swept(now)}".rstrip()
+                    what = f"{name} {typed(now.swept)}".rstrip()
                     screen.note(f"{what}: {now.state} at step {now.step:,}  {_metrics(now)}".rstrip())
 
     def _render(self) -> RenderableType:
@@ -88,7 +89,7 @@ class Overview:
         table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis")
         for e in self._shown(entries):
             bar = ProgressBar(total=max(e.steps, 1), completed=e.step)
-            table.add_row(e.name, Text(_swept(e)), bar, f"{e.step:,}/{e.steps:,}", Text(_metrics(e)))
+            table.add_row(e.name, Text(typed(e.swept)), bar, f"{e.step:,}/{e.steps:,}", Text(_metrics(e)))
         elapsed = time.perf_counter() - self._start
         line = f"{len(ended)} of {len(entries)} jobs ended"
         line += f", {failed} failed" if failed else ""
@@ -104,10 +105,6 @@ class Overview:
         running = [e for e in entries if e.state == "running"][:room]
         others = [e for e in reversed(entries) if e.state in _ENDED][: room - len(running)]
         return sorted([*running, *others], key=lambda e: int(e.name))
-
-
-def _swept(e: Entry) -> str:
-    return " ".join(f"{key}={value}" for key, value in e.swept.items())
 
 
 def _metrics(e: Entry) -> str:

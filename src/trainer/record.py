@@ -101,7 +101,13 @@ def standing(run: Run) -> dict[str, Any]:
     if state.best_step is not None:
         best = {"step": state.best_step, "metric": run.monitor, "value": state.best_value}
     metrics = {} if state.loss is None else {"loss": state.loss}
-    return {"step": state.step, "epoch": run.epoch, "metrics": {**metrics, **state.validation}, "best": best}
+    return {
+        "step": state.step,
+        "epoch": run.epoch,
+        "metrics": {**metrics, **state.validation},
+        "best": best,
+        "skipped": state.skipped,
+    }
 
 
 def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -72,7 +72,10 @@ def rows(texts: Mapping[str, str]) -> None:
 
 def table(content: Table) -> None:
     """Print a table of results; a row stays one line where there is no screen to fit."""
-    stdout.print(content, width=None if stdout.is_terminal else _UNWRAPPED)
+    if stdout.is_terminal:
+        stdout.print(content)
+    else:
+        Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False).print(content)
 
 
 def is_live() -> bool:
@@ -144,7 +147,9 @@ def summary(outcome: Outcome, rundir: RunDir) -> None:
 def complete(rundir: RunDir) -> None:
     """Say that a run has nothing left to do, and what one may type instead."""
     say(f"{rundir.path} is complete at step {rundir.read_status().get('step', 0):,}")
-    next_commands(advice.after_end("complete", rundir))
+    status = rundir.read_status()
+    patience = status.get("step", 0) < status.get("steps", 0)
+    next_commands(advice.after_end("patience" if patience else "complete", rundir))
 
 
 def failure(error: Exception, rundir: RunDir) -> str:
@@ -223,6 +228,8 @@ def _results(outcome: Outcome, status: Mapping[str, Any]) -> dict[str, str]:
     rows = {name.replace("_", " "): number(value) for name, value in outcome.metrics.items()}
     if outcome.first_loss is not None and "loss" in rows:
         rows["loss"] = f"{number(outcome.first_loss)} -> {rows['loss']}"
+    if skipped := status.get("skipped"):
+        rows["skipped"] = f"{skipped:,} of {outcome.step:,} steps: the loss or the gradients were not finite"
     if best := status.get("best"):
         rows["best"] = f"{best['metric'].replace('_', ' ')} {number(best['value'])} at step {best['step']:,}"
     rows.update({name: digits(value) for name, value in (outcome.numbers or {}).items()})

@@ -16,6 +16,7 @@ class State:
     loss: float | None = None
     first_loss: float | None = None
     skipped: int = 0
+    skipped_in_a_row: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     validation_step: int | None = None
     best_step: int | None = None
@@ -25,9 +26,15 @@ class State:
     def note_loss(self, loss: float) -> None:
         """Take note of the loss of a finished step."""
         self.loss = loss
-        self.skipped = 0
+        self.skipped_in_a_row = 0
         if self.first_loss is None:
             self.first_loss = loss
+
+    def note_skip(self) -> None:
+        """Take note of a step that was left out because its numbers were not finite."""
+        self.loss = math.nan
+        self.skipped += 1
+        self.skipped_in_a_row += 1
 
     def note_evaluation(self, metrics: dict[str, float], monitor: str | None, mode: str) -> None:
         """Take note of an evaluation after the current step, which may be the best so far."""

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from trainer import durable, job, leaderboard, screen
-from trainer.config import Job, explained, hydra_setup, no_callbacks
+from trainer.config import Job, explained, hydra_setup
 from trainer.errors import RunFailed, UsageError
 from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.rundir import RunDir
 from trainer.signals import Stopping
+from trainer.values import typed
 from trainer.words import Choice, Words
 
 FORMAT = 1
@@ -52,7 +54,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         try:
             plans.append(job.plan(one.settings, status, threads=None if name in IN_PROCESS else 1))
         except UsageError as error:
-            raise UsageError(f"job {index} ({described(choices[index].swept)}): {error}") from error
+            raise UsageError(f"job {index} ({typed(choices[index].swept)}): {error}") from error
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
     names = [f"{index:03d}" for index in range(len(plans))]
@@ -99,7 +101,7 @@ def launch(path: Path, command: str, overrides: list[str], force: bool = False) 
         task.marker.unlink(missing_ok=True)
         todo = waiting(path, sweep, command)
         config = compose_launcher(sweep["launcher"]["overrides"], path)
-        context = HydraContext(GlobalHydra.instance().config_loader(), no_callbacks())
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
         launcher = Plugins.instance().instantiate_launcher(context, task, config)
         try:
             with Overview(path, sweep["jobs"]):
@@ -176,11 +178,6 @@ def launcher_name(words: Words) -> str:
     """Return the launcher that the words choose."""
     chosen = [word.partition("=")[2] for word in words.launcher if word.startswith("hydra/launcher=")]
     return chosen[0] if chosen else "basic"
-
-
-def described(swept: dict[str, str]) -> str:
-    """Write what is particular to a job as it was typed."""
-    return " ".join(f"{key}={value}" for key, value in swept.items())
 
 
 def read(path: Path) -> dict[str, Any]:

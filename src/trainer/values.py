@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from trainer.errors import UsageError, nearest, refusal
@@ -26,6 +26,11 @@ def show(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{k}:{show(v)}" for k, v in value.items()) + "}"
     return str(value)
+
+
+def typed(words: Mapping[str, str]) -> str:
+    """Write keys and values as one types them."""
+    return " ".join(f"{key}={value}" for key, value in words.items())
 
 
 def fits(value: Any, kind: Any) -> tuple[bool, Any]:

@@ -168,7 +168,7 @@ def _refuse_repeats(overrides: list[Override]) -> None:
 
 def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
     """Return the values that an override stands for, as text; one without a sweep."""
-    from hydra.core.override_parser.types import Glob
+    from hydra.core.override_parser.types import Glob, IntervalSweep
 
     key, word = override.key_or_group, str(override.input_line)
     if override.is_delete():
@@ -185,6 +185,8 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
     pattern = override.value()
     if isinstance(pattern, Glob):
         return pattern.filter(list(catalog.options(key)))
+    if isinstance(pattern, IntervalSweep):
+        raise refusal(word, "an interval has no values to run one after the other; list the values")
     return list(override.sweep_string_iterator())
 
 
