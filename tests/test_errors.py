@@ -41,6 +41,10 @@ WRONG = {
     ],
     "run model=[1,2]": ["model takes the name of an option"],
     "run ~optim.lr": ["~optim.lr: settings are set, not deleted"],
+    "run ~model": ["~model: settings are set, not deleted", "allowed: model=OPTION"],
+    "run model=numpy=": ["model=numpy=: no such model", "did you mean model=numpy?"],
+    "run model = numpy": ["model: has no value", "model=OPTION, without spaces"],
+    "run exp=digits": ["did you mean experiment=digits?"],
     # values
     "run optim.lr=abc": ["optim.lr=abc: is not a number"],
     "run optim.lr=1e": ["optim.lr=1e: is not a number"],
@@ -79,12 +83,14 @@ WRONG = {
     "run data.samples=0": ["data.samples=0", "at least 1"],
     "run model=mlp model.dropout=1.5": ["model.dropout=1.5"],
     "run run_dir=/dev/null": ["run_dir=/dev/null: is a file"],
+    "run -m seed=1,2 run_dir=/proc/nope": ["run_dir=/proc/nope: can't be created"],
     "run run_dir=/proc/nope": ["run_dir=/proc/nope: can't be created"],
     # what does not go together
     "run monitor=validation_loss": ["monitor=validation_loss: needs validation data", "data.validation=0.2"],
     "run data.validation=0.25 monitor=accuracy": ["monitor=accuracy: no such metric", "validation_loss"],
     "run accumulate=2": ["accumulate=2: one batch holds all 64 rows", "batch_size below 64"],
     "run patience=3": ["patience=3: needs validation data"],
+    "run mode=max": ["mode=max: needs validation data"],
     "run schedule=plateau": ["schedule=plateau: needs validation data"],
     "run schedule=warmup_cosine steps=50 schedule.warmup=100": ["schedule.warmup=100", "50 steps"],
     "run loss=cross_entropy": ["loss=cross_entropy data=random", "needs classes"],
@@ -97,7 +103,8 @@ WRONG = {
     "run 'name=~/x y'": ["""did you mean 'name="~/x y"'?"""],
     "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
     "run seed=1 +seed=2": ["seed: is given twice"],
-    "run seed=1,2": ["seed=1,2: several values", "-m"],
+    "run seed=1,2": ["seed=1,2: several values", "-m to run each, or seed=[1,2] for one list"],
+    "run 'seed=range(5)'": ["seed=range(5): several values; allowed: -m to run each\n"],
     "run -m 'optim.lr=interval(1e-3,1e-1)'": ["optim.lr=interval(1e-3,1e-1)", "list the values"],
     "run -m optim.lr=": ["optim.lr=: has no value"],
     "run -m 'seed=range(0,20000)'": ["20,000 jobs", "max_jobs=20000"],
@@ -106,6 +113,10 @@ WRONG = {
     "run 'name=${foo.bar}'": ["name: Interpolation key 'foo.bar' not found"],
     # flags
     "run --foo": ["--foo: no such flag", "--multirun"],
+    "run --model=numpy": ["--model=numpy: is no flag but a setting", "did you mean model=numpy?"],
+    "run --steps 5": ["--steps: is no flag but a setting", "did you mean steps=VALUE?"],
+    "resume last -m": ["-m: no such flag", "--force"],
+    "list --foo": ["--foo: no such flag; allowed: --config-dir, --help, --json"],
     "run --experimental-rerun x": ["--experimental-rerun: no such flag"],
     "run --config-dir=/nope": ["--config-dir=/nope: no such folder"],
     "run --cfg": ["--cfg: needs a value"],
@@ -166,9 +177,12 @@ def config_file(folder: Path, text: str | bytes) -> None:
     [
         ("_target_: torch.optim.SGD\n\tlr: 1\n", ["mine.yaml", "line 2"]),
         ("_target_: torch.optim.SGD\nlr: 1\nlr: 2\n", ["mine.yaml", "duplicate key lr", "line 3"]),
-        (b"_target_: torch.optim.SGD # \xff\n", ["UTF-8"]),
-        ("", ["optim: selects nothing"]),
+        (b"_target_: torch.optim.SGD # \xff\n", ["mine.yaml", "UTF-8"]),
+        ("", ["mine.yaml: has no _target_"]),
+        ("lr: 1\n", ["mine.yaml: has no _target_"]),
+        ("- lr\n", ["mine.yaml: holds a list"]),
         ("lr: [1\n", ["mine.yaml", "line"]),
+        ("_target_: torch.optim.SGD\nlr: -1\n", ["optim.lr=-1: ", "(in configs/optim/mine.yaml)"]),
         ("_target_: torch.optim.SGD\nlr: ???\n", ["optim.lr: has no value; add optim.lr=VALUE"]),
         ("_target_: torch.optim.SGD\nrate: 1\n", ["optim.rate", "SGD takes no rate"]),
     ],
@@ -181,6 +195,33 @@ def test_a_broken_config_file_is_answered_in_one_line(cli, text, parts):
     for part in parts:
         assert part in result.err
     assert [p.name for p in Path().iterdir()] == ["configs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("steps: 5\n", ["mine.yaml", "# @package _global_"]),
+        ("# @package _global_\nstepz: 5\n", ["stepz: no such setting", "(in configs/experiment/mine.yaml)"]),
+        ("# @package _global_\nsteps: 0\n", ["steps=0: is out of range", "(in configs/experiment/mine.yaml)"]),
+    ],
+)
+def test_a_broken_experiment_is_named(refused, text, parts):
+    config_file(Path("configs/experiment"), text)
+    line = refused("run", "experiment=mine")
+    for part in parts:
+        assert part in line
+
+
+def test_a_typed_value_is_not_blamed_on_a_file(refused):
+    config_file(Path("configs/optim"), "_target_: torch.optim.SGD\nlr: 1\n")
+    assert "mine.yaml" not in refused("run", "optim=mine", "optim.lr=-1")
+
+
+@pytest.mark.parametrize("place", ["configs/data/mine.yml", "configs/datas/mine.yaml"])
+def test_a_file_in_the_wrong_place_is_pointed_at(refused, place):
+    Path(place).parent.mkdir(parents=True)
+    Path(place).write_text("_target_: trainer.data.Random\n")
+    assert f"{place} is not read: the place is configs/data/mine.yaml" in refused("run", "data=mine")
 
 
 def test_a_shadowed_file_is_warned_of(cli):
@@ -199,6 +240,28 @@ def test_an_existing_directory_is_not_written_to(cli, train):
     assert "run_dir=here: exists and is not empty" in result.err
     assert "trainer resume here" in result.err
     assert run.bits() == before
+
+
+def test_an_error_in_ones_own_code_names_its_line(refused):
+    config_file(Path("configs/model"), "_target_: my_failing_module.Net\n")
+    Path("my_failing_module.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.inner = nn.Linear(1000, 10)\n\n    def forward(self, x):\n        return self.inner(x[0][0])\n"
+    )
+    assert "(my_failing_module.py, line 10)" in refused("run", "model=mine")
+
+
+def test_a_sweep_is_no_start(cli, refused):
+    assert cli("run", "-m", "seed=0,1", "steps=1", "run_dir=both").code == 0
+    assert "init_from=both: is a sweep of several jobs; allowed: init_from=both/000" in refused("run", "init_from=both")
+
+
+def test_the_traceback_is_shown_on_demand(cli, monkeypatch):
+    monkeypatch.setenv("TRAINER_TRACEBACK", "1")
+    result = cli("run", "steps=0")
+    assert result.code == 2
+    assert result.err.startswith("Traceback")
+    assert result.err.splitlines()[-1].startswith("error: steps=0: is out of range")
 
 
 def test_a_module_that_does_not_compile_is_answered_in_one_line(cli):

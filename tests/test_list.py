@@ -124,7 +124,7 @@ def test_every_setting_is_listed_with_default_and_meaning(cli):
         (["steps=5"], "steps=5: is not GROUP=OPTION"),
         (["experiment=null"], "selects nothing"),
         (["--jsn"], "--jsn: no such flag"),
-        (["-m"], "list has no such flag"),
+        (["-m"], "no such flag"),
         (["--config-dir", "nowhere"], "no such folder"),
     ],
 )

@@ -617,7 +617,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(cli, damage):
     result = cli("resume", "killed")
     assert result.code == 0, result.err
     assert f"warning: {last}" in result.err
-    assert "going on from step 7" in result.err
+    assert "step 7 is the newest good checkpoint" in result.err
     require_same("killed", "straight")
     assert sorted(os.listdir("killed/checkpoints"))[0] == "broken-step-000000000014"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Run
 
 
@@ -27,6 +28,27 @@ def test_a_run_directory_holds_what_it_promises(train):
     assert run.status["state"] == "done"
     assert run.status["format"] == 1
     assert run.status["choices"]["model"] == "two_layer"
+
+
+def test_status_repeats_the_configuration(cli, train):
+    def config() -> dict:
+        return yaml.safe_load((run.path / "config.yaml").read_text())
+
+    run = train("steps=2", "name=first")
+    assert run.status["config"] == config()
+    assert "experiment" not in run.status["choices"]
+    assert cli("resume", "run", "steps=3", "name=second").code == 0
+    assert run.status["config"] == config()
+    assert (run.status["config"]["steps"], run.status["name"]) == (3, "second")
+
+
+def test_a_lost_status_is_made_anew(cli, train):
+    run = train("steps=2")
+    before = run.status
+    (run.path / "status.json").unlink()
+    assert cli("resume", "run", "steps=3").code == 0
+    assert run.status.keys() == before.keys()
+    assert (run.status["format"], run.status["id"]) == (1, "run")
 
 
 def test_a_run_may_start_from_the_last_one(cli, train):

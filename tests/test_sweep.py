@@ -48,6 +48,26 @@ def test_mean_and_spread_over_seeds(cli):
         assert any(f"{mean:.6g}" in line and f"{spread:.6g}" in line for line in result.out.splitlines())
 
 
+def test_mean_and_spread_when_only_the_seed_varies(cli):
+    result = cli("run", "-m", "run_dir=sweep", "seed=0,1,2", *SMALL)
+    mean = sum(run.steps[-1]["loss"] for run in jobs()) / 3
+    assert any(f"{mean:.6g}" in line and line.split()[-1] == "3" for line in result.out.splitlines())
+
+
+def test_mode_max_ranks_the_largest_first(cli):
+    words = ("optim.lr=1e-6,1e-4", "data.validation=0.25", "mode=max")
+    result = cli("run", "-m", "run_dir=sweep", *words, *SMALL)
+    assert result.code == 0, result.err
+    by_best = sorted(jobs(), key=lambda run: -run.status["best"]["value"])
+    first = next(line.split()[0] for line in result.out.splitlines() if line[:3].isdigit())
+    assert first == by_best[0].path.name
+
+
+def test_the_next_command_of_a_sweep_counts_as_its_jobs_do(cli):
+    result = cli("run", "-m", "run_dir=sweep", "seed=0,1", "epochs=2", "data.inputs=20", "model.hidden=5")
+    assert "epochs=4" in result.out.splitlines()[-1]
+
+
 def test_all_jobs_are_written_before_the_first_starts(cli, monkeypatch):
     seen = []
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from trainer.rundir import RunDir
 
-_OF_WEIGHTS = ("experiment", "model", "data", "loss")  # what has to be the same for weights to fit
-
 
 def after_end(reason: str, rundir: RunDir) -> dict[str, str]:
     """Return commands, each with what it does, after a run that ended well.
@@ -30,8 +28,7 @@ def after_end(reason: str, rundir: RunDir) -> dict[str, str]:
     else:
         commands[f"{resume} steps={2 * status['steps']}"] = "go on longer"
     if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
-        kept = {key: value for key, value in typed(status).items() if key.partition(".")[0] in _OF_WEIGHTS}
-        commands[_run({**kept, "init_from": rundir.short})] = "start anew from its weights"
+        commands[_run({**typed(status), "init_from": rundir.short})] = "start anew from its weights"
     return commands
 
 

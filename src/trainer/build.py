@@ -1,7 +1,8 @@
-"""Settings -> the parts of a run. The only place that turns a `_target_` into a class."""
+"""Settings -> the parts of a run, drawn in the order of a plain script, and checked for going together."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import warnings
@@ -33,7 +34,6 @@ class Built:
     settings: Settings
     data: Data
     device: torch.device
-    notes: list[str]
     names: dict[str, str]
 
 
@@ -63,7 +63,7 @@ def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
         except ValueError as error:
             raise refusal(f"{names['loss']} {names['data']}", str(error)) from error
         require_inputs(model, data, names)
-        training, validation, notes = make_batches(settings, data, targets, losses.is_sum(loss), device)
+        training, validation = make_batches(settings, data, targets, losses.is_sum(loss), device)
     steps = settings.steps or (settings.epochs or 0) * training.steps_per_epoch or DEFAULT_STEPS
     optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
     schedule: Schedule = construct(
@@ -99,7 +99,20 @@ def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
         seed=settings.seed,
         classes=0 if data.classes is None else len(data.classes),
     )
-    return Built(run, settings, data, device, notes, names)
+    return Built(run, settings, data, device, names)
+
+
+def resolved(built: Built, threads: int | None = None) -> Settings:
+    """Return the settings with the numbers that null stood for."""
+    asked = built.settings
+    return dataclasses.replace(
+        asked,
+        steps=built.run.steps if asked.epochs is None else None,
+        batch_size=built.run.batches.batch_size,
+        device=dataclasses.replace(asked.device, threads=asked.device.threads or threads or torch.get_num_threads()),
+        resume=False,
+        run_dir=None,
+    )
 
 
 def match_widths(cls: type[nn.Module], arguments: dict[str, Any], data: Data, names: dict[str, str]) -> dict[str, Any]:
@@ -140,13 +153,12 @@ def require_inputs(model: nn.Module, data: Data, names: dict[str, str]) -> None:
 
 def make_batches(
     settings: Settings, data: Data, targets: Tensor, summed: bool, device: torch.device
-) -> tuple[Batches, Batches | None, list[str]]:
-    """Return the training batches, the validation batches or None, and remarks.
+) -> tuple[Batches, Batches | None]:
+    """Return the training batches, and the validation batches or None.
 
     Raises:
         UsageError: The batch is larger than the data, or a part of the split is empty.
     """
-    notes: list[str] = []
     try:
         rows, held_out = split(data.rows, data.validation, settings.seed)
     except ValueError as error:
@@ -164,7 +176,7 @@ def make_batches(
     validation = None
     if held_out is not None:
         validation = Batches(*parts[1], min(max(batch_size, ALL_ROWS), len(held_out)), 1, settings.seed, summed)
-    return training, validation, notes
+    return training, validation
 
 
 def build_optimizer(
@@ -199,6 +211,7 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
     if data.validation == 0:
         watchers = {
             f"monitor={settings.monitor}": settings.monitor is not None,
+            f"mode={settings.mode}": settings.mode is not None,
             f"patience={settings.patience}": settings.patience is not None,
             f"eval_every={settings.eval_every}": settings.eval_every is not None,
             "schedule=plateau": type(schedule).observe is not Schedule.observe,
@@ -206,7 +219,7 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
         for what, watches in watchers.items():
             if watches:
                 raise refusal(what, "needs validation data", "data.validation=0.2")
-        return None, settings.mode or "min"
+        return None, "min"
     monitor = settings.monitor or "validation_loss"
     if monitor not in available:
         raise unknown(f"monitor={monitor}", "no such metric", monitor, available, "monitor=")

@@ -50,21 +50,27 @@ def main(argv: list[str] | None = None) -> int:
         streams.silence(sys.stdout)
         return 0
     except TrainerError as error:
-        if os.environ.get("TRAINER_TRACEBACK"):
-            raise
+        _trace()
         lines = [f"error: {printable(str(error))}"]
         for more in getattr(error, "__notes__", ()):
             lines += map(printable, more.splitlines())
         _complain(*lines)
         return error.exit_code
     except OSError as error:
-        if os.environ.get("TRAINER_TRACEBACK"):
-            raise
+        _trace()
         _complain(f"error: {printable(f'{error.filename}: ' if error.filename else '')}{error.strerror or error}")
         streams.silence(sys.stdout)
         return 1
     except KeyboardInterrupt:
+        _complain("interrupted")
         return 130
+
+
+def _trace() -> None:
+    if os.environ.get("TRAINER_TRACEBACK"):
+        import traceback
+
+        _complain(traceback.format_exc().rstrip())
 
 
 def _complain(*lines: str) -> None:

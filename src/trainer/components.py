@@ -1,4 +1,4 @@
-"""The only place that turns a `_target_` into a class, its arguments checked against the signature first."""
+"""Turns a `_target_` into a class, here alone, and checks its arguments against the signature before it is called."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import textwrap
+import traceback
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,7 +146,17 @@ def reason_of(error: Exception) -> str:
     """Return the first line of an error's message, with its class where that tells the user something."""
     line = textwrap.shorten(next(iter(str(error).splitlines()), ""), _LONGEST_REASON, placeholder=" ...")
     told = isinstance(error, ValueError | TypeError | RuntimeError | ImportError | OSError | MemoryError)
-    return line if told and line else f"{type(error).__name__}: {line}".rstrip(": ")
+    return (line if told and line else f"{type(error).__name__}: {line}".rstrip(": ")) + _place_of(error)
+
+
+def _place_of(error: Exception) -> str:
+    """Return the file and line in the user's own code that an error comes from; empty if it comes from elsewhere."""
+    here, package = Path.cwd(), Path(__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_relative_to(here) and not file.is_relative_to(package) and "site-packages" not in file.parts:
+            return f" ({file.relative_to(here)}, line {frame.lineno})"
+    return ""
 
 
 def supplied(cls: type[Any], **values: Any) -> dict[str, Any]:

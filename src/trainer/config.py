@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer import settings
 from trainer.errors import UsageError, nearest, refusal, unknown
-from trainer.options import GROUPS, Catalog, shipped_configs
+from trainer.options import GROUPS, Catalog, near_path, shipped_configs
 from trainer.settings import COMPONENTS, Settings
 from trainer.values import show
 from trainer.words import Choice
@@ -79,13 +79,16 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
     with hydra_setup(catalog), explained():
         for choice in choices:
             if choice.groups not in composed:
+                for group, file in files(choice.groups, catalog).items():
+                    read(file, group)
                 composed[choice.groups] = compose("config", list(choice.groups), return_hydra_config=True)
             jobs.append(_job(composed[choice.groups].copy(), choice, catalog))
     return jobs
 
 
 def _job(config: DictConfig, choice: Choice, catalog: Catalog) -> Job:
-    options = {group: str(config.hydra.runtime.choices.get(group)) for group in GROUPS}
+    chosen = config.hydra.runtime.choices
+    options = {group: str(chosen[group]) for group in GROUPS if chosen.get(group) is not None}
     with open_dict(config):
         config.pop("hydra")
     notes = _settle_swaps(config, choice, options, catalog)
@@ -132,7 +135,7 @@ def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig, ca
     nested = [leaf for leaf in _leaves(config) if leaf.count(".") == 1 and leaf.split(".")[1] == known]
     groups = [group for group in GROUPS if value in catalog.options(group)]
     allowed = sorted(Settings.__dataclass_fields__)
-    near = known if "." in known else nested[0] if nested else nearest(key, groups) or nearest(known, allowed)
+    near = known if "." in known else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
     return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
 
 
@@ -153,6 +156,7 @@ OTHER_KEYS = {
     "dataset": "data",
     "criterion": "loss",
     "output_dir": "run_dir",
+    "exp": "experiment",
     "grad_clip": "clip_norm",
     "early_stopping": "patience",
 }
@@ -171,11 +175,11 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
 
     What the new option has as well stays as the experiment sets it: the learning rate is remarked on.
     """
-    if options["experiment"] == "None":
+    if "experiment" not in options:
         return []
     notes = []
     typed = {override.key_or_group for override in choice.values}
-    experiment = _read(catalog.options("experiment")[options["experiment"]])
+    experiment = read(catalog.options("experiment")[options["experiment"]], "experiment")
     for word in choice.groups:
         group, _, option = word.partition("=")
         content = experiment.get(group)
@@ -183,7 +187,7 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
             continue
         for key, value in content.items():
             what = f"{group}.{key}={show(value)} is what experiment={options['experiment']} sets for its own {group}"
-            if key not in _read(catalog.options(group)[option]):
+            if key not in read(catalog.options(group)[option], group):
                 with open_dict(config):
                     config[group].pop(key)
                 notes.append(f"{what}; {word} goes without")
@@ -192,9 +196,57 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
     return notes
 
 
-def _read(file: Path) -> dict[str, Any]:
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+def files(words: Iterable[str], catalog: Catalog) -> dict[str, Path]:
+    """Return the file of each group that words select, directly or by an experiment."""
+    chosen = dict(word.split("=", 1) for word in words)
+    found = {}
+    if (experiment := catalog.options("experiment").get(chosen.get("experiment", ""))) is not None:
+        found["experiment"] = experiment
+        content = read(experiment, "experiment")
+        chosen = {**{group: name for group in GROUPS if (name := _chosen_by(content, group))}, **chosen}
+    for group, name in chosen.items():
+        if (file := catalog.options(group).get(name)) is not None:
+            found[group] = file
+    return found
+
+
+def read(file: Path, group: str) -> dict[str, Any]:
+    """Read the file of an option.
+
+    Raises:
+        UsageError: It does not hold what an option of its group must; names the file.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise refusal(str(file), f"is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(_explain_yaml(error)) from error
+    except (OSError, OmegaConfBaseException) as error:
+        raise refusal(str(file), " ".join(str(error).split())) from error
+    if not isinstance(content, dict):
+        raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
+    if group in COMPONENTS and not content.keys() & {"_target_", "defaults"}:
+        raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
+    if group == "experiment" and not re.search(r"^#\s*@package\s+_global_\s*$", text, re.M):
+        raise refusal(str(file), "an experiment needs the line # @package _global_ at its top")
+    return {str(key): value for key, value in content.items()}
+
+
+def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) -> UsageError:
+    """Return a refusal with the user's own file that the blamed setting stands in, unless it was typed."""
+    match = re.match(r"(?:job \d+ \(.*?\): )?([\w.]+)", str(error))
+    blamed = match[1] if match else ""
+    for choice in choices:
+        if any(value.key_or_group == blamed for value in choice.values):
+            break
+        for group, file in files(choice.groups, catalog).items():
+            key = blamed if group == "experiment" else blamed.removeprefix(f"{group}.")
+            part = OmegaConf.select(OmegaConf.create(read(file, group)), key, throw_on_resolution_failure=False)
+            if part is not None and str(file) not in str(error) and not catalog.is_shipped(file):
+                return UsageError(f"{error} (in {near_path(file)})")
+    return error
 
 
 def _chosen_by(experiment: dict[str, Any], group: str) -> str | None:
@@ -257,7 +309,7 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             if group in COMPONENTS:
                 config[group] = compose("config", [word])[group]
             else:  # a section of our own: the option names some of its settings
-                config[group].update(_read(catalog.options(group)[word.partition("=")[2]]))
+                config[group].update(read(catalog.options(group)[word.partition("=")[2]], group))
         return _apply(config, choice, catalog)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from trainer import checkpoint, runs
-from trainer.build import Built, build
+from trainer.build import Built, build, resolved
+from trainer.components import reason_of
 from trainer.errors import RunFailed, TrainerError
 from trainer.log import log, log_evaluation, logging_to
 from trainer.loop import evaluate, fit
@@ -86,20 +87,8 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
-    return Plan(resolved(built, threads).to_dict(), {**first_status(built), **status})
-
-
-def resolved(built: Built, threads: int | None = None) -> Settings:
-    """Return the settings with the numbers that null stood for."""
-    asked = built.settings
-    return dataclasses.replace(
-        asked,
-        steps=built.run.steps if asked.epochs is None else None,
-        batch_size=built.run.batches.batch_size,
-        device=dataclasses.replace(asked.device, threads=asked.device.threads or threads or torch.get_num_threads()),
-        resume=False,
-        run_dir=None,
-    )
+    config = resolved(built, threads).to_dict()
+    return Plan(config, {**first_status(built), "config": config, **status})
 
 
 def execute(
@@ -224,5 +213,5 @@ def explain_crash(error: Exception, built: Built, rundir: RunDir) -> str:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         size = built.run.batches.batch_size
         smaller = f"batch_size={max(size // 2, 1)} accumulate={built.settings.accumulate * 2}"
-        return f"out of memory with batch_size={size}; try {smaller}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (trainer.log there shows where)"
+        return f"out of memory with batch_size={size}; a run with {smaller} needs less"
+    return f"{reason_of(error)}; trainer.log has the traceback"

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer import screen
+from trainer import advice, screen
 from trainer.progress import number
 from trainer.rundir import RunDir
 from trainer.values import typed
@@ -31,6 +31,7 @@ class Entry:
     metrics: dict[str, float | None]
     best: dict[str, Any] | None
     error: str | None
+    mode: str | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def entry(path: Path) -> Entry:
         status.get("metrics") or {},
         status.get("best"),
         status.get("error"),
+        (status.get("config") or {}).get("mode"),
     )
 
 
@@ -81,7 +83,8 @@ def ranking(entries: list[Entry]) -> Ranking:
     if "loss" in swept:
         return Ranking("validation_accuracy", True) if "validation_accuracy" in measured else Ranking(None)
     metric = monitored.pop() if len(monitored) == 1 else "validation_loss" if "validation_loss" in measured else "loss"
-    return Ranking(metric, metric == "validation_accuracy")
+    modes = {e.mode for e in entries}
+    return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes == {None}))
 
 
 def print_results(path: Path, sweep: dict[str, Any]) -> None:
@@ -90,7 +93,7 @@ def print_results(path: Path, sweep: dict[str, Any]) -> None:
     by = ranking(entries)
     entries.sort(key=by.key)
     screen.table(_jobs(entries, by, sweep["swept"]))
-    several = "seed" in sweep["swept"] and len(sweep["swept"]) > 1
+    several = "seed" in sweep["swept"] and len(entries) > 1
     if several and by.metric is not None and any(e.state == "done" for e in entries):
         screen.table(_over_seeds(entries, by, [key for key in sweep["swept"] if key != "seed"]))
     if by.metric is None:
@@ -98,7 +101,7 @@ def print_results(path: Path, sweep: dict[str, Any]) -> None:
     failed = [e for e in entries if e.state == "failed"]
     for one in failed:
         screen.say(f"failed: {one.name} ({typed(one.swept)}): {one.error}")
-    _next(shlex.quote(RunDir(path).short), entries, ranked=by.metric is not None)
+    _next(path, entries, ranked=by.metric is not None)
 
 
 def _jobs(entries: list[Entry], by: Ranking, swept: list[str]) -> Table:
@@ -154,9 +157,9 @@ def _over_seeds(entries: list[Entry], by: Ranking, keys: list[str]) -> Table:
     return _whole_numbers(table)
 
 
-def _next(short: str, entries: list[Entry], ranked: bool) -> None:
+def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
     if any(e.state != "done" for e in entries):
-        screen.next_commands({f"trainer resume {short}": "run what is not done"})
+        screen.next_commands({f"trainer resume {shlex.quote(RunDir(path).short)}": "run what is not done"})
     elif ranked:
-        best = entries[0]
-        screen.next_commands({f"trainer resume {short}/{best.name} steps={2 * best.step}": "go on with the best"})
+        command = next(iter(advice.after_end("complete", RunDir(path / entries[0].name))))
+        screen.next_commands({command: "go on with the best"})

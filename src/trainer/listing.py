@@ -10,7 +10,7 @@ from typing import Any
 from trainer import screen, settings, values
 from trainer import words as command_line
 from trainer.errors import UsageError, nearest, refusal
-from trainer.options import GROUPS, Catalog, summary
+from trainer.options import GROUPS, Catalog, near_path, summary
 
 HELP = """Usage: trainer list [GROUP ...] [--json] [--config-dir DIR]
        trainer list GROUP=OPTION
@@ -39,13 +39,12 @@ SETTINGS = "settings"
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split([word for word in argv if word != "--json"])
+    flags = ("-h", "--help", "-cd", "--config-dir")
+    words = command_line.split([word for word in argv if word != "--json"], flags, ("--json",))
     if "help" in words.flags:
         groups = "\n".join(f"  {group:<12} {what}" for group, what in GROUPS.items())
         sys.stdout.write(HELP.format(groups=groups))
         return 0
-    if words.flags:
-        raise refusal(f"--{next(iter(words.flags)).replace('_', '-')}", "list has no such flag", "--json, --config-dir")
     catalog = words.catalog()
     for warning in catalog.warnings():
         screen.note(f"warning: {warning}")
@@ -100,13 +99,8 @@ def _row(entry: dict[str, Any]) -> tuple[str, str]:
         return f"{entry['name']}={values.show(entry['default'])}", entry["summary"]
     marks = ["(default)"] if entry["default"] else []
     if not entry["shipped"]:
-        marks.append(f"({_near(entry['file'])})")
+        marks.append(f"({near_path(Path(entry['file']))})")
     return entry["name"], " ".join([entry["summary"], *marks]).strip()
-
-
-def _near(file: str) -> str:
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def _show_option(word: str, catalog: Catalog, as_json: bool) -> int:

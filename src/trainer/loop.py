@@ -195,9 +195,12 @@ def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], 
     )
     step = run.state.step
     where = f"step {step + 1}, epoch {step // run.batches.steps_per_epoch}, {_rows(wrong or batches)}"
-    raise NonFinite(
-        f"{what} at {where}; the weights are as before that step. A smaller optim.lr or clip_norm=1 often helps"
+    first = (
+        "Nothing has been trained yet: look at the data"
+        if step == 0
+        else "A smaller optim.lr or clip_norm=1 often helps"
     )
+    raise NonFinite(f"{what} at {where}; the weights are as before that step. {first}")
 
 
 def require_bounded(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +117,18 @@ class Catalog:
         options = self.options(group)
         near = OTHER_NAMES.get(group, {}).get(word.lower()) or nearest(word, options)
         suggestion = f"{group}={near}" if near else self.group_of(word)
-        return refusal(f"{group}={word}", f"no such {group}", options, suggestion)
+        reason = f"no such {group}{self._misplaced(group, word)}"
+        return refusal(f"{group}={word}", reason, options, suggestion)
+
+    def _misplaced(self, group: str, word: str) -> str:
+        """Say where a file of that name lies that is not read."""
+        if not re.fullmatch(r"[\w-]+", word):
+            return ""
+        for folder in self.folders[1:]:
+            for file in sorted(folder.rglob(f"{word}.y*ml")):
+                if file.parent.name not in GROUPS or file.suffix != ".yaml":
+                    return f"; {near_path(file)} is not read: the place is {near_path(folder / group / word)}.yaml"
+        return ""
 
     def group_of(self, word: str) -> str | None:
         """Return `group=option` for the option called `word` in whichever group has one."""
@@ -125,6 +137,11 @@ class Catalog:
             if word.lower() in names:
                 return f"{group}={names[word.lower()]}"
         return None
+
+
+def near_path(file: Path) -> str:
+    """Return a path as seen from the working directory where it lies below it."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def summary(file: Path) -> str:

@@ -75,7 +75,7 @@ class Overview:
                 self._open.remove(name)
                 if self._live is None:
                     what = f"{name} {typed(now.swept)}".rstrip()
-                    screen.note(f"{what}: {now.state} at step {now.step:,}  {_metrics(now)}".rstrip())
+                    screen.note(f"{what}: {now.state} at step {now.step:,}{_result(now)}")
 
     def _render(self) -> RenderableType:
         entries = list(self._entries.values())
@@ -89,7 +89,7 @@ class Overview:
         table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis")
         for e in self._shown(entries):
             bar = ProgressBar(total=max(e.steps, 1), completed=e.step)
-            table.add_row(e.name, Text(typed(e.swept)), bar, f"{e.step:,}/{e.steps:,}", Text(_metrics(e)))
+            table.add_row(e.name, Text(typed(e.swept)), bar, f"{e.step:,}/{e.steps:,}", Text(_now(e)))
         elapsed = time.perf_counter() - self._start
         line = f"{len(ended)} of {len(entries)} jobs ended"
         line += f", {failed} failed" if failed else ""
@@ -107,7 +107,11 @@ class Overview:
         return sorted([*running, *others], key=lambda e: int(e.name))
 
 
-def _metrics(e: Entry) -> str:
-    if e.state in ("waiting", "failed"):
-        return e.state if e.error is None else f"{e.state}: {e.error}"
-    return "  ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in e.metrics.items())
+def _now(e: Entry) -> str:
+    return f"{e.state}{_result(e)}" if e.state in ("waiting", "failed") else _result(e).strip()
+
+
+def _result(e: Entry) -> str:
+    if e.error is not None:
+        return f": {e.error}"
+    return "".join(f"  {name.replace('_', ' ')} {number(value)}" for name, value in e.metrics.items())

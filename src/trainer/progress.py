@@ -272,6 +272,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
 
 
+def count(amount: int, noun: str) -> str:
+    """Write an amount of things: 1 step, 2,000 steps."""
+    return f"{amount:,} {noun}{'s' * (amount != 1)}"
+
+
 def rate(value: float) -> str:
     """Write a rate in three significant digits or as a whole number."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer import environment
-from trainer.build import Built
+from trainer.build import Built, resolved
 from trainer.loop import Row, Run
 from trainer.metrics import finite
-from trainer.rundir import RunDir
+from trainer.rundir import FORMAT, RunDir
 
 _SECONDS = 1.0  # between two writings while a run trains
 
@@ -32,7 +32,7 @@ class Record:
         self._rundir, self._run = rundir, built.run
         self._start = time.perf_counter()
         self._next = self._start + _SECONDS
-        self._status = {**first_status(built), **rundir.read_status()}
+        self._status = {"format": FORMAT, "id": rundir.path.name, **first_status(built), **rundir.read_status()}
         circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
         before = self._status["segments"]
         if before and (changed := differing(before[-1], circumstances)):
@@ -47,7 +47,9 @@ class Record:
         }
         choices = {group: name.partition("=")[2] for group, name in built.names.items()}
         self._status.update(
+            name=built.settings.name,
             steps=built.run.steps,
+            config=resolved(built).to_dict(),
             error=None,
             choices={**self._status.get("choices", {}), **choices},
             segments=[*before, self._segment],

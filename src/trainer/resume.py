@@ -19,6 +19,7 @@ from trainer.words import Words
 
 if TYPE_CHECKING:
     from trainer.config import Job
+    from trainer.progress import Standing
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force]
 
@@ -67,10 +68,8 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0
     force = "--force" in argv
-    words = command_line.split([word for word in argv if word != "--force"])
-    if words.flags:
-        raise refusal(f"--{next(iter(words.flags)).replace('_', '-')}", "resume has no such flag", "--force")
-    if not words.overrides or "=" in words.overrides[0]:
+    words = command_line.split([word for word in argv if word != "--force"], ("--config-dir",), ("--force", "--help"))
+    if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
     command = shlex.join(["trainer", "resume", *argv])
@@ -127,7 +126,8 @@ def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict
     if not require_possible(rundir, stored, changed, force):
         return None
     from trainer import checkpoint
-    from trainer.job import prepare, resolved
+    from trainer.build import resolved
+    from trainer.job import prepare
     from trainer.saver import put_back, require_length
 
     status = rundir.read_status()
@@ -138,8 +138,9 @@ def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict
         require_length(built, found.step)
         put_back(built, found, lambda remark: None)
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
-    status = {**status, "state": "waiting", "steps": built.run.steps, "choices": choices, "swept": swept}
-    return rundir, resolved(built).to_dict(), status
+    config = resolved(built).to_dict()
+    now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
+    return rundir, config, {**status, "state": "waiting", **now}
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -232,9 +233,12 @@ def go_on(
         pass  # refuses at once where another process trains it
     choices = {**status.get("choices", {}), **chosen}
     built = prepare(changed, choices, new=False)
-    screen.resuming(rundir, changes)
-    screen.header(built, choices, rundir)
-    return follow(rundir, built, command, overrides, force)
+
+    def open_with(standing: Standing) -> None:
+        screen.resuming(rundir, status, standing.first_step, changes)
+        screen.header(built, choices, rundir)
+
+    return follow(rundir, built, command, overrides, open_with, force)
 
 
 def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force: bool) -> list[Change]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import runs
 from trainer import words as command_line
-from trainer.errors import RunFailed, refusal
+from trainer.errors import RunFailed, UsageError, refusal
 from trainer.rundir import RunDir, new_path
 
 if TYPE_CHECKING:
     from trainer.build import Built
     from trainer.config import Job
+    from trainer.options import Catalog
+    from trainer.progress import Display, Standing
+    from trainer.words import Choice, Words
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
 
@@ -71,6 +75,15 @@ def main(argv: list[str]) -> int:
         from trainer.config import show_with_hydra
 
         return show_with_hydra(words.flags, choices[0], catalog)
+    try:
+        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *argv]))
+    except UsageError as error:
+        from trainer.config import with_source
+
+        raise with_source(error, choices, catalog) from error
+
+
+def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, command: str) -> int:
     from trainer import screen
     from trainer.config import compose_jobs
 
@@ -84,7 +97,6 @@ def main(argv: list[str]) -> int:
         from trainer import dry_run
 
         return dry_run.show(jobs, choices)
-    command = shlex.join(["trainer", "run", *argv])
     settings = jobs[0].settings
     if settings.resume:
         if settings.run_dir is None:
@@ -108,19 +120,42 @@ def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
 
     built = prepare(job.settings, job.choices)
     rundir = plan_of(built, {"choices": job.choices}).write(path)
-    screen.header(built, job.choices, rundir)
-    for note in (*job.notes, *built.notes):
-        screen.note(note)
-    return follow(rundir, built, command, overrides)
+
+    def open_with(standing: Standing) -> None:
+        screen.header(built, job.choices, rundir)
+        for note in job.notes:
+            screen.note(note)
+
+    return follow(rundir, built, command, overrides, open_with)
 
 
-def follow(rundir: RunDir, built: Built, command: str, overrides: list[str], force: bool = False) -> int:
-    """Train a written run on the screen, to its summary, and return the exit code."""
+def follow(
+    rundir: RunDir,
+    built: Built,
+    command: str,
+    overrides: list[str],
+    open_with: Callable[[Standing], None],
+    force: bool = False,
+) -> int:
+    """Train a written run on the screen, to its summary, and return the exit code.
+
+    Args:
+        rundir: The run's directory.
+        built: Its parts.
+        command: What the user typed, for the record.
+        overrides: The settings that the user typed, for the record.
+        open_with: Prints what is about to be trained, once nothing can be refused any more.
+        force: Start over if there should be a good checkpoint and is none.
+    """
     from trainer import screen
     from trainer.job import train
 
+    def show(standing: Standing) -> Display:
+        open_with(standing)
+        return screen.progress(standing)
+
     try:
-        outcome = train(rundir, built, command, overrides, screen.progress, screen.note, force)
+        outcome = train(rundir, built, command, overrides, show, screen.note, force)
     except RunFailed as error:
         if rundir.exists:
             error.add_note(screen.failure(error, rundir))

@@ -106,7 +106,8 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
         require_length(built, found.step)
         put_back(built, found, announce)
         length, good = int(found.training["metrics_bytes"]), found.step
-        announce(f"going on from step {found.step:,}{', the newest good checkpoint' if problems else ''}")
+        if problems:
+            announce(f"warning: step {found.step:,} is the newest good checkpoint")
     else:
         if not force:
             _require_beginning(rundir, bool(problems))
@@ -213,7 +214,11 @@ def start_from(model: nn.Module, source: str) -> None:
     Raises:
         UsageError: There is no such run, or its weights are those of another model.
     """
-    folder = RunDir(runs.find(source)).checkpoints
+    path = runs.find(source)
+    if runs.is_sweep(path):
+        jobs = [f"init_from={RunDir(job).short}" for job in runs.jobs(path)]
+        raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
+    folder = RunDir(path).checkpoints
     found, problems = checkpoint.newest(folder)
     if problems:  # an older one in its place would be another start
         raise refusal(f"init_from={source}", "; ".join(problems))

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from trainer import advice
 from trainer.errors import printable
-from trainer.progress import Display, Standing, digits, display, duration, number, rate
+from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
 from trainer.streams import Stream
 from trainer.values import show
@@ -109,22 +109,25 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
 
 def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
     """Say what is about to be trained, on what and where."""
-    parameters = sum(p.numel() for p in built.run.model.parameters() if p.requires_grad)
-    model = printable(choices.get("model", type(built.run.model).__name__))
-    count = f"  {parameters:,} parameter{'s' * (parameters != 1)}"
-    arguments = printable(_arguments(built.settings.model))
-    stderr.print(Text.assemble((model, "bold"), count, (f"  {arguments}", "dim")), soft_wrap=not stderr.is_terminal)
-    from trainer.job import resolved
+    from trainer.build import resolved
+    from trainer.record import num_parameters
 
+    parameters = num_parameters(built.run)
+    model = printable(choices.get("model", type(built.run.model).__name__))
+    arguments = printable(_arguments(built.settings.model))
+    stderr.print(
+        Text.assemble((model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {arguments}", "dim")),
+        soft_wrap=not stderr.is_terminal,
+    )
     _rows(stderr, {**_parts(built, choices, resolved(built).to_dict()), _RUN: str(rundir.path)})
 
 
-def resuming(rundir: RunDir, changes: Sequence[Change]) -> None:
-    """Say which run goes on and which of its settings have changed."""
-    status = rundir.read_status()
+def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
+    """Say which run goes on, as it stood, from which step, and which of its settings have changed."""
     ended = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
     before = f"{ended} at step {status.get('step', 0):,}"
     stderr.print(Text.assemble(("resuming ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
+    stderr.print(f"going on from step {step:,}", soft_wrap=True)
     _rows(stderr, {change.key: f"{show(change.old)} -> {show(change.new)}" for change in changes})
 
 
@@ -162,7 +165,7 @@ def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) 
     """Return what a run is made of, a line for each part, named as one types it."""
     settings, run = built.settings, built.run
     parts = {}
-    if choices.get("experiment", "None") != "None":
+    if "experiment" in choices:
         parts["experiment"] = choices["experiment"]
     if settings.init_from is not None:
         parts["init_from"] = settings.init_from
@@ -185,11 +188,11 @@ def _described(built: Built) -> str:
     data, run = built.data, built.run
     if data.x is None:
         return f"no inputs, target {number(float(data.y))}"
-    rows = f"{data.rows:,} rows"
+    rows = count(data.rows, "row")
     if run.validation is not None:
-        rows = f"{run.batches.rows:,} rows to train on, {run.validation.rows:,} to validate"
-    outputs = f"{data.outputs:,} outputs" if data.classes is None else f"{len(data.classes)} classes"
-    return f"{rows}, {data.inputs:,} inputs, {outputs}"
+        rows = f"{count(run.batches.rows, 'row')} to train on, {run.validation.rows:,} to validate"
+    outputs = count(data.outputs or 0, "output") if data.classes is None else f"{len(data.classes)} classes"
+    return f"{rows}, {count(data.inputs or 0, 'input')}, {outputs}"
 
 
 def _batches(built: Built) -> str:
@@ -217,7 +220,9 @@ def _ended(outcome: Outcome, status: Mapping[str, Any], config: Mapping[str, Any
     if outcome.reason == "stopped":
         name = signal.Signals(outcome.exit_code - 128).name if outcome.exit_code > 128 else "request"
         return f"by {name} at step {outcome.step:,} of {status['steps']:,}; all of it is saved"
-    where = f"{taken:,} steps" if outcome.first_step == 0 else f"{taken:,} more steps, {outcome.step:,} in all,"
+    where = (
+        count(taken, "step") if outcome.first_step == 0 else f"{count(taken, 'more step')}, {outcome.step:,} in all,"
+    )
     text = f"{where} in {duration(outcome.seconds)}, {rate(taken / max(outcome.seconds, 1e-9))} steps/s"
     if outcome.reason == "patience":
         text += f"; {config['patience']} evaluations without improvement"

@@ -60,7 +60,7 @@ class Stopping:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
             with contextlib.suppress(OSError):
-                os.write(2, b"\nleft at once; the last checkpoint is intact\n" + show_cursor)
+                os.write(2, b"\nleft at once; what was saved before is intact\n" + show_cursor)
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         self._on_signal()

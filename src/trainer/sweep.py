@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 
 from trainer import durable, job, leaderboard, screen
 from trainer.config import Job, explained, hydra_setup
-from trainer.errors import RunFailed, UsageError
+from trainer.errors import RunFailed, UsageError, refusal
 from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.rundir import RunDir
@@ -58,9 +59,6 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
     names = [f"{index:03d}" for index in range(len(plans))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A sweep is there whole or not at all; the name of the staged one is new, so nothing of the user's is in its way.
-    staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     sweep = {
         "format": FORMAT,
         "name": jobs[0].settings.name,
@@ -70,15 +68,30 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         "jobs": names,
     }
     try:
-        for plan, folder in zip(plans, names, strict=True):
-            plan.write(staged / folder)
-        durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+        with staging(path) as staged:
+            for plan, folder in zip(plans, names, strict=True):
+                plan.write(staged / folder)
+            durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+    except OSError as error:
+        raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
+    return launch(path, command, words.overrides)
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Yield a new folder that gets its name after the block: what it holds is there whole or not at all.
+
+    Nothing of the user's is in its way, for the name it has until then is new.
+    """
+    durable.make_folders(path.parent)
+    staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield staged
         staged.chmod(0o777 & ~_umask())
         durable.rename(staged, path)
     except BaseException:
         durable.remove_tree(staged)
         raise
-    return launch(path, command, words.overrides)
 
 
 def launch(path: Path, command: str, overrides: list[str], force: bool = False) -> int:

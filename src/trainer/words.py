@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ VALUED_FLAGS = {
 INFO_DEFAULT = "all"
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 MOST_JOBS = Settings.max_jobs
+SETTINGS = tuple(Settings.__dataclass_fields__)
 
 
 @dataclass
@@ -64,8 +66,13 @@ class Words:
         return Catalog(tuple(Path(folder) for folder in self.config_dirs))
 
 
-def split(argv: list[str]) -> Words:
+def split(argv: list[str], known: Collection[str] = (*FLAGS, *VALUED_FLAGS), also: Iterable[str] = ()) -> Words:
     """Separate the flags, wherever they stand, from the overrides.
+
+    Args:
+        argv: The arguments of a command.
+        known: The flags that it has.
+        also: Those that it has taken out already, for the messages.
 
     Raises:
         UsageError: An unknown flag, or one without its value.
@@ -76,9 +83,9 @@ def split(argv: list[str]) -> Words:
         name, equals, value = word.partition("=")
         if not word.startswith("-") or word == "-":
             words.overrides.append(word)
-        elif word in FLAGS:
+        elif word in FLAGS and word in known:
             words.flags[FLAGS[word]] = ""
-        elif name in VALUED_FLAGS:
+        elif name in VALUED_FLAGS and name in known:
             if VALUED_FLAGS[name] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
                 value, equals = INFO_DEFAULT, "="
             if not equals:
@@ -90,7 +97,9 @@ def split(argv: list[str]) -> Words:
             else:
                 words.flags[VALUED_FLAGS[name]] = value
         else:
-            flags = [flag for flag in (*FLAGS, *VALUED_FLAGS) if flag.startswith("--")]
+            flags = [flag for flag in (*known, *also) if flag.startswith("--")]
+            if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
+                raise refusal(word, "is no flag but a setting", (), setting if equals else f"{setting}=VALUE")
             raise unknown(word, "no such flag", word, flags)
     return words
 
@@ -133,6 +142,8 @@ def parse(word: str, catalog: Catalog) -> Override:
     from hydra.errors import HydraException
 
     key, equals, value = word.partition("=")
+    if not equals and word in (*GROUPS, *SETTINGS):
+        raise refusal(word, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
     if not equals and not word.startswith("~"):
         found = catalog.group_of(word)
         raise refusal(word, "is not key=value", (), found or None)
@@ -143,6 +154,8 @@ def parse(word: str, catalog: Catalog) -> Override:
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
+        if key in GROUPS:
+            raise catalog.unknown(key, value) from error
         raise _unreadable(word, key, value) from error
 
 
@@ -168,11 +181,11 @@ def _refuse_repeats(overrides: list[Override]) -> None:
 
 def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
     """Return the values that an override stands for, as text; one without a sweep."""
-    from hydra.core.override_parser.types import Glob, IntervalSweep
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep
 
-    key, word = override.key_or_group, str(override.input_line)
+    key, word, pattern = override.key_or_group, str(override.input_line), override.value()
     if override.is_delete():
-        raise refusal(word, "settings are set, not deleted", f"{key}=null")
+        raise refusal(word, "settings are set, not deleted", f"{key}={'OPTION' if key in GROUPS else 'null'}")
     if key.startswith("hydra") and not key.startswith(("hydra/launcher", "hydra.launcher.")):
         allowed = ["hydra/launcher", "hydra.launcher.KEY"]
         hint = {"hydra.run.dir": "run_dir", "hydra.sweep.dir": "run_dir", "hydra.job.name": "name"}.get(key)
@@ -180,9 +193,8 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not multirun:
-        one = f"{key}=[{word.partition('=')[2]}] for one list" if key not in GROUPS else "one option"
-        raise refusal(word, "several values", f"-m to run each, or {one}")
-    pattern = override.value()
+        one = ", or one option" if key in GROUPS else f", or {key}=[{word.partition('=')[2]}] for one list"
+        raise refusal(word, "several values", f"-m to run each{one if isinstance(pattern, ChoiceSweep) else ''}")
     if isinstance(pattern, Glob):
         return pattern.filter(list(catalog.options(key)))
     if isinstance(pattern, IntervalSweep):
