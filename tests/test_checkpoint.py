@@ -17,7 +17,7 @@ from instants import SMALL, begin, ending, on_row, trained
 from safetensors.torch import load_file
 
 import trainer
-from trainer import checkpoint
+from trainer import checkpoint, manifest
 from trainer.errors import RunFailed
 
 SOURCES = Path(trainer.__file__).parent
@@ -256,7 +256,7 @@ def test_checkpoints_are_durable_before_the_older_ones_go(cli):
             if ".removed-" in str(target):
                 folder = Path(source).parent
                 whole = [
-                    step for step in checkpoint.steps(folder) if checkpoint.load(folder / checkpoint.name_of(step))
+                    step for step in manifest.steps(folder) if checkpoint.load(folder / manifest.name_of(step))
                 ]
                 seen.append(whole)
             rename(source, target)
@@ -282,7 +282,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(cli, tmp_path):
             flipped[position] ^= 1 << position % 8
             for damaged in (flipped, data[:position]):
                 file.write_bytes(damaged)
-                with pytest.raises(checkpoint.BadCheckpoint, match=re.escape(str(last))):
+                with pytest.raises(manifest.BadCheckpoint, match=re.escape(str(last))):
                     checkpoint.load(last)
                 tried += 1
         file.write_bytes(data)
@@ -321,17 +321,17 @@ def sealed(folder: Path, name: str, data: bytes) -> None:
 def test_what_the_manifest_vouches_for_is_checked_all_the_same(tmp_path, name, data):
     folder = saved(tmp_path, {"w": torch.ones(2)}, {"m": torch.ones(2)})
     sealed(folder, name, data)
-    with pytest.raises(checkpoint.BadCheckpoint, match=re.escape(str(folder))):
+    with pytest.raises(manifest.BadCheckpoint, match=re.escape(str(folder))):
         checkpoint.load(folder)
 
 
 @pytest.mark.parametrize(
-    "manifest", [b"{}", b"[]", b"1", b'{"format": 1, "files": {}}', b'{"format": 1, "files": [1]}', b"[" * 100_000]
+    "content", [b"{}", b"[]", b"1", b'{"format": 1, "files": {}}', b'{"format": 1, "files": [1]}', b"[" * 100_000]
 )
-def test_a_manifest_that_is_none_is_noticed(tmp_path, manifest):
+def test_a_manifest_that_is_none_is_noticed(tmp_path, content):
     folder = saved(tmp_path, {"w": torch.ones(2)})
-    (folder / "manifest.json").write_bytes(manifest)
-    with pytest.raises(checkpoint.BadCheckpoint, match=re.escape(str(folder))):
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(manifest.BadCheckpoint, match=re.escape(str(folder))):
         checkpoint.load(folder)
 
 
@@ -339,11 +339,11 @@ def test_only_a_newer_format_counts_as_one(tmp_path):
     folder = saved(tmp_path, {"w": torch.ones(2)})
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace('"format": 1', '"format": 9'))
-    with pytest.raises(checkpoint.BadCheckpoint, match="has changed"):  # one flipped bit makes a 9 of a 1
+    with pytest.raises(manifest.BadCheckpoint, match="has changed"):  # one flipped bit makes a 9 of a 1
         checkpoint.load(folder)
     state = json.loads((folder / "state.json").read_text())
     sealed(folder, "state.json", json.dumps({**state, "format": 9}).encode())
-    with pytest.raises(checkpoint.NewerFormat, match="has format 9"):
+    with pytest.raises(manifest.NewerFormat, match="has format 9"):
         checkpoint.load(folder)
 
 
@@ -354,7 +354,7 @@ def test_the_newest_good_one_is_found_and_the_others_named(tmp_path):
     (tmp_path / "step-000000000004").write_text("no folder")
     (tmp_path / ".staged-step-000000000005").mkdir()
     (tmp_path / "step-7").mkdir()
-    assert checkpoint.steps(tmp_path) == [1, 2, 3, 4]
+    assert manifest.steps(tmp_path) == [1, 2, 3, 4]
     found, problems = checkpoint.newest(tmp_path)
     assert found is not None
     assert (found.step, found.weights["w"].tolist()) == (2, [2, 2])

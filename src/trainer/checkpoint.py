@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors.torch
 import torch
@@ -16,19 +13,31 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer import durable, trees
-from trainer.errors import RunFailed, TrainerError, UsageError
+from trainer.errors import RunFailed
+from trainer.manifest import (
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    STATE,
+    TRAINING,
+    BadCheckpoint,
+    as_json,
+    name_of,
+    seal,
+    steps,
+    verify,
+)
+from trainer.values import fits
 
-FORMAT = 1
-MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"
-_NAME = re.compile(r"step-(\d{12})")
 
+class _State(TypedDict):
+    """What state.json holds."""
 
-class BadCheckpoint(TrainerError):
-    """A checkpoint that can't be trusted; the message names the file and what is wrong with it."""
-
-
-class NewerFormat(UsageError):
-    """A checkpoint of a later version: nothing is wrong with it, so an older one must not take its place."""
+    format: int
+    step: int
+    aliases: dict[str, str]
+    extra: dict[str, Any]
+    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,19 +48,6 @@ class Checkpoint:
     step: int
     weights: dict[str, Any]
     training: dict[str, Any]
-
-
-def name_of(step: int) -> str:
-    """Return the folder name of a step's checkpoint."""
-    return f"step-{step:012d}"
-
-
-def steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint, rising."""
-    if not folder.is_dir():
-        return []
-    found = (_NAME.fullmatch(name) for name in os.listdir(folder))
-    return sorted(int(match[1]) for match in found if match)
 
 
 @dataclass(frozen=True)
@@ -103,14 +99,14 @@ def write(folder: Path, packed: Packed) -> Path:
     files = {
         MODEL: safetensors.torch.save(packed.model),
         TRAINING: safetensors.torch.save(packed.training),
-        STATE: _json(packed.state),
+        STATE: as_json(packed.state),
     }
-    sums = {name: {"size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for name, b in files.items()}
-    files[MANIFEST] = _json({"format": FORMAT, "files": sums})
+    files[MANIFEST] = seal(files)
 
     staged, final = folder / f".staged-{name_of(packed.step)}", folder / name_of(packed.step)
+    durable.require_space(folder, sum(map(len, files.values())))
     try:
-        staged.mkdir()
+        durable.make_folders(staged)
         for name, content in files.items():
             durable.write(staged / name, content)
         durable.sync_folder(staged)
@@ -131,6 +127,8 @@ def load(path: Path) -> Checkpoint:
     contents = verify(path)
     try:
         state = json.loads(contents[STATE])
+        if not fits(state, _State)[0]:
+            raise BadCheckpoint(f"{path / STATE} does not hold what it must")
         if name_of(state["step"]) != path.name:
             raise BadCheckpoint(f"{path} is the checkpoint of step {state['step']}")
         tensors = _tensors(contents[TRAINING])
@@ -140,35 +138,6 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(path, state["step"], weights, trees.unpack(state["training"], tensors))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadCheckpoint(f"{path} can't be read: {type(error).__name__}: {error}") from error
-
-
-def verify(path: Path) -> dict[str, bytes]:
-    """Return the content of a checkpoint's files after comparing them with the manifest.
-
-    Raises:
-        BadCheckpoint: They differ from it.
-        NewerFormat: A later version has written them.
-    """
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT:
-            _require_damage(path, manifest["format"])
-            raise BadCheckpoint(f"{path / MANIFEST} has changed: its format is {manifest['format']}")
-        contents = {}
-        for name in (MODEL, TRAINING, STATE):
-            expected, size = manifest["files"][name], (path / name).stat().st_size
-            if size != expected["size"]:
-                raise BadCheckpoint(f"{path / name} has {size} bytes instead of {expected['size']}")
-            contents[name] = (path / name).read_bytes()
-            if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
-                raise BadCheckpoint(f"{path / name} has changed: its SHA-256 differs from the manifest's")
-    except FileNotFoundError as error:
-        raise BadCheckpoint(f"{error.filename} is missing") from error
-    except OSError as error:
-        raise BadCheckpoint(f"{error.filename or path} can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadCheckpoint(f"{path / MANIFEST} can't be read: {type(error).__name__}: {error}") from error
-    return contents
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -218,14 +187,6 @@ def tidy(folder: Path) -> None:
         durable.remove_tree(path)
 
 
-def _require_damage(path: Path, format_: Any) -> None:
-    """Raise NewerFormat if state.json names the same other format; a damaged manifest is alone with it."""
-    if json.loads((path / STATE).read_bytes())["format"] == format_:
-        raise NewerFormat(
-            f"{path} has format {format_}, and this version reads {FORMAT}; use the version that wrote it"
-        )
-
-
 def _tensors(content: bytes) -> dict[str, Tensor]:
     """Read tensors into memory of torch's own alignment, on which the bits of its sums may depend."""
     return {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
@@ -248,7 +209,3 @@ def _separate(weights: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str
             owner[place] = name
             model[name] = value.detach().cpu().contiguous().clone()
     return model, aliases, extra
-
-
-def _json(data: Any) -> bytes:
-    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()

@@ -6,12 +6,13 @@ import importlib
 import os
 import sys
 
-from trainer import __version__, streams
+from trainer import __version__, redact, streams
 from trainer.errors import TrainerError, UsageError, nearest, printable
 
 COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
+    "verify": "check every checkpoint of a run",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",
 }
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     # The threads of NumPy's BLAS would spin against torch's; torch keeps the cores. Read when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
+    redact.words(argv)  # to be hidden in every message from here on
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -51,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except TrainerError as error:
         _trace()
-        lines = [f"error: {printable(str(error))}"]
+        lines = [f"error: {printable(redact.hide(str(error)))}"]
         for more in getattr(error, "__notes__", ()):
             lines += map(printable, more.splitlines())
         _complain(*lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 import textwrap
 import traceback
 import typing
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from trainer import modules
 from trainer.data import Data
 from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
 from trainer.schedules import Schedule
@@ -43,8 +43,7 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     if not isinstance(target, str):
         raise refusal(f"{group}", "selects nothing", f"{group}=OPTION; trainer list {group} shows them")
     module_name, _, class_name = target.rpartition(".")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # last, so that a queue.py there does not shadow the standard library's
+    modules.search_working_directory()
     try:
         module = importlib.import_module(module_name)
     except ValueError as error:
@@ -53,6 +52,10 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
         raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
     kind = KINDS[group]
+    if isinstance(found, type) and modules.is_ours(target) and not found.__module__.startswith(("trainer.", "torch.")):
+        raise refusal(
+            f"{group}._target_={target}", "is another class's second name", f"{found.__module__}.{class_name}"
+        )
     if not isinstance(found, type) or not issubclass(found, kind):
         public = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, kind)]
         near = nearest(class_name, public)

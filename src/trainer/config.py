@@ -53,6 +53,10 @@ class UserConfigs(SearchPathPlugin):
 
 def register(catalog: Catalog) -> None:
     """Tell Hydra of our schema and of the config folders; again each time, for launchers may swap its registries."""
+    here, path = {"", str(Path.cwd())}, sys.path[:]
+    sys.path[:] = [folder for folder in path if folder not in here]  # a hydra_plugins there is none of ours
+    Plugins.instance()
+    sys.path[:] = path
     UserConfigs.folders = catalog.folders[1:]
     ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
     if UserConfigs not in Plugins.instance().discover(SearchPathPlugin):

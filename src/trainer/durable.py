@@ -1,18 +1,57 @@
-"""File operations whose effect survives a crash; everything a checkpoint does to the disk goes through here."""
+"""File operations whose effect survives a crash; all that a save does to the disk goes through here."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write(path: Path, content: bytes) -> None:
     """Create a file and return when its content is on the disk."""
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    descriptor = os.open(path, _NEW, 0o666)
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Appending:
+    """A file that grows at its end.
+
+    Args:
+        path: The file; created if need be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, _APPEND, 0o666)
+        self.size = os.fstat(self._descriptor).st_size
+        self.closed = False
+
+    def write(self, content: bytes) -> None:
+        """Append to the file, whole or not at all as far as the disk lets it."""
+        try:
+            _write_all(self._descriptor, content)
+        except OSError:
+            os.ftruncate(self._descriptor, self.size)
+            raise
+        self.size += len(content)
+
+    def sync(self) -> None:
+        """Return when all of it is on the disk."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file, unless it has been closed already."""
+        if not self.closed:
+            self.closed = True
+            os.close(self._descriptor)
 
 
 def rename(source: Path, target: Path) -> None:
@@ -25,8 +64,12 @@ def replace(path: Path, content: bytes) -> None:
     """Replace a file whole: a reader sees the old content or the new."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     staged.unlink(missing_ok=True)
-    write(staged, content)
-    os.replace(staged, path)
+    try:
+        write(staged, content)
+        os.replace(staged, path)
+    except OSError:
+        _forget(staged)
+        raise
     sync_folder(path.parent)
 
 
@@ -40,13 +83,32 @@ def make_folders(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Return when the names in a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def require_space(folder: Path, size: int) -> None:
+    """Raise OSError if a file system has less than `size` bytes left, before anything is written."""
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{size:,} bytes are to be written and {free:,} are free", str(folder))
+
+
 def remove_tree(path: Path) -> None:
     """Delete a folder and what is in it; what can't be deleted stays, for nothing depends on it."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _forget(path: Path) -> None:
+    with suppress(OSError):  # what stays is tidied away when the run goes on
+        path.unlink(missing_ok=True)

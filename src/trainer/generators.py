@@ -69,6 +69,8 @@ def load_state_dict(state: dict[str, Any]) -> None:
     python, numpy_ = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy_["keys"].numpy().astype(np.uint32)
+    if not 0 <= numpy_["position"] <= keys.size:  # NumPy would read beyond its memory
+        raise ValueError(f"NumPy's generator can't be at position {numpy_['position']}")
     np.random.set_state((numpy_["name"], keys, numpy_["position"], numpy_["has_gauss"], numpy_["cached"]))
     _set_torch_states(state)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, runs
+from trainer import checkpoint, manifest, modules, redact, runs
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.errors import RunFailed, TrainerError
@@ -48,11 +48,12 @@ class Plan:
 
     config: dict[str, Any]
     status: dict[str, Any]
+    code: dict[str, bytes]
 
     def write(self, path: Path) -> RunDir:
         """Create the directory of the run, waiting to be trained."""
         rundir = RunDir(path)
-        rundir.create(self.config, {"id": path.name, **self.status})
+        rundir.create(self.config, {"id": path.name, **self.status}, self.code)
         return rundir
 
 
@@ -64,6 +65,7 @@ def prepare(settings: Settings, choices: dict[str, str], new: bool = True) -> Bu
         choices: What the groups select.
         new: Whether it is about to be created; one that goes on may do without the run that it started from.
     """
+    redact.require_given(settings.to_dict())
     built = build(settings, choices)
     try_out(built)
     if new and settings.init_from is not None:
@@ -87,8 +89,8 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
-    config = resolved(built, threads).to_dict()
-    return Plan(config, {**first_status(built), "config": config, **status})
+    config, code = redact.tree(resolved(built, threads).to_dict()), modules.used()
+    return Plan(config, {**first_status(built), "config": config, "code": modules.sums(code), **status}, code)
 
 
 def execute(
@@ -97,6 +99,8 @@ def execute(
     overrides: list[str],
     force: bool = False,
     asked: Callable[[], bool] = lambda: False,
+    trust: bool = False,
+    secrets: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a written job without a display; how it ends stands in its status.json.
 
@@ -106,15 +110,21 @@ def execute(
         overrides: The settings that the user typed, for the record.
         force: Start over if there should be a good checkpoint and is none.
         asked: Says, looked at about once a second, whether the job is to stop.
+        trust: Whether to import the run's own copies of modules.
+        secrets: What is not kept in the directory, by dotted key.
     """
     try:
-        settings = check(rundir.read_config())
+        if trust:
+            modules.trust(rundir)
+        config = redact.filled(rundir.read_config(), secrets or {})
+        redact.require_given(config)
+        settings = check(config)
         built = build(settings, rundir.read_status().get("choices"))
         train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, Stopping(asked=asked))
     except InUse:
         pass  # what happens to it is for the process that trains it to write
     except Exception as error:
-        reason = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+        reason = redact.hide(str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}")
         status = rundir.read_status()
         if status.get("state") != "failed":
             with suppress(OSError):  # its directory may be what is gone
@@ -152,13 +162,16 @@ def train(
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)
-        config = resolved(built).to_dict()
+        config = redact.tree(resolved(built).to_dict())
         if config != rundir.read_config():
             rundir.write_config(config)
+        sources = modules.used(rundir)
+        if modules.sums(sources) != rundir.read_status().get("code", {}):
+            rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step
-        record = Record(rundir, built, command, overrides, announce)
+        record = Record(rundir, built, command, overrides, announce, modules.sums(sources))
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
         shown = Standing(
@@ -185,7 +198,7 @@ def train(
             failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built, rundir))
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
-            for last in (saver.keep_best, metrics.close, lambda: record.write("failed", str(failure))):
+            for last in (saver.keep_best, metrics.close, lambda: record.write("failed", redact.hide(str(failure)))):
                 with suppress(OSError):  # a full disk may be what it failed for
                     last()
             raise failure from cause
@@ -209,7 +222,9 @@ def explain_crash(error: Exception, built: Built, rundir: RunDir) -> str:
     if isinstance(error, OSError) and not rundir.exists:
         return f"{rundir.path} is gone: something has deleted or moved it while it was trained"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename or rundir.path}; the checkpoints saved before are intact"
+        saved = manifest.steps(rundir.checkpoints)
+        kept = f"the checkpoint of step {saved[-1]:,} is intact" if saved else "no checkpoint had been saved yet"
+        return f"{error.strerror}: {error.filename or rundir.path}; {kept}"
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         size = built.run.batches.batch_size
         smaller = f"batch_size={max(size // 2, 1)} accumulate={built.settings.accumulate * 2}"

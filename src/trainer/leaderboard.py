@@ -6,6 +6,7 @@ import math
 import shlex
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,15 +88,15 @@ def ranking(entries: list[Entry]) -> Ranking:
     return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes == {None}))
 
 
-def print_results(path: Path, sweep: dict[str, Any]) -> None:
+def print_results(path: Path, jobs: Sequence[str], swept: Sequence[str]) -> None:
     """Print the table of a sweep's jobs, the means over seeds, the failures, and what one may type next."""
-    entries = [entry(path / name) for name in sweep["jobs"]]
+    entries = [entry(path / name) for name in jobs]
     by = ranking(entries)
     entries.sort(key=by.key)
-    screen.table(_jobs(entries, by, sweep["swept"]))
-    several = "seed" in sweep["swept"] and len(entries) > 1
+    screen.table(_jobs(entries, by, swept))
+    several = "seed" in swept and len(entries) > 1
     if several and by.metric is not None and any(e.state == "done" for e in entries):
-        screen.table(_over_seeds(entries, by, [key for key in sweep["swept"] if key != "seed"]))
+        screen.table(_over_seeds(entries, by, [key for key in swept if key != "seed"]))
     if by.metric is None:
         screen.say("not ranked: the jobs have different losses or data")
     failed = [e for e in entries if e.state == "failed"]
@@ -104,7 +105,7 @@ def print_results(path: Path, sweep: dict[str, Any]) -> None:
     _next(path, entries, ranked=by.metric is not None)
 
 
-def _jobs(entries: list[Entry], by: Ranking, swept: list[str]) -> Table:
+def _jobs(entries: list[Entry], by: Ranking, swept: Sequence[str]) -> Table:
     metrics = list(dict.fromkeys(name for e in entries for name in e.metrics))
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("job", no_wrap=True)

@@ -9,8 +9,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.loop import Row
+from trainer.redact import hide
 
 log = logging.getLogger("trainer")
+
+
+class Formatter(logging.Formatter):
+    """Writes records without the secrets in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return hide(super().format(record))
 
 
 class LogFile(logging.FileHandler):
@@ -29,7 +38,7 @@ class LogFile(logging.FileHandler):
 def logging_to(path: Path) -> Iterator[None]:
     """Write what the package logs to a file for the duration of a block."""
     handler = LogFile(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from trainer import durable
 from trainer.loop import Row, due
 
 FEW_NUMBERS = 16
@@ -59,7 +59,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, log_every: int, model: nn.Module) -> None:
-        self._file = open(path, "ab")  # noqa: SIM115 (closed by close)
+        self._file = durable.Appending(path)
         self._log_every = log_every
         self._rows: list[Row] = []
         self._flushed = time.monotonic()
@@ -78,20 +78,22 @@ class MetricsFile:
 
     def flush(self) -> int:
         """Write what has been taken and return the length of the file."""
-        lines = [json.dumps(finite(row), allow_nan=False) + "\n" for row in self._rows]
-        self._rows.clear()
-        self._file.write("".join(lines).encode())
-        self._file.flush()
+        if self._rows:
+            lines = [json.dumps(finite(row), allow_nan=False) + "\n" for row in self._rows]
+            self._rows.clear()
+            self._file.write("".join(lines).encode())
         self._flushed = time.monotonic()
-        return self._file.tell()
+        return self._file.size
 
     def sync(self) -> None:
         """Return when all rows are on the disk."""
         self.flush()
-        os.fsync(self._file.fileno())
+        self._file.sync()
 
     def close(self) -> None:
         """Write the rest and close the file, unless it has been closed already."""
         if not self._file.closed:
-            with self._file:
+            try:
                 self.flush()
+            finally:
+                self._file.close()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer import environment
+from trainer import environment, redact
 from trainer.build import Built, resolved
 from trainer.loop import Row, Run
 from trainer.metrics import finite
@@ -24,10 +24,17 @@ class Record:
         command: What the user typed.
         overrides: The settings that the user typed.
         announce: Tells the user something in one line.
+        code: The SHA-256 of the user's modules that it imports, by their paths.
     """
 
     def __init__(
-        self, rundir: RunDir, built: Built, command: str, overrides: list[str], announce: Callable[[str], None]
+        self,
+        rundir: RunDir,
+        built: Built,
+        command: str,
+        overrides: list[str],
+        announce: Callable[[str], None],
+        code: dict[str, str],
     ) -> None:
         self._rundir, self._run = rundir, built.run
         self._start = time.perf_counter()
@@ -49,7 +56,8 @@ class Record:
         self._status.update(
             name=built.settings.name,
             steps=built.run.steps,
-            config=resolved(built).to_dict(),
+            config=redact.tree(resolved(built).to_dict()),
+            code=code,
             error=None,
             choices={**self._status.get("choices", {}), **choices},
             segments=[*before, self._segment],

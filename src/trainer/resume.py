@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import runs, settings
+from trainer import modules, redact, runs, settings
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
+from trainer.modules import require_known
 from trainer.rundir import RunDir
 from trainer.settings import HARMLESS, REFUSED, REPLANS, Settings
 from trainer.values import show
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.config import Job
     from trainer.progress import Standing
 
-HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force]
+HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force] [--trust-code]
 
 Continues a run in its own directory from its newest checkpoint, whatever
 stopped it, and ends with the same bits as if it had never stopped. Of a sweep,
@@ -44,11 +45,16 @@ These may change and bear on nothing that is computed:
 Any other would make it another run: start one with init_from=RUN, or insist
 with --force, which also starts over where no checkpoint can be read any more.
 
+A run that somebody else has made runs no code of theirs: where it uses modules
+that are not those of this directory, it is refused until you have read them
+and add --trust-code, which imports the copies that came with the run.
+
 Examples:
   trainer resume last
   trainer resume kfrw steps=1000
   trainer resume kfrw optim.lr=1e-5 patience=20
 """
+FLAGS = ("--force", "--trust-code")
 
 
 class Change(NamedTuple):
@@ -67,19 +73,24 @@ def main(argv: list[str]) -> int:
         changeable = {kind: manual.changeable(kind) for kind in (REPLANS, HARMLESS)}
         sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0
-    force = "--force" in argv
-    words = command_line.split([word for word in argv if word != "--force"], ("--config-dir",), ("--force", "--help"))
+    asked = [word for word in argv if word in FLAGS]
+    force, trust = "--force" in asked, "--trust-code" in asked
+    known = ("-cd", "--config-dir")
+    words = command_line.split([word for word in argv if word not in asked], known, (*FLAGS, "--help"))
     if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
-    command = shlex.join(["trainer", "resume", *argv])
+    command = shlex.join(["trainer", "resume", *redact.words(argv)])
     path = runs.find(name)
     if runs.is_sweep(path):
-        return go_on_with_sweep(path, words, command, force)
+        return go_on_with_sweep(path, words, command, force, trust)
     rundir = RunDir(path)
     stored = settings.check(rundir.read_config())
+    require_known(rundir, stored, command, trust, force)
+    if trust:
+        modules.trust(rundir)
     changed, chosen = changed_by(words, stored)
-    return go_on(rundir, stored, changed, chosen, command, words.overrides, force)
+    return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)
 
 
 def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]]:
@@ -93,15 +104,26 @@ def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]
     return override(stored, choice, catalog), dict(word.split("=", 1) for word in choice.groups)
 
 
-def go_on_with_sweep(path: Path, words: Words, command: str, force: bool) -> int:
+def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
+    for folder in runs.jobs(path):
+        require_known(RunDir(folder), settings.check(RunDir(folder).read_config()), command, trust, force)
+        if trust:
+            modules.trust(RunDir(folder))
     from trainer import sweep
 
+    if not trust:
+        sweep.require_harmless_launcher(path, command)
     with RunDir(path).lock(command):
-        plans = []
+        plans, secrets = [], {}
         for folder in runs.jobs(path):
             try:
-                plan = changed_job(RunDir(folder), words, force)
+                stored = settings.check(RunDir(folder).read_config())
+                changed, chosen = changed_by(words, stored)
+                if RunDir(folder).read_status().get("state") != "done":
+                    redact.require_given(changed.to_dict())
+                secrets[folder.name] = dict(redact.secrets(changed.to_dict()))
+                plan = changed_job(RunDir(folder), stored, changed, chosen, force)
             except UsageError as error:
                 raise UsageError(f"job {folder.name}: {error}") from error
             plans += [] if plan is None else [plan]
@@ -112,17 +134,17 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool) -> int
             with rundir.lock(command):
                 rundir.write_config(config)
                 rundir.write_status(status)
-    return sweep.launch(path, command, words.overrides, force)
+    return sweep.launch(path, command, redact.words(words.overrides), force, trust, secrets)
 
 
-def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict[str, Any], dict[str, Any]] | None:
-    """Return what config.yaml and status.json of a job become by the words of the command, None if they stay.
+def changed_job(
+    rundir: RunDir, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool
+) -> tuple[RunDir, dict[str, Any], dict[str, Any]] | None:
+    """Return what config.yaml and status.json of a job become under changed settings, None if they stay.
 
     Raises:
-        UsageError: The words are wrong for this job.
+        UsageError: The changes are wrong for this job.
     """
-    stored = settings.check(rundir.read_config())
-    changed, chosen = changed_by(words, stored)
     if not require_possible(rundir, stored, changed, force):
         return None
     from trainer import checkpoint
@@ -138,7 +160,7 @@ def changed_job(rundir: RunDir, words: Words, force: bool) -> tuple[RunDir, dict
         require_length(built, found.step)
         put_back(built, found, lambda remark: None)
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
-    config = resolved(built).to_dict()
+    config = redact.tree(resolved(built).to_dict())
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
     return rundir, config, {**status, "state": "waiting", **now}
 
@@ -147,6 +169,8 @@ def swept_value(changed: Settings, choices: dict[str, str], key: str, before: st
     """Return what a swept key is now."""
     if key in choices:
         return choices[key]
+    if redact.is_secret(key):
+        return before
     value = _flat(changed.to_dict()).get(key)
     return before if value is None or show(value) == show(_number(before)) else show(value)
 
@@ -171,6 +195,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
         )
     if not runs.is_sweep(path):
         stored = settings.check(RunDir(path).read_config())
+        require_known(RunDir(path), stored, f"trainer resume {shlex.quote(RunDir(path).short)}", False, False)
         changed = _as_composed(stored, jobs[0].settings)
         return go_on(RunDir(path), stored, changed, jobs[0].choices, command, overrides, force=False)
     from trainer import sweep
@@ -183,7 +208,10 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
                 f"job {folder.name} has {show(change.old)}",
                 f"the same command, or trainer resume {path} {change.key}={show(change.new)}",
             )
-    return sweep.launch(path, command, overrides)
+    secrets = {
+        folder.name: dict(redact.secrets(one.settings.to_dict())) for folder, one in zip(folders, jobs, strict=True)
+    }
+    return sweep.launch(path, command, overrides, secrets=secrets)
 
 
 def _as_composed(stored: Settings, composed: Settings) -> Settings:
@@ -261,7 +289,8 @@ def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force:
 def differences(stored: Settings, changed: Settings) -> list[Change]:
     """Return the settings that differ, dotted, in the order of the schema."""
     old, new = _flat(stored.to_dict()), _flat(changed.to_dict())
-    return [Change(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)]
+    changes = (Change(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key))
+    return [change for change in changes if change.old != redact.MARK]  # a secret that is given again
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer import runs
+from trainer import redact, runs
 from trainer import words as command_line
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.rundir import RunDir, new_path
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
         return show_with_hydra(words.flags, choices[0], catalog)
     try:
-        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *argv]))
+        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *redact.words(argv)]))
     except UsageError as error:
         from trainer.config import with_source
 
@@ -104,13 +104,13 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         if _exists(Path(settings.run_dir)):
             from trainer import resume
 
-            return resume.go_on_as(Path(settings.run_dir), jobs, command, words.overrides)
+            return resume.go_on_as(Path(settings.run_dir), jobs, command, redact.words(words.overrides))
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer import sweep
 
         return sweep.start(path, jobs, choices, words, command)
-    return run_one(jobs[0], path, command, words.overrides)
+    return run_one(jobs[0], path, command, redact.words(words.overrides))
 
 
 def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:

@@ -9,25 +9,72 @@ import random
 import re
 import socket
 import time
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
-from trainer import durable
+from trainer import durable, reading
 from trainer.errors import UsageError, refusal
+from trainer.values import fits
 
 FORMAT = 1
 RUNS = Path("runs")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
+_OWN = ("lock", "config.yaml", "status.json", "metrics.jsonl", "trainer.log", "checkpoints", "code")
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
 class InUse(UsageError):
     """Another process holds the lock of a run directory."""
+
+
+class Segment(TypedDict, total=False):
+    """What status.json says of one start of a run."""
+
+    from_step: int
+    command: str
+    overrides: list[str]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    git: str | None
+    started: str
+    seconds: float
+
+
+class Best(TypedDict):
+    """The best evaluation so far."""
+
+    step: int
+    metric: str
+    value: float | None
+
+
+class Status(TypedDict, total=False):
+    """What status.json holds; what is of another kind there is passed over."""
+
+    format: int
+    id: str
+    name: str | None
+    state: str
+    step: int
+    steps: int
+    epoch: int
+    metrics: dict[str, float | None]
+    best: Best | None
+    skipped: int
+    parameters: int
+    rows: dict[str, int | None]
+    error: str | None
+    choices: dict[str, str]
+    swept: dict[str, str]
+    config: dict[str, Any]
+    code: dict[str, str]
+    segments: list[Segment]
 
 
 class RunDir:
@@ -42,6 +89,7 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.log = path / "trainer.log"
+        self.code = path / "code"
         self._config = path / "config.yaml"
         self._status = path / "status.json"
 
@@ -58,8 +106,8 @@ class RunDir:
         """Whether this is a run: a directory with a config.yaml."""
         return self._config.is_file()
 
-    def create(self, config: dict[str, Any], status: dict[str, Any]) -> None:
-        """Make the directory with its configuration and first status.
+    def create(self, config: dict[str, Any], status: dict[str, Any], code: dict[str, bytes] | None = None) -> None:
+        """Make the directory with its configuration, first status and the sources of the user's modules.
 
         Raises:
             UsageError: It can't be made, or another process has just made it.
@@ -70,6 +118,7 @@ class RunDir:
                 if self.exists:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
                 durable.make_folders(self.checkpoints)
+                self.write_code(code or {})
                 self.write_status({"format": FORMAT, **status})
                 self.write_config(config)  # comes last: with it the directory is a run
         except OSError as error:
@@ -84,12 +133,14 @@ class RunDir:
     def read_config(self) -> dict[str, Any]:
         """Return the configuration as plain data."""
         try:
-            loaded = yaml.safe_load(self._config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            loaded = reading.yaml_data(self._config)
+        except OSError as error:
+            raise UsageError(f"{self._config} can't be read: {error.strerror}") from error
+        except ValueError as error:
             raise UsageError(f"{self._config} can't be read: {' '.join(str(error).split())}") from error
         if not isinstance(loaded, dict):
             raise UsageError(f"{self._config} holds no configuration")
-        return loaded
+        return {str(key): value for key, value in loaded.items()}
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replace the configuration."""
@@ -97,16 +148,25 @@ class RunDir:
         durable.replace(self._config, text.encode())
 
     def read_status(self) -> dict[str, Any]:
-        """Return status.json; {} when there is none yet or it can't be read."""
+        """Return what status.json holds that is of the right kind; {} when there is none yet or it can't be read."""
         try:
-            status = json.loads(self._status.read_bytes())
+            status = reading.json_data(self._status)
         except (OSError, ValueError):
             return {}
-        return status if isinstance(status, dict) else {}
+        if not isinstance(status, dict):
+            return {}
+        kinds = typing.get_type_hints(Status)
+        return {key: value for key, value in status.items() if fits(value, kinds.get(key, Any))[0]}
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""
         durable.replace(self._status, (json.dumps(status, indent=1, allow_nan=False) + "\n").encode())
+
+    def write_code(self, sources: dict[str, bytes]) -> None:
+        """Keep the sources of modules, by their relative paths."""
+        for name, source in sources.items():
+            durable.make_folders((self.code / name).parent)
+            durable.replace(self.code / name, source)
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:
@@ -115,8 +175,9 @@ class RunDir:
         Raises:
             InUse: Another process has it; names its holder.
         """
+        self.require_no_links()
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise UsageError(f"{self.path} can't be written to: {error.strerror}") from error
         try:
@@ -128,6 +189,18 @@ class RunDir:
             yield
         finally:
             os.close(descriptor)
+
+    def require_no_links(self) -> None:
+        """Refuse a directory in which a link stands where a file of the run is written or deleted.
+
+        Raises:
+            UsageError: There is one; names it.
+        """
+        own = [self.path / name for name in _OWN]
+        own += self.checkpoints.iterdir() if self.checkpoints.is_dir() and not self.checkpoints.is_symlink() else []
+        for path in own:
+            if path.is_symlink():
+                raise UsageError(f"{path} is a link, and a run neither reads nor writes through links")
 
     def is_held(self) -> bool:
         """Say whether a living process holds the lock."""

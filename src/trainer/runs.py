@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from trainer.errors import UsageError, nearest
 from trainer.rundir import RUNS, RunDir
+
+_JOB = re.compile(r"[0-9]{3,9}")
 
 
 def find(word: str) -> Path:
@@ -46,7 +49,8 @@ def is_sweep(path: Path) -> bool:
 
 def jobs(path: Path) -> list[Path]:
     """Return the job directories of a sweep, in their order."""
-    return sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    folders = (p for p in path.iterdir() if _JOB.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
+    return sorted(folders, key=lambda p: int(p.name))
 
 
 def _is_run(path: Path) -> bool:

@@ -6,19 +6,21 @@ import copy
 import shlex
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint, generators, runs
+from trainer import checkpoint, generators, manifest, runs
 from trainer.build import Built, build_optimizer
-from trainer.checkpoint import BadCheckpoint, Checkpoint, Packed
+from trainer.checkpoint import Checkpoint, Packed
 from trainer.components import check_arguments
 from trainer.errors import UsageError, refusal
 from trainer.loop import Run
+from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
 from trainer.rundir import RunDir
+from trainer.values import fits
 
 
 class Saver:
@@ -49,14 +51,14 @@ class Saver:
 
     def keep_best(self) -> None:
         """Save the best checkpoint that waits in memory, if one does: a run that fails may not meet it again."""
-        if self._best is not None and self._best.step not in checkpoint.steps(self._folder):
+        if self._best is not None and self._best.step not in manifest.steps(self._folder):
             self._metrics.sync()
             checkpoint.write(self._folder, self._best)
             self._best = None
 
     def _save(self) -> None:
         state = self._built.run.state
-        if state.step not in checkpoint.steps(self._folder):
+        if state.step not in manifest.steps(self._folder):
             self._metrics.sync()
             if self._best is not None and self._best.step == state.best_step != state.step:
                 checkpoint.write(self._folder, self._best)
@@ -66,11 +68,24 @@ class Saver:
 
     def _pack(self) -> Packed:
         run = self._built.run
-        return checkpoint.pack(run.state.step, run.model.state_dict(), snapshot(run, self._metrics.flush()))
+        return checkpoint.pack(run.state.step, run.model.state_dict(), dict(snapshot(run, self._metrics.flush())))
 
 
-def snapshot(run: Run, metrics_bytes: int) -> dict[str, Any]:
-    """Return all that a run needs besides its weights to go on with the same bits."""
+class Snapshot(TypedDict):
+    """All that a run needs besides its weights to go on with the same bits."""
+
+    state: dict[str, Any]
+    epoch: int
+    loss: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    watched: list[str | None]
+    generators: dict[str, Any]
+    metrics_bytes: int
+
+
+def snapshot(run: Run, metrics_bytes: int) -> Snapshot:
+    """Return what a checkpoint of a run holds besides the weights."""
     return {
         "state": run.state.state_dict(),
         "epoch": run.epoch,
@@ -105,7 +120,7 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
     if found is not None:
         require_length(built, found.step)
         put_back(built, found, announce)
-        length, good = int(found.training["metrics_bytes"]), found.step
+        length, good = found.training["metrics_bytes"], found.step
         if problems:
             announce(f"warning: step {found.step:,} is the newest good checkpoint")
     else:
@@ -115,9 +130,9 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
             start_from(built.run.model, built.settings.init_from)
         if rundir.read_status().get("segments"):
             announce("no checkpoint to go on from: starting over")
-    for step in checkpoint.steps(rundir.checkpoints):
+    for step in manifest.steps(rundir.checkpoints):
         if step > good:
-            announce(f"set aside as {checkpoint.set_aside(rundir.checkpoints / checkpoint.name_of(step))}")
+            announce(f"set aside as {checkpoint.set_aside(rundir.checkpoints / manifest.name_of(step))}")
     return length
 
 
@@ -146,6 +161,8 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
         UsageError: It is that of other parts.
     """
     run, saved = built.run, found.training
+    if not fits(saved, Snapshot)[0] or saved["metrics_bytes"] < 0 or saved["state"].get("step") != found.step:
+        raise UsageError(f"{found.path} does not hold what a checkpoint must")
     load_weights(run.model, found.weights, str(found.path))
     try:
         run.loss.load_state_dict(saved["loss"])
@@ -224,10 +241,10 @@ def start_from(model: nn.Module, source: str) -> None:
         raise refusal(f"init_from={source}", "; ".join(problems))
     if found is None:
         raise refusal(f"init_from={source}", "that run has no checkpoint yet")
-    best = found.training["state"]["best_step"]
-    if best is not None and best in checkpoint.steps(folder):
+    best = found.training["state"].get("best_step") if fits(found.training, Snapshot)[0] else None
+    if best is not None and best in manifest.steps(folder):
         try:
-            found = checkpoint.load(folder / checkpoint.name_of(best))
+            found = checkpoint.load(folder / manifest.name_of(best))
         except BadCheckpoint as error:
             raise refusal(f"init_from={source}", str(error)) from error
     load_weights(model, found.weights, f"init_from={source}")

@@ -12,7 +12,7 @@ from rich.progress import track as rich_track
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice
+from trainer import advice, redact
 from trainer.errors import printable
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
@@ -55,7 +55,7 @@ def as_yaml(data: dict[str, Any]) -> None:
     """Print a configuration as its file would hold it."""
     import yaml
 
-    stdout.print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip(), soft_wrap=True)
+    stdout.print(yaml.safe_dump(redact.tree(data), sort_keys=False, allow_unicode=True).rstrip(), soft_wrap=True)
 
 
 def heading(name: str, what: str) -> None:
@@ -128,7 +128,8 @@ def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequ
     before = f"{ended} at step {status.get('step', 0):,}"
     stderr.print(Text.assemble(("resuming ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
     stderr.print(f"going on from step {step:,}", soft_wrap=True)
-    _rows(stderr, {change.key: f"{show(change.old)} -> {show(change.new)}" for change in changes})
+    now = redact.tree({change.key: change.new for change in changes})
+    _rows(stderr, {change.key: f"{show(change.old)} -> {show(now[change.key])}" for change in changes})
 
 
 def progress(standing: Standing) -> Display:
@@ -180,7 +181,11 @@ def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) 
 
 def _arguments(component: Mapping[str, Any]) -> str:
     """Write the arguments of a component as they are typed, without those that change nothing."""
-    shown = {key: value for key, value in component.items() if key != "_target_" and value not in (None, False, 0)}
+    shown = {
+        key: value
+        for key, value in redact.tree(component).items()
+        if key != "_target_" and value not in (None, False, 0)
+    }
     return " ".join(f"{key}={show(value)}" for key, value in shown.items())
 
 

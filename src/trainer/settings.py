@@ -135,7 +135,9 @@ def check(values: dict[str, Any]) -> Settings:
         root[name] = _check_section(section, root.get(name, {}), f"{name}.")
     settings: Settings = _check_section(Settings, root, "")
     for name in COMPONENTS:
-        _refuse_nonfinite(getattr(settings, name), name)
+        _require_plain(getattr(settings, name), name)
+    for name in ("name", "init_from", "run_dir"):
+        _require_plain(getattr(settings, name), name)
     if settings.steps is not None and settings.epochs is not None:
         raise refusal(f"steps={settings.steps} epochs={settings.epochs}", "only one of them can set the length")
     return settings
@@ -194,12 +196,17 @@ def _check_limits(what: str, value: float, limits: Any) -> None:
         raise refusal(f"{what}={show(value)}", "is out of range", " and ".join(ends))
 
 
-def _refuse_nonfinite(value: Any, key: str) -> None:
+def _require_plain(value: Any, key: str) -> None:
+    """Refuse what is no plain value: files hold numbers that are finite, and text that is not to be obeyed."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            _refuse_nonfinite(inner, f"{key}.{name}")
+            _require_plain(inner, f"{key}.{name}")
     elif isinstance(value, list):
         for inner in value:
-            _refuse_nonfinite(inner, key)
+            _require_plain(inner, key)
     elif isinstance(value, float) and not math.isfinite(value):
         raise refusal(f"{key}={value}", "is not finite", "a finite number")
+    elif isinstance(value, str) and ("${" in value or not value.isprintable()):
+        raise refusal(f"{key}={value}", "holds ${" if "${" in value else "holds a control character", "plain text")
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise refusal(f"{key}={show(value)}", f"is a {type(value).__name__}", "text, numbers, lists and sections")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass, field
 from typing import Any
+
+from trainer.values import fits
 
 
 @dataclass
@@ -56,10 +59,12 @@ class State:
         """Continue from a state that `state_dict` returned.
 
         Raises:
-            ValueError: It is not of the same fields.
+            ValueError: It is not of the same fields, or one has a value of another kind.
         """
-        fields = {f.name for f in dataclasses.fields(self)}
-        if state.keys() != fields:
-            raise ValueError(f"the state has {', '.join(sorted(state))}, not {', '.join(sorted(fields))}")
+        kinds = typing.get_type_hints(type(self))
+        if state.keys() != kinds.keys():
+            raise ValueError(f"the state has {', '.join(sorted(state))}, not {', '.join(sorted(kinds))}")
         for name, value in state.items():
+            if not fits(value, kinds[name])[0]:
+                raise ValueError(f"the state has {name}={value!r}")
             setattr(self, name, value)

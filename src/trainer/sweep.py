@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from hydra import compose
 from hydra._internal.callbacks import Callbacks
@@ -18,19 +19,40 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import durable, job, leaderboard, screen
+from trainer import durable, job, leaderboard, reading, redact, runs, screen
 from trainer.config import Job, explained, hydra_setup
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.rundir import RunDir
 from trainer.signals import Stopping
-from trainer.values import typed
+from trainer.values import fits, typed
 from trainer.words import Choice, Words
 
 FORMAT = 1
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
+_HARMLESS = re.compile(r"hydra/launcher=(basic|joblib)|hydra\.launcher\.\w+=-?[0-9]+")
+IN_MEMORY = ("basic", "joblib")  # launchers that write no job into a file
 IN_PROCESS = ("basic",)  # launchers whose jobs run one after the other in this process
+
+
+class Launcher(TypedDict):
+    """What a sweep was launched with."""
+
+    name: str
+    overrides: list[str]
+    config_dirs: list[str]
+
+
+class Sweep(TypedDict):
+    """What sweep.json holds."""
+
+    format: int
+    name: str | None
+    command: str
+    launcher: Launcher
+    swept: list[str]
+    jobs: list[str]
 
 
 def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Words, command: str) -> int:
@@ -51,19 +73,21 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     name = launcher_name(words)
     plans = []
     for index, one in enumerate(screen.track(jobs, "checking the jobs")):
-        status = {"choices": one.choices, "swept": choices[index].swept}
+        status = {"choices": one.choices, "swept": redact.tree(choices[index].swept)}
         try:
             plans.append(job.plan(one.settings, status, threads=None if name in IN_PROCESS else 1))
         except UsageError as error:
             raise UsageError(f"job {index} ({typed(choices[index].swept)}): {error}") from error
+    all_secrets = [dict(redact.secrets(one.settings.to_dict())) for one in jobs]
+    require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
     names = [f"{index:03d}" for index in range(len(plans))]
-    sweep = {
+    sweep: Sweep = {
         "format": FORMAT,
         "name": jobs[0].settings.name,
         "command": command,
-        "launcher": {"name": name, "overrides": words.launcher, "config_dirs": words.config_dirs},
+        "launcher": {"name": name, "overrides": redact.words(words.launcher), "config_dirs": words.config_dirs},
         "swept": list(choices[0].swept),
         "jobs": names,
     }
@@ -74,7 +98,8 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
             durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
-    return launch(path, command, words.overrides)
+    secrets = dict(zip(names, all_secrets, strict=True))
+    return launch(path, command, redact.words(words.overrides), secrets=secrets)
 
 
 @contextmanager
@@ -94,16 +119,33 @@ def staging(path: Path) -> Iterator[Path]:
         raise
 
 
-def launch(path: Path, command: str, overrides: list[str], force: bool = False) -> int:
+def launch(
+    path: Path,
+    command: str,
+    overrides: list[str],
+    force: bool = False,
+    trust: bool = False,
+    secrets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> int:
     """Run the jobs of a sweep that are not done, with its own launcher, and return the exit code.
+
+    Args:
+        path: Its directory.
+        command: What the user typed, for the record.
+        overrides: The settings that the user typed, for the record.
+        force: Let a job start over if it should have a good checkpoint and has none.
+        trust: Let a job import the copies of modules that came with it.
+        secrets: What the jobs' directories do not hold, by job and dotted key.
 
     Raises:
         UsageError: Another process trains it or one of its jobs.
         RunFailed: The launcher failed.
     """
     sweep = read(path)
-    task = Task(path.absolute(), command, tuple(overrides), force, os.getpid())
-    catalog = Catalog(tuple(map(Path, sweep["launcher"]["config_dirs"])))
+    require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
+    task = Task(path.absolute(), command, tuple(overrides), force, trust, dict(secrets or {}), os.getpid())
+    words, folders = sweep["launcher"]["overrides"], sweep["launcher"]["config_dirs"]
+    catalog = Catalog(() if all(map(_HARMLESS.fullmatch, words)) else tuple(map(Path, folders)))
     problem = None
     with (
         RunDir(path).lock(command),
@@ -124,7 +166,7 @@ def launch(path: Path, command: str, overrides: list[str], force: bool = False) 
         except Exception as error:  # a launcher may raise anything when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
-    leaderboard.print_results(path, sweep)
+    leaderboard.print_results(path, sweep["jobs"], sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal
     if problem is not None:
@@ -133,7 +175,7 @@ def launch(path: Path, command: str, overrides: list[str], force: bool = False) 
     return 0 if states == {"done"} else 1
 
 
-def waiting(path: Path, sweep: dict[str, Any], command: str) -> list[str]:
+def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
     """Return the jobs that are not done, marked as waiting."""
     names = [name for name in sweep["jobs"] if RunDir(path / name).read_status().get("state") != "done"]
     for name in names:
@@ -151,6 +193,8 @@ class Task:
     command: str
     overrides: tuple[str, ...]
     force: bool
+    trust: bool
+    secrets: Mapping[str, Mapping[str, Any]]
     parent: int
 
     @property
@@ -162,9 +206,35 @@ class Task:
         """Train the job that the config names; how it ends stands in its status.json."""
         if not self.marker.exists():
             rundir = RunDir(self.path / config.run_dir)
-            job.execute(rundir, self.command, list(self.overrides), self.force, self.marker.exists)
+            secrets = self.secrets.get(config.run_dir)
+            job.execute(rundir, self.command, list(self.overrides), self.force, self.marker.exists, self.trust, secrets)
         if self.marker.exists() and os.getpid() == self.parent:
             raise KeyboardInterrupt
+
+
+def require_harmless_launcher(path: Path, command: str) -> None:
+    """Refuse a sweep, which may be somebody else's, whose launcher could run commands.
+
+    Raises:
+        UsageError: It could; the message has the whole command to type.
+    """
+    for word in read(path)["launcher"]["overrides"]:
+        if not _HARMLESS.fullmatch(word):
+            raise refusal(
+                f"{path / 'sweep.json'}: {word}", "could run anything", f"`{command} --trust-code` if it is yours"
+            )
+
+
+def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse jobs that hold a secret for a launcher that hands them on in files.
+
+    Raises:
+        UsageError: One does; names the key.
+    """
+    key = next((key for values in secrets for key in values), None)
+    if key is not None and launcher not in IN_MEMORY:
+        what = f"hydra/launcher={launcher}"
+        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(IN_MEMORY))
 
 
 def compose_launcher(overrides: list[str], path: Path) -> DictConfig:
@@ -193,14 +263,19 @@ def launcher_name(words: Words) -> str:
     return chosen[0] if chosen else "basic"
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Sweep:
     """Return sweep.json.
 
     Raises:
-        UsageError: It can't be read.
+        UsageError: It can't be read, or names jobs that are not there.
     """
+    file = path / "sweep.json"
     try:
-        sweep: dict[str, Any] = json.loads((path / "sweep.json").read_bytes())
+        sweep = reading.json_data(file)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path / 'sweep.json'} can't be read: {error}") from error
-    return sweep
+        raise UsageError(f"{file} can't be read: {error}") from error
+    if not fits(sweep, Sweep)[0]:
+        raise UsageError(f"{file} does not hold what it must")
+    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
+        raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
+    return cast(Sweep, sweep)

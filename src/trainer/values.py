@@ -54,8 +54,14 @@ def fits(value: Any, kind: Any) -> tuple[bool, Any]:
         return _is_number(value), value
     if origin in _SEQUENCES or kind in _SEQUENCES:
         return _fits_sequence(value, origin, arguments)
+    if typing.is_typeddict(kind):
+        inner = typing.get_type_hints(kind)
+        there = isinstance(value, dict) and kind.__required_keys__ <= value.keys()
+        return there and all(fits(item, inner.get(key, Any))[0] for key, item in value.items()), value
     if kind is dict or origin is dict:
-        return isinstance(value, dict), value
+        keys, items = arguments or (Any, Any)
+        there = isinstance(value, dict)
+        return there and all(fits(k, keys)[0] and fits(item, items)[0] for k, item in value.items()), value
     return isinstance(kind, type) and isinstance(value, kind), value
 
 

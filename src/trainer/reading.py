@@ -1,0 +1,104 @@
+"""Reads files of runs, which somebody else may have made: regular files of bounded size, plain data, no links."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_YAML = 2**20  # bytes
+MOST_JSON = 2**26
+DEEPEST = 32  # levels of a YAML file
+_LARGE = 2**27
+
+
+class Unreadable(ValueError):
+    """A file is not what a run would hold; the message says what is wrong, without the path."""
+
+
+def opened(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor; links are not followed, pipes not waited for.
+
+    Raises:
+        OSError: It can't be opened, or is something else.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def content(path: Path, most: int = MOST_JSON) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: It can't be read.
+        Unreadable: It has more than `most` bytes.
+    """
+    with os.fdopen(opened(path), "rb") as file:
+        found = os.fstat(file.fileno())
+        if found.st_size > most:
+            raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
+        if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
+            raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
+        return file.read(most)
+
+
+def json_data(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is no JSON.
+    """
+    try:
+        return json.loads(content(path))
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply") from error
+
+
+def yaml_data(path: Path) -> Any:
+    """Return what a YAML file of plain values holds; one with aliases, tags or keys given twice is refused.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is no such file.
+    """
+    try:
+        return yaml.load(content(path, MOST_YAML).decode(), _PlainLoader)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without aliases, which a few bytes can blow up, and without deep nesting."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed here", mark)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                problem = f"{key.value} is given twice" if isinstance(key, yaml.ScalarNode) else "a key that is no text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
