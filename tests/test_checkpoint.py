@@ -255,9 +255,7 @@ def test_checkpoints_are_durable_before_the_older_ones_go(cli):
         def look(source, target):
             if ".removed-" in str(target):
                 folder = Path(source).parent
-                whole = [
-                    step for step in manifest.steps(folder) if checkpoint.load(folder / manifest.name_of(step))
-                ]
+                whole = [step for step in manifest.steps(folder) if checkpoint.load(folder / manifest.name_of(step))]
                 seen.append(whole)
             rename(source, target)
 

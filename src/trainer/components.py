@@ -48,7 +48,7 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
         module = importlib.import_module(module_name)
     except ValueError as error:
         raise refusal(f"{group}._target_={target}", "is not the name of a class in a module") from error
-    except Exception as error:  # a module of the user's may raise anything
+    except (Exception, SystemExit) as error:  # a module of the user's may raise anything
         raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
     kind = KINDS[group]
@@ -145,14 +145,14 @@ def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) 
     return refusal(name if key is None else f"{group}.{key}={show(given[key])}", reason)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the first line of an error's message, with its class where that tells the user something."""
     line = textwrap.shorten(next(iter(str(error).splitlines()), ""), _LONGEST_REASON, placeholder=" ...")
     told = isinstance(error, ValueError | TypeError | RuntimeError | ImportError | OSError | MemoryError)
     return (line if told and line else f"{type(error).__name__}: {line}".rstrip(": ")) + _place_of(error)
 
 
-def _place_of(error: Exception) -> str:
+def _place_of(error: BaseException) -> str:
     """Return the file and line in the user's own code that an error comes from; empty if it comes from elsewhere."""
     here, package = Path.cwd(), Path(__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -195,11 +195,13 @@ def train(
             state = "stopped" if reason == "stopped" else "done"
             record.write(state)
         except Exception as error:
+            with suppress(OSError):  # a full disk may be what it failed for
+                saver.keep_best()
             failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built, rundir))
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
-            for last in (saver.keep_best, metrics.close, lambda: record.write("failed", redact.hide(str(failure)))):
-                with suppress(OSError):  # a full disk may be what it failed for
+            for last in (metrics.close, lambda: record.write("failed", redact.hide(str(failure)))):
+                with suppress(OSError):
                     last()
             raise failure from cause
         log.info("%s at step %d: %s", state, run.state.step, reason)

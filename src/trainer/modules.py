@@ -75,9 +75,12 @@ def require_known(rundir: RunDir, settings: Settings, command: str, trust: bool,
             f"`{command} --force` to go on with it as it is now, or `{command} --trust-code` with the run's own copy",
         )
     group, target = next(iter((missing or targets).items()))
+    place = _whereabouts(rundir, target)
+    if place is None:
+        raise refusal(f"{group}._target_={target}", "is code that neither came with the run nor is here")
     raise refusal(
         f"{group}._target_={target}",
-        f"is code that may be somebody else's; read {_whereabouts(rundir, target)} first",
+        f"is code that may be somebody else's; read {place} first",
         f"`{command} --trust-code` runs it",
     )
 
@@ -86,11 +89,12 @@ def trust(rundir: RunDir) -> None:
     """Let the run's own copies of modules be imported, before those of the working directory.
 
     Raises:
-        UsageError: One of them is a link.
+        UsageError: There is something else than sources, which one could have read.
     """
     for path in rundir.code.rglob("*"):
-        if path.is_symlink():
-            raise UsageError(f"{path} is a link, and a run neither reads nor writes through links")
+        if path.is_symlink() or (path.is_file() and path.suffix != ".py"):
+            raise UsageError(f"{path} is no source of a module; delete it to trust the rest")
+    sys.dont_write_bytecode = True  # it would be the next thing that is no source
     if rundir.code.is_dir() and str(rundir.code.absolute()) not in sys.path:
         sys.path.append(str(rundir.code.absolute()))
 
@@ -132,11 +136,11 @@ def _sum(path: Path) -> str | None:
         return None
 
 
-def _whereabouts(rundir: RunDir, target: str) -> str:
-    """Return the file that a `_target_` would be imported from, without importing anything."""
+def _whereabouts(rundir: RunDir, target: str) -> str | None:
+    """Return the file that a `_target_` would be imported from, if there is one; nothing is imported."""
     for name in sorted(_source(target)):
         if (rundir.code / name).is_file():
             return str(rundir.code / name)
     top = target.partition(".")[0]
     spec = importlib.machinery.PathFinder.find_spec(top, [*sys.path, str(Path.cwd())])
-    return (spec.origin if spec else None) or f"where {top} comes from"
+    return spec.origin if spec else None

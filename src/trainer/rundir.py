@@ -8,9 +8,10 @@ import os
 import random
 import re
 import socket
+import stat
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -25,7 +26,7 @@ FORMAT = 1
 RUNS = Path("runs")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
-_OWN = ("lock", "config.yaml", "status.json", "metrics.jsonl", "trainer.log", "checkpoints", "code")
+_FILES = ("lock", "config.yaml", "status.json", "metrics.jsonl", "trainer.log", "sweep.json")
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
@@ -175,7 +176,7 @@ class RunDir:
         Raises:
             InUse: Another process has it; names its holder.
         """
-        self.require_no_links()
+        self.require_own_files()
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
@@ -190,17 +191,18 @@ class RunDir:
         finally:
             os.close(descriptor)
 
-    def require_no_links(self) -> None:
-        """Refuse a directory in which a link stands where a file of the run is written or deleted.
+    def require_own_files(self) -> None:
+        """Refuse a directory in which a link or a pipe stands where a file of the run is written or deleted.
 
         Raises:
             UsageError: There is one; names it.
         """
-        own = [self.path / name for name in _OWN]
-        own += self.checkpoints.iterdir() if self.checkpoints.is_dir() and not self.checkpoints.is_symlink() else []
-        for path in own:
+        folders = (self.checkpoints, self.code)
+        for path in (*(self.path / name for name in _FILES), *folders):
+            _require_kind(path, stat.S_ISDIR if path in folders else stat.S_ISREG)
+        for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
             if path.is_symlink():
-                raise UsageError(f"{path} is a link, and a run neither reads nor writes through links")
+                _require_kind(path, stat.S_ISDIR)
 
     def is_held(self) -> bool:
         """Say whether a living process holds the lock."""
@@ -215,6 +217,16 @@ class RunDir:
             return True
         finally:
             os.close(descriptor)
+
+
+def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # not there yet
+    if not is_kind(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "something else than a run has there"
+        raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
 
 
 def _acquire(descriptor: int) -> bool:
