@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from instants import begin, content
+
+from trainer.cli import main
 
 # command: what its one line must hold
 WRONG = {
@@ -143,6 +148,112 @@ def test_a_wrong_word_is_answered_in_one_line(refused, command):
     line = refused(*shlex.split(command))
     for part in WRONG[command]:
         assert part in line
+
+
+def damage(name: str, content: bytes | None) -> Callable[[], None]:
+    """A finished run whose newest checkpoint has a file with another content, or lacks it; the status is lost."""
+
+    def prepare() -> None:
+        finished()
+        for folder in Path("run/checkpoints").iterdir():
+            (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+        Path("run/status.json").unlink()
+
+    return prepare
+
+
+def finished() -> None:
+    path = begin("run", "steps=2", "data.inputs=4", "model.hidden=3")
+    assert main(["resume", str(path)]) == 0
+
+
+def another_format() -> None:
+    finished()
+    for file in Path("run/checkpoints").glob("*/*.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "format": 7}))
+
+
+def edited(text: str) -> Callable[[], None]:
+    def prepare() -> None:
+        finished()
+        Path("run/config.yaml").write_text(text)
+
+    return prepare
+
+
+SMALLER = "data.inputs=4 model.hidden=3"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+# what is there, command: exit code and what the last line on stderr must hold
+GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
+    (finished, "run run_dir=run"): (2, ["run_dir=run: exists and is not empty", "trainer resume run, or resume=true"]),
+    (finished, "resume run"): (0, []),
+    (finished, "resume run steps=1"): (2, ["steps=1: the run has done 2 steps already", "steps=2 or more"]),
+    (finished, "resume run model.hidden=9"): (2, ["model.hidden=9: would make it another run (it has 3)", "--force"]),
+    (finished, "resume run --force model.hidden=9 steps=3"): (2, ["linear1.weight: [3, 4] in the checkpoint, [9, 4]"]),
+    (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it another run"]),
+    (finished, "run init_from=run"): (2, ["init_from=run: other weights", "linear1.weight: [3, 4]", "[100, 1000]"]),
+    (finished, "resume rum"): (2, ["rum: no such run"]),
+    (finished, "verify rum"): (2, ["rum: no such run"]),
+    (damage("model.safetensors", b"x"), "resume run"): (2, ["run: none of its checkpoints is good", "--force"]),
+    (damage("training.safetensors", None), "resume run"): (2, ["run: none of its checkpoints is good"]),
+    (damage("model.safetensors", b"<html>"), "run init_from=run"): (2, ["model.safetensors has 6 bytes instead of"]),
+    (damage("model.safetensors", LFS), "run init_from=run"): (2, ["model.safetensors has"]),
+    (damage("training.safetensors", None), "run init_from=run"): (2, ["training.safetensors is missing"]),
+    (another_format, "resume run steps=5"): (2, ["has format 7, and this version reads 1"]),
+    (edited("seed: 1\n\tx: 2\n"), "resume run"): (2, ["run/config.yaml can't be read: line 2"]),
+    (edited("sed: 1\n"), "resume run"): (2, ["sed: no such setting", "did you mean seed?"]),
+    (edited("seed: [1\n"), "resume run"): (2, ["run/config.yaml can't be read: line 2"]),
+    (edited(""), "resume run"): (2, ["run/config.yaml holds no configuration"]),
+    (lambda: Path("run").mkdir(), "resume run"): (2, ["/run is not a run: it has no config.yaml"]),
+    (lambda: Path("run").mkdir(), "run init_from=run"): (2, ["/run is not a run: it has no config.yaml"]),
+    (lambda: Path("run").write_text(""), "run run_dir=run"): (2, ["run_dir=run: is a file"]),
+    (lambda: Path("run").write_text(""), "run run_dir=run/run"): (2, ["run_dir=run/run: can't be created: Not a dir"]),
+    (lambda: None, f"run run_dir={'x' * 256}"): (2, ["x: can't be created: File name too long"]),
+    (lambda: None, f"run -m seed=0,1 run_dir={'x' * 256}"): (2, ["x: can't be created: File name too long"]),
+    (lambda: None, "run 'name=\"a\tb\"'"): (2, ["name=a\\tb: holds a control character"]),
+    (lambda: None, "run 'run_dir=\"a\x1bb\"'"): (2, ["run_dir=a\\x1bb: holds a control character"]),
+    (lambda: None, "run model=mlp model.norm=batch data.samples=17 batch_size=16"): (
+        2,
+        ["last batch has one row of 17"],
+    ),
+    (lambda: None, "run model=mlp 'model.sizes=[100000000000]'"): (
+        2,
+        ["model.sizes=[100000000000]: needs more memory"],
+    ),
+    (lambda: None, "run epochs=1e9 --dry-run"): (0, []),
+}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "command"), GIVEN, ids=[f"{number}: {command[:60]}" for number, (_, command) in enumerate(GIVEN)]
+)
+def test_in_a_situation_too(cli, capfd, prepare, command):
+    code, parts = GIVEN[prepare, command]
+    prepare()
+    before = {name: data for name, data in content(Path()).items() if not name.endswith("lock")}
+    result = cli(*shlex.split(command))
+    assert result.code == code, result.err
+    assert {name: data for name, data in content(Path()).items() if not name.endswith("lock")} == before
+    if code:
+        line = result.err.splitlines()[-1]
+        assert line.startswith("error: ")
+        for part in parts:
+            assert part in line
+
+
+def test_any_path_will_do(cli):
+    for path in ("a b/it's", "-dash", "ü/日本", "x" * 200, "../up/there"):
+        quoted = path.replace("'", "\\'")
+        result = cli("run", f"run_dir='{quoted}'", "steps=1", "data.inputs=4", "model.hidden=3")
+        assert result.code == 0, result.err
+        following = next(line for line in result.out.splitlines() if "trainer resume" in line)
+        assert cli(*shlex.split(following[following.index("resume") :])).code == 0
+        assert Path(path, "config.yaml").exists()
+
+
+def test_no_home_is_needed(cli, monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    assert cli("run", "steps=1", "data.inputs=4").code == 0
 
 
 @pytest.mark.parametrize(

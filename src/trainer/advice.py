@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
+from trainer import manifest
 from trainer.rundir import RunDir
 
 
-def after_end(reason: str, rundir: RunDir) -> dict[str, str]:
+def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
     """Return commands, each with what it does, after a run that ended well.
 
     Args:
         reason: complete, patience or stopped.
         rundir: The run's directory.
+        status: What its status.json says.
     """
-    status, config = rundir.read_status(), rundir.read_config()
+    config = status.get("config", {})
     resume = f"trainer resume {shlex.quote(rundir.short)}"
     if reason == "stopped":
         return {resume: "go on"}
     commands = {}
-    if reason == "patience":
+    if reason == "patience" and config.get("patience"):
         commands[f"{resume} patience={2 * config['patience']}"] = "be more patient"
     elif config.get("epochs"):
         commands[f"{resume} epochs={2 * config['epochs']}"] = "go on longer"
     else:
-        commands[f"{resume} steps={2 * status['steps']}"] = "go on longer"
+        commands[f"{resume} steps={2 * status.get('steps', 500)}"] = "go on longer"
     if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
         commands[_run({**typed(status), "init_from": rundir.short})] = "start anew from its weights"
     return commands
@@ -39,15 +42,15 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
         message: What went wrong.
         rundir: The run's directory.
     """
-    status, config = rundir.read_status(), rundir.read_config()
-    lr = config.get("optim", {}).get("lr")
+    status = rundir.read_status()
+    lr = status.get("config", {}).get("optim", {}).get("lr")
     change, how = {}, ""
     if "optim.lr" in message and lr:
         change, how = {"optim.lr": f"{lr / 10:g}"}, " with a smaller learning rate"
     elif "no minimum" in message:
         return {"trainer list loss": "choose a loss that has one"}
     commands = {}
-    saved = [int(path.name.removeprefix("step-")) for path in rundir.checkpoints.glob("step-*")]
+    saved = manifest.steps(rundir.checkpoints)
     if saved:
         words = [f"trainer resume {shlex.quote(rundir.short)}", *(f"{k}={v}" for k, v in change.items())]
         commands[" ".join(words)] = f"go on from step {max(saved):,}{how}"
@@ -56,7 +59,7 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
     return commands
 
 
-def typed(status: dict[str, Any]) -> dict[str, str]:
+def typed(status: Mapping[str, Any]) -> dict[str, str]:
     """Return the words that a run was started with, by key, without those that would be refused a second time."""
     segments = status.get("segments") or [{}]
     words = dict(word.partition("=")[::2] for word in segments[0].get("overrides", ()))

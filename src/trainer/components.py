@@ -134,8 +134,9 @@ def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) 
     if "can't allocate memory" in reason:
         amount = reason.partition("you tried to allocate ")[2].rstrip(". ").split(". Error")[0]
         reason = f"needs more memory than there is: {amount}"
-        largest = max((key for key, value in given.items() if type(value) is int), key=given.__getitem__, default=None)
-        return refusal(name if largest is None else f"{group}.{largest}={given[largest]}", reason)
+        sizes = {key: _largest(value) for key, value in given.items()}
+        largest = max((key for key in sizes if sizes[key]), key=sizes.__getitem__, default=None)
+        return refusal(name if largest is None else f"{group}.{largest}={show(given[largest])}", reason)
     if (ours := re.match(r"(\w+)=.*? (must .*)", reason)) and ours[1] in given:
         return refusal(f"{group}.{ours[1]}={show(given[ours[1]])}", ours[2])
     words = re.findall(r"\w{2,}", reason)
@@ -143,6 +144,12 @@ def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) 
     said = [*words, *(spoken.get(word.lower(), "") for word in words)]
     key = next((word for word in said if word in given), None)
     return refusal(name if key is None else f"{group}.{key}={show(given[key])}", reason)
+
+
+def _largest(value: Any) -> int:
+    """Return the largest whole number in an argument, 0 if it has none."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return max((item for item in items if type(item) is int), default=0)
 
 
 def reason_of(error: BaseException) -> str:

@@ -77,7 +77,11 @@ def make_folders(path: Path) -> None:
     """Create a folder, and those above it, unless they are there already; return when their names are on the disk."""
     if not path.is_dir():
         make_folders(path.parent)
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError as error:
+            if not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
         sync_folder(path.parent)
 
 

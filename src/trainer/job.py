@@ -39,6 +39,7 @@ class Outcome:
     seconds: float
     first_loss: float | None
     numbers: dict[str, Any] | None
+    status: dict[str, Any]
     exit_code: int = 0
 
 
@@ -215,6 +216,7 @@ def train(
         record.seconds,
         run.state.first_loss,
         few_parameters(run.model),
+        record.status,
         code,
     )
 

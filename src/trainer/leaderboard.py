@@ -162,5 +162,6 @@ def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
     if any(e.state != "done" for e in entries):
         screen.next_commands({f"trainer resume {shlex.quote(RunDir(path).short)}": "run what is not done"})
     elif ranked:
-        command = next(iter(advice.after_end("complete", RunDir(path / entries[0].name))))
+        best = RunDir(path / entries[0].name)
+        command = next(iter(advice.after_end("complete", best, best.read_status())))
         screen.next_commands({command: "go on with the best"})

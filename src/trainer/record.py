@@ -64,6 +64,11 @@ class Record:
         )
 
     @property
+    def status(self) -> dict[str, Any]:
+        """What was written last."""
+        return dict(self._status)
+
+    @property
     def seconds(self) -> float:
         """Seconds since the segment began."""
         return time.perf_counter() - self._start

@@ -165,4 +165,7 @@ def follow(
 
 
 def _exists(path: Path) -> bool:
-    return RunDir(path).exists or runs.is_sweep(path)
+    try:
+        return RunDir(path).exists or runs.is_sweep(path)
+    except OSError as error:
+        raise refusal(f"run_dir={path}", f"can't be read: {error.strerror}") from error

@@ -100,7 +100,7 @@ class RunDir:
         for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
             if _ID.fullmatch(folder.name) and folder.parent == RUNS:
                 return folder.name[-4:] + rest
-        return str(self.path)
+        return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # else it would be a flag
 
     @property
     def exists(self) -> bool:
@@ -261,12 +261,16 @@ def new_path(asked: str | None) -> Path:
     path = Path(asked)
     if any(ord(character) < 32 for character in asked):
         raise refusal(f"run_dir={asked!r}", "has control characters")
-    if path.exists() and not path.is_dir():
+    try:
+        is_there, is_free = path.is_dir(), not path.exists() or (path.is_dir() and _is_fresh(path))
+    except OSError as error:
+        raise refusal(f"run_dir={asked}", f"can't be created: {error.strerror}") from error
+    if is_free:
+        return path
+    if not is_there:
         raise refusal(f"run_dir={asked}", "is a file")
-    if path.is_dir() and not _is_fresh(path):
-        go_on = f"trainer resume {asked}, or resume=true" if RunDir(path).exists else "another run_dir"
-        raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
-    return path
+    go_on = f"trainer resume {RunDir(path).short}, or resume=true" if RunDir(path).exists else "another run_dir"
+    raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
 
 
 def _is_fresh(path: Path) -> bool:

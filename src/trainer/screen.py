@@ -141,19 +141,18 @@ def progress(standing: Standing) -> Display:
 
 def summary(outcome: Outcome, rundir: RunDir) -> None:
     """Print the result, the run directory and what one may type next."""
-    status, config = rundir.read_status(), rundir.read_config()
-    ended = Text(f"  {printable(_ended(outcome, status, config))}")
+    ended = Text(f"  {printable(_ended(outcome))}")
     stdout.print(Text.assemble(state(outcome.state), ended), soft_wrap=not stdout.is_terminal)
-    _rows(stdout, {**_results(outcome, status), _RUN: str(rundir.path)})
-    next_commands(advice.after_end(outcome.reason, rundir))
+    _rows(stdout, {**_results(outcome), _RUN: str(rundir.path)})
+    next_commands(advice.after_end(outcome.reason, rundir, outcome.status))
 
 
 def complete(rundir: RunDir) -> None:
     """Say that a run has nothing left to do, and what one may type instead."""
-    say(f"{rundir.path} is complete at step {rundir.read_status().get('step', 0):,}")
     status = rundir.read_status()
+    say(f"{rundir.path} is complete at step {status.get('step', 0):,}")
     patience = status.get("step", 0) < status.get("steps", 0)
-    next_commands(advice.after_end("patience" if patience else "complete", rundir))
+    next_commands(advice.after_end("patience" if patience else "complete", rundir, status))
 
 
 def failure(error: Exception, rundir: RunDir) -> str:
@@ -220,27 +219,27 @@ def _device(built: Built, config: Mapping[str, Any]) -> str:
     return ", ".join(facts)
 
 
-def _ended(outcome: Outcome, status: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _ended(outcome: Outcome) -> str:
     taken = outcome.step - outcome.first_step
     if outcome.reason == "stopped":
         name = signal.Signals(outcome.exit_code - 128).name if outcome.exit_code > 128 else "request"
-        return f"by {name} at step {outcome.step:,} of {status['steps']:,}; all of it is saved"
+        return f"by {name} at step {outcome.step:,} of {outcome.status['steps']:,}; all of it is saved"
     where = (
         count(taken, "step") if outcome.first_step == 0 else f"{count(taken, 'more step')}, {outcome.step:,} in all,"
     )
     text = f"{where} in {duration(outcome.seconds)}, {rate(taken / max(outcome.seconds, 1e-9))} steps/s"
     if outcome.reason == "patience":
-        text += f"; {config['patience']} evaluations without improvement"
+        text += f"; {outcome.status['config']['patience']} evaluations without improvement"
     return text
 
 
-def _results(outcome: Outcome, status: Mapping[str, Any]) -> dict[str, str]:
+def _results(outcome: Outcome) -> dict[str, str]:
     rows = {name.replace("_", " "): number(value) for name, value in outcome.metrics.items()}
     if outcome.first_loss is not None and "loss" in rows:
         rows["loss"] = f"{number(outcome.first_loss)} -> {rows['loss']}"
-    if skipped := status.get("skipped"):
+    if skipped := outcome.status.get("skipped"):
         rows["skipped"] = f"{skipped:,} of {outcome.step:,} steps: the loss or the gradients were not finite"
-    if best := status.get("best"):
+    if best := outcome.status.get("best"):
         rows["best"] = f"{best['metric'].replace('_', ' ')} {number(best['value'])} at step {best['step']:,}"
     rows.update({name: digits(value) for name, value in (outcome.numbers or {}).items()})
     return rows

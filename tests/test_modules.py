@@ -1,0 +1,137 @@
+"""The user's own modules: kept with the run, and imported again only when they are the same or trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from instants import content, ending
+
+NET = """
+from torch import nn
+from {parts} import WIDTH
+
+class Net(nn.Sequential):
+    def __init__(self, inputs, outputs):
+        super().__init__(nn.Linear(inputs, WIDTH), nn.ReLU(), nn.Linear(WIDTH, outputs))
+"""
+names = iter(range(1000))
+
+
+@pytest.fixture
+def own(cli, monkeypatch):
+    """A run of a model of one's own, whose module imports another; then as in a new process."""
+    net, parts = f"own_net_{next(names)}", f"own_parts_{next(names)}"
+    Path("configs/model").mkdir(parents=True)
+    Path("configs/model/own.yaml").write_text(f"_target_: {net}.Net\ninputs: null\noutputs: null\n")
+    Path(f"{net}.py").write_text(NET.format(parts=parts))
+    Path(f"{parts}.py").write_text("WIDTH = 7\n")
+    assert cli("run", "model=own", "run_dir=run", "steps=2", "data.inputs=4").code == 0
+    forget(net, parts)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit within a second would not be noticed
+    yield net, parts
+    forget(net, parts)
+
+
+def forget(*modules: str) -> None:
+    for name in modules:
+        sys.modules.pop(name, None)
+    shutil.rmtree("__pycache__", ignore_errors=True)
+    sys.path[:] = [folder for folder in sys.path if not folder.startswith(str(Path.cwd()))]
+
+
+def test_what_a_run_imports_is_kept_with_it(own):
+    run = Run(Path("run"))
+    expected = {f"{name}.py": Path(f"{name}.py").read_bytes() for name in own}
+    assert content(run.path / "code") == expected
+    assert run.status["code"] == {name: hashlib.sha256(data).hexdigest() for name, data in expected.items()}
+
+
+def test_ones_own_modules_need_no_flag(cli, own):
+    assert cli("resume", "run", "steps=3").code == 0
+
+
+def test_a_module_that_has_changed_is_another_run(cli, own):
+    Path(f"{own[1]}.py").write_text("WIDTH = 7  # as before\n")
+    before = content(Path("run"))
+    result = cli("resume", "run", "steps=3")
+    assert result.code == 2
+    assert result.err.startswith(f"error: {own[1]}.py: has changed since the run started")
+    assert "`trainer resume run steps=3 --force`" in result.err
+    assert content(Path("run")) == before
+    assert cli("resume", "run", "steps=3", "--force").code == 0
+    assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
+    forget(*own)
+    assert cli("resume", "run", "steps=4").code == 0
+
+
+def test_the_copies_of_a_changed_module_can_be_used(cli, own):
+    shutil.copytree("run", "kept")
+    assert cli("resume", "kept", "steps=3").code == 0
+    forget(*own)
+    Path(f"{own[1]}.py").write_text("WIDTH = 9\n")
+    assert cli("resume", "run", "steps=3", "--trust-code").code == 0
+    assert ending("run") == ending("kept")
+    assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7\n"
+
+
+def test_elsewhere_the_flag_is_needed(cli, own, monkeypatch):
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    result = cli("resume", "../run", "steps=3")
+    assert result.code == 2
+    assert f"read ../run/code/{own[0]}.py first" in result.err
+    assert "`trainer resume ../run steps=3 --trust-code`" in result.err
+    assert cli("resume", "../run", "steps=3", "--trust-code").code == 0
+    assert not list(Path("../run/code").rglob("*.pyc"))
+
+
+def test_a_module_of_that_name_is_not_enough(cli, own, monkeypatch):
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    Path(f"{own[0]}.py").write_text("raise SystemExit('never imported')\n")
+    result = cli("resume", "../run", "steps=3")
+    assert result.code == 2
+    assert "never imported" not in result.err
+
+
+def test_what_status_json_claims_is_no_proof(cli, own):
+    """Sums that fit no file of the working directory, or leave the model's module out."""
+    status = json.loads(Path("run/status.json").read_text())
+    for code in ({}, {f"{own[1]}.py": status["code"][f"{own[1]}.py"]}, {f"../{own[0]}.py": "0"}):
+        Path("run/status.json").write_text(json.dumps({**status, "code": code}))
+        assert "--trust-code" in cli("resume", "run", "steps=3").err
+
+
+def test_a_sweep_needs_the_flag_as_well(cli, own, monkeypatch):
+    assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
+    forget(*own)
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    result = cli("resume", "../sweep", "steps=3")
+    assert result.code == 2
+    assert "--trust-code" in result.err
+    result = cli("resume", "../sweep", "steps=3", "--trust-code")
+    assert result.code == 0, result.err
+    assert Run(Path("../sweep/001")).status["step"] == 3
+
+
+def test_resume_true_wants_the_same_modules(cli, own):
+    words = ("run", "model=own", "run_dir=run", "resume=true", "data.inputs=4")
+    Path(f"{own[1]}.py").write_text("WIDTH = 8\n")
+    result = cli(*words, "steps=3")
+    assert result.code == 2
+    assert "has changed since the run started" in result.err
+
+
+def test_what_lies_in_the_working_directory_shadows_nothing(tmp_path):
+    """Also when started as `python -m trainer`, which puts that directory first."""
+    Path("yaml.py").write_text("raise SystemExit('shadowed')\n")
+    assert os.system(f"{sys.executable} -m trainer list model > out 2>&1") == 0
+    assert "two_layer" in Path("out").read_text()
