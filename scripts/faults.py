@@ -24,7 +24,7 @@ from conftest import Result  # noqa: E402
 
 from trainer.cli import main as trainer_main  # noqa: E402
 
-START, END = "<!-- table: faults -->", "<!-- end -->"
+START, END = "<!-- faults -->", "<!-- end -->"
 SERIES: dict[str, Callable[..., Iterator[str | None]]] = {
     "SIGKILL at random instants": lambda cli: faults.kills_at_random(cli, range(200)),
     "SIGKILL before and after every file operation of a save": faults.kills_at_operations,

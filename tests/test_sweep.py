@@ -215,3 +215,28 @@ def test_numbers_of_the_table_are_whole(cli):
     for run in jobs():
         row = next(line for line in result.out.splitlines() if line.startswith(run.path.name))
         assert f"{run.evaluations[-1]['validation_loss']:.6g}" in row
+
+
+def test_a_worker_that_is_killed_loses_its_job_only(cli):
+    """What the other worker had to do is done, or waits; the sweep can be resumed."""
+    Path("configs/model").mkdir(parents=True)
+    Path("configs/model/mortal.yaml").write_text("_target_: mortal.Net\ninputs: null\noutputs: null\n")
+    Path("mortal.py").write_text(
+        "import os, signal, torch\n\n\nclass Net(torch.nn.Linear):\n"
+        "    def __init__(self, inputs, outputs):\n"
+        "        super().__init__(inputs, outputs)\n\n"
+        "    def forward(self, x):\n"
+        "        if os.path.exists('die') and torch.initial_seed() == 1 and self.training and len(x) > 2:\n"
+        "            os.remove('die')\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().forward(x)\n"
+    )
+    Path("die").touch()
+    words = ("model=mortal", "seed=0,1", "steps=3", "data.inputs=4")
+    result = cli("run", "-m", "run_dir=sweep", *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert result.code == 1
+    assert "the launcher failed" in result.err
+    assert "done" not in states()[1]
+    result = cli("resume", "sweep")
+    assert result.code == 0, result.err
+    assert states() == ["done", "done"]
