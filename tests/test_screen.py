@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, wait_until
+from faults import default_handlers
 
 SMALL = ("data.inputs=3", "data.outputs=2", "model.hidden=4")
 
@@ -87,7 +88,7 @@ def test_a_run_that_lost_patience_says_so_and_how_to_give_it_more(cli):
 
 
 def test_a_stopped_run_says_how_to_go_on(cli, fork):
-    child = fork("run", "run_dir=here", "steps=1000000", *SMALL)
+    child = fork("run", "run_dir=here", "steps=1000000", *SMALL, prepare=default_handlers)
     wait_until(lambda: Path("here/metrics.jsonl").exists() and Path("here/metrics.jsonl").stat().st_size)
     child.kill(signal.SIGINT)
     assert child.wait() == 130

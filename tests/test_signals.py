@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
+from faults import default_handlers
 from instants import SMALL, on_row, require_same, send_at, train_and_copy
 
 from trainer import checkpoint, job, loop
@@ -18,16 +19,9 @@ from trainer.signals import ASKED, Stopping
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138, "SIGUSR2": 140, "SIGHUP": 129}
 
 
-def caught() -> None:
-    """As in a terminal, whatever the tests were started from."""
-    for number in ASKED:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def sending(prepare):
     def both() -> None:
-        caught()
+        default_handlers()
         prepare()
 
     return both
@@ -139,7 +133,7 @@ def test_a_hangup_does_not_reach_a_run_under_nohup(cli, fork):
 @pytest.fixture
 def handlers():
     before = {number: signal.getsignal(number) for number in ASKED}
-    caught()
+    default_handlers()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, wait_until
+from faults import default_handlers
 
 SMALL = ("data.inputs=20", "model.hidden=5", "steps=20")
 
@@ -112,7 +113,8 @@ def test_a_killed_sweep_is_resumed_to_the_same_bits(cli, fork):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_sweep_and_saves_the_job(cli, fork, number):
-    child = fork("run", "-m", "run_dir=sweep", "seed=0,1", "data.inputs=20", "steps=1000000", "log_every=1000")
+    words = ("-m", "run_dir=sweep", "seed=0,1", "data.inputs=20", "steps=1000000", "log_every=1000")
+    child = fork("run", *words, prepare=default_handlers)
     wait_until(lambda: Path("sweep/000/metrics.jsonl").exists() and states()[0] == "running")
     child.kill(number)
     assert child.wait() == 128 + number

@@ -7,14 +7,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from trainer import modules, redact, runs, settings
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.modules import require_known
 from trainer.rundir import RunDir
-from trainer.settings import HARMLESS, REFUSED, REPLANS, Settings
+from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
 from trainer.values import show
 from trainer.words import Words
 
@@ -55,14 +55,6 @@ Examples:
   trainer resume kfrw optim.lr=1e-5 patience=20
 """
 FLAGS = ("--force", "--trust-code")
-
-
-class Change(NamedTuple):
-    """A setting that differs from the one the run was started with."""
-
-    key: str
-    old: Any
-    new: Any
 
 
 def main(argv: list[str]) -> int:
@@ -171,7 +163,7 @@ def swept_value(changed: Settings, choices: dict[str, str], key: str, before: st
         return choices[key]
     if redact.is_secret(key):
         return before
-    value = _flat(changed.to_dict()).get(key)
+    value = flat(changed.to_dict()).get(key)
     return before if value is None or show(value) == show(_number(before)) else show(value)
 
 
@@ -254,8 +246,8 @@ def go_on(
     if status.get("state") == "done" and not changes:
         screen.complete(rundir)
         return 0
+    from trainer.follow import follow
     from trainer.job import prepare
-    from trainer.run import follow
 
     with rundir.lock(command):
         pass  # refuses at once where another process trains it
@@ -284,17 +276,3 @@ def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force:
                 f"a new run, which may start from these weights with init_from={rundir.short}; or --force",
             )
     return changes
-
-
-def differences(stored: Settings, changed: Settings) -> list[Change]:
-    """Return the settings that differ, dotted, in the order of the schema."""
-    old, new = _flat(stored.to_dict()), _flat(changed.to_dict())
-    changes = (Change(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key))
-    return [change for change in changes if change.old != redact.MARK]  # a secret that is given again
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import redact, runs
 from trainer import words as command_line
-from trainer.errors import RunFailed, UsageError, refusal
+from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir, new_path
 
 if TYPE_CHECKING:
-    from trainer.build import Built
     from trainer.config import Job
     from trainer.options import Catalog
-    from trainer.progress import Display, Standing
+    from trainer.progress import Standing
     from trainer.words import Choice, Words
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
@@ -116,6 +114,7 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
 def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
     """Check, write and train one job."""
     from trainer import screen
+    from trainer.follow import follow
     from trainer.job import plan_of, prepare
 
     built = prepare(job.settings, job.choices)
@@ -127,41 +126,6 @@ def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
             screen.note(note)
 
     return follow(rundir, built, command, overrides, open_with)
-
-
-def follow(
-    rundir: RunDir,
-    built: Built,
-    command: str,
-    overrides: list[str],
-    open_with: Callable[[Standing], None],
-    force: bool = False,
-) -> int:
-    """Train a written run on the screen, to its summary, and return the exit code.
-
-    Args:
-        rundir: The run's directory.
-        built: Its parts.
-        command: What the user typed, for the record.
-        overrides: The settings that the user typed, for the record.
-        open_with: Prints what is about to be trained, once nothing can be refused any more.
-        force: Start over if there should be a good checkpoint and is none.
-    """
-    from trainer import screen
-    from trainer.job import train
-
-    def show(standing: Standing) -> Display:
-        open_with(standing)
-        return screen.progress(standing)
-
-    try:
-        outcome = train(rundir, built, command, overrides, show, screen.note, force)
-    except RunFailed as error:
-        if rundir.exists:
-            error.add_note(screen.failure(error, rundir))
-        raise
-    screen.summary(outcome, rundir)
-    return outcome.exit_code
 
 
 def _exists(path: Path) -> bool:

@@ -16,13 +16,13 @@ from trainer import advice, redact
 from trainer.errors import printable
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
+from trainer.settings import Change
 from trainer.streams import Stream
 from trainer.values import show
 
 if TYPE_CHECKING:
     from trainer.build import Built
     from trainer.job import Outcome
-    from trainer.resume import Change
 
 # Texts come from files and users: nothing in them is markup. What can't be read any more must not end a run.
 stdout = Console(file=Stream("stdout", BrokenPipeError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]

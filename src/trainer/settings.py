@@ -10,8 +10,9 @@ import dataclasses
 import math
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from trainer import redact
 from trainer.errors import refusal, unknown
 from trainer.values import choices, fits, misfit, show
 
@@ -155,6 +156,29 @@ def resume_kind(key: str) -> str:
     owner = SECTIONS.get(head, Settings)
     fields = {f.name: f for f in dataclasses.fields(owner)}
     return str(fields[tail if head in SECTIONS else head].metadata["resume"])
+
+
+class Change(NamedTuple):
+    """A setting that differs from the one the run was started with."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+def differences(stored: Settings, changed: Settings) -> list[Change]:
+    """Return the settings that differ, dotted, in the order of the schema."""
+    old, new = flat(stored.to_dict()), flat(changed.to_dict())
+    changes = (Change(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key))
+    return [change for change in changes if change.old != redact.MARK]  # a secret that is given again
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return found
 
 
 def _check_section(cls: Any, values: Any, prefix: str) -> Any:

@@ -6,6 +6,7 @@ The mathematics stays in the model: two pure functions of arrays, `forward_pass`
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,24 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class HandWritten(nn.Module):
+class HandWritten(nn.Module, ABC):
     """A model with a hand-written backward pass over its parameters, in their order."""
 
+    @abstractmethod
     def to_array(self, tensor: Tensor) -> Any:
         """Return what `forward_pass` and `backward_pass` compute with; nothing is copied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_tensor(self, array: Any) -> Tensor:
         """Turn a computed array back into a tensor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward_pass(self, x: Any, *weights: Any) -> tuple[Any, Any]:
         """Return the prediction and whatever `backward_pass` needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward_pass(self, grad_prediction: Any, saved: Any) -> tuple[Any, ...]:
         """Return the gradient of each weight, given that of the prediction."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Return predictions (rows, outputs) for inputs (rows, inputs)."""
