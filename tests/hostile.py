@@ -50,10 +50,12 @@ def traps() -> dict[str, Trap]:
         f"status.json with {what}": Trap(_json("status.json", change), codes=(0,)) for what, change in STATUS.items()
     }
     found |= {f"sweep.json with {what}": Trap(_sweep(change)) for what, change in SWEEPS.items()}
-    for name in ("torch", "yaml", "numpy", "hydra", "trainer", "sitecustomize", "safetensors", "queue"):
-        found[f"{name}.py in the run"] = Trap(_module(f"{name}.py"), ("steps=5",), (0,), inside=True)
     plugins = _module("hydra_plugins/evil/__init__.py")
     found["hydra_plugins in the run"] = Trap(plugins, ("steps=5",), (0,), inside=True)
+    found["code that the run vouches for"] = Trap(_vouching, inside=True)
+    found["a link below code/"] = Trap(_link_below_code)
+    found |= {f"{name} with a second name outside": Trap(_hard_link(name)) for name in ("lock", "metrics.jsonl")}
+    found |= {f"a folder called {name}": Trap(_folder(name), codes=codes) for name, codes in FOLDERS.items()}
     found["configs in the run"] = Trap(_module("configs/optim/sgd.yaml"), ("optim.lr=1e-3",), (0,), inside=True)
     found["code that came with it"] = Trap(_code)
     found["code with compiled code"] = Trap(_compiled, ("--trust-code",))
@@ -94,8 +96,13 @@ CONFIGS = {
     "nothing": "",
     "a list as a key": "? [a]\n: 1\n",
     "an enormous number": "seed: " + "9" * 5000 + "\n",
+    "a tag that is none": "name: !!map [a]\n",
+    "an empty number": 'seed: !!int ""\n',
+    "a tag of YAML": "name: !!str 5\n",
+    "half a million values": "name: [" + "[]," * 330_000 + "]\n",
     "UTF-16": "\ufeff".encode("utf-16").decode("latin-1"),
 }
+FOLDERS = {"stop": (2,), "lock": (2,), ".status.json.1": (0,), "trainer.log": (2,)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "the environment": {"name": "${oc.env:HOME}"},
     "an interpolation": {"name": "${seed}"},
@@ -140,6 +147,10 @@ def _state(**changes: Any) -> bytes:
     return json.dumps({**good, **changes}).encode()
 
 
+_SNAPSHOT: dict[str, Any] = {
+    **{name: {} for name in ("loss", "optimizer", "schedule", "generators")},
+    **{"state": {"step": 2}, "epoch": 10**400, "watched": [None, "min"], "metrics_bytes": 0},
+}
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 SEALED: dict[str, tuple[str, bytes]] = {
     "a header of 2^62 bytes": (MODEL, (1 << 62).to_bytes(8, "little") + b"{}"),
@@ -168,6 +179,11 @@ SEALED: dict[str, tuple[str, bytes]] = {
     "a tensor from nowhere": (STATE, _state(training={"$tensor": "x"})),
     "items without keys": (STATE, _state(training={"$items": [[[1], 2]]})),
     "an enormous number": (STATE, _state().replace(b'"step": 2', b'"step": ' + b"9" * 5000)),
+    **{
+        f"a length of {length}": (STATE, _state(training={**_SNAPSHOT, "metrics_bytes": length}))
+        for length in (-5, 10**18, 10**30, 5.0, "5", True)
+    },
+    "an optimizer of another": (STATE, _state(training={**_SNAPSHOT, "optimizer": {"state": {"99": {}}}})),
     "generators that are none": (STATE, _state(training={"generators": {"python": {}}, "metrics_bytes": -5})),
 }
 STATUS: dict[str, dict[str, Any]] = {
@@ -180,6 +196,7 @@ STATUS: dict[str, dict[str, Any]] = {
     },
     "choices that are none": {"choices": [1]},
     "paths": {"id": "../../../etc", "code": {"../../outside/kept": "x", "/etc/passwd": "y"}},
+    "not a number": {"extra": float("nan"), "step": float("inf")},
     "numbers that are text": {"step": "x", "steps": [], "best": {"step": "y"}},
 }
 SWEEPS: dict[str, dict[str, Any]] = {
@@ -308,6 +325,32 @@ def _compiled(run: Path) -> None:
     (run / "code/evil.py").write_text("class Evil: pass\n")
     (run / "code/__pycache__").mkdir()
     (run / "code/__pycache__/evil.cpython-311.pyc").write_bytes(b"\0" * 16)
+
+
+def _vouching(run: Path) -> None:
+    _code(run)
+    (run / "evil.py").write_text(EVIL)
+
+
+def _link_below_code(run: Path) -> None:
+    (run / "code").mkdir()
+    (run / "code/pkg").symlink_to("../../outside")
+
+
+def _hard_link(name: str) -> Callable[[Path], None]:
+    def spring(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.link("outside/kept", run / name)
+
+    return spring
+
+
+def _folder(name: str) -> Callable[[Path], None]:
+    def spring(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+
+    return spring
 
 
 class _Bomb:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import hostile
+import pytest
 from instants import train_and_copy
 
 
@@ -12,6 +15,18 @@ def test_no_hostile_run_does_any_harm(cli):
     found = list(hostile.sprung(cli))
     assert [problem for problem in found if problem is not None] == []
     assert len(found) >= 100
+
+
+@pytest.mark.parametrize("command", [["trainer"], ["python", "-m", "trainer"]], ids=" ".join)
+def test_modules_in_the_run_shadow_nothing(cli, command):
+    """Started anew in the run's directory, where lies what could be imported: ours, and what others look for."""
+    train_and_copy(cli, *hostile.WORDS, run=3)
+    for name in ("torch", "yaml", "numpy", "hydra", "queue", "sitecustomize", "gmpy2", "flint", "triton", "pandas"):
+        Path(f"run/{name}.py").write_text(hostile.EVIL)
+    command = [str(Path(sys.executable).with_name(command[0])), *command[1:], "resume", ".", "steps=5"]
+    done = subprocess.run(command, cwd="run", capture_output=True, text=True)
+    assert not list(Path().rglob(hostile.CANARY)), done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_traps_are_set(cli):

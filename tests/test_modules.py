@@ -86,7 +86,7 @@ def test_elsewhere_the_flag_is_needed(cli, own, monkeypatch):
     monkeypatch.chdir("elsewhere")
     result = cli("resume", "../run", "steps=3")
     assert result.code == 2
-    assert f"read ../run/code/{own[0]}.py first" in result.err
+    assert "read ../run/code first" in result.err
     assert "`trainer resume ../run steps=3 --trust-code`" in result.err
     assert cli("resume", "../run", "steps=3", "--trust-code").code == 0
     assert not list(Path("../run/code").rglob("*.pyc"))
@@ -109,6 +109,44 @@ def test_what_status_json_claims_is_no_proof(cli, own):
         assert "--trust-code" in cli("resume", "run", "steps=3").err
 
 
+def test_a_run_cannot_vouch_for_its_own_code(cli, own, monkeypatch):
+    """Standing in its directory makes nothing of what lies there the user's own."""
+    shutil.copytree("run/code", "run", dirs_exist_ok=True)
+    monkeypatch.chdir("run")
+    assert "--trust-code" in cli("resume", ".", "steps=3").err
+
+
+def test_modules_elsewhere_on_the_path_are_ones_own_too(cli, monkeypatch):
+    """As with src/ on PYTHONPATH, or a package that is installed for editing."""
+    Path("src/layout").mkdir(parents=True)
+    Path("src/layout/__init__.py").touch()
+    Path("src/layout/net.py").write_text(NET.format(parts=".parts"))
+    Path("src/layout/parts.py").write_text("WIDTH = 3\n")
+    Path("configs/model").mkdir(parents=True)
+    Path("configs/model/own.yaml").write_text("_target_: layout.net.Net\ninputs: null\noutputs: null\n")
+    monkeypatch.syspath_prepend("src")
+    assert cli("run", "model=own", "run_dir=run", "steps=2", "data.inputs=4").code == 0
+    assert {*Run(Path("run")).status["code"]} == {"layout/__init__.py", "layout/net.py", "layout/parts.py"}
+    for name in ("layout", "layout.net", "layout.parts"):
+        sys.modules.pop(name)
+    assert cli("resume", "run", "steps=3").code == 0
+
+
+def test_a_module_that_is_gone_has_changed(cli, own):
+    """The class is there, and what it imported is not."""
+    Path(f"{own[0]}.py").write_text(NET.format(parts="math").replace("WIDTH", "pi") + "\n")
+    Path(f"{own[1]}.py").unlink()
+    assert "has changed since the run started" in cli("resume", "run", "steps=3").err
+
+
+def test_copies_that_differ_between_jobs_are_not_mixed(cli, own):
+    assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
+    Path(f"sweep/001/code/{own[1]}.py").write_text("WIDTH = 8\n")
+    result = cli("resume", "sweep", "steps=3", "--trust-code")
+    assert result.code == 2
+    assert "differ; resume the jobs one by one" in result.err
+
+
 def test_a_sweep_needs_the_flag_as_well(cli, own, monkeypatch):
     assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
     forget(*own)
@@ -119,7 +157,8 @@ def test_a_sweep_needs_the_flag_as_well(cli, own, monkeypatch):
     assert "--trust-code" in result.err
     result = cli("resume", "../sweep", "steps=3", "--trust-code")
     assert result.code == 0, result.err
-    assert Run(Path("../sweep/001")).status["step"] == 3
+    run = Run(Path("../sweep/001"))
+    assert (run.status["step"], len(run.status["code"])) == (3, 2)
 
 
 def test_resume_true_wants_the_same_modules(cli, own):

@@ -99,6 +99,73 @@ def test_a_printed_configuration_does_not_show_it(cli):
     assert SECRET not in result.out
 
 
+@pytest.mark.parametrize(
+    "value", [f"[{{token:{SECRET}}}]", f"{{inner:{{token:{SECRET}}}}}", f"{{my_key:[1,{SECRET}]}}"]
+)
+def test_secrets_within_lists_and_sections(cli, value):
+    """A setting of any shape; the class takes it as it is."""
+    Path("my_remote.py").write_text(
+        "import torch\nfrom trainer.data import Data\n\n\nclass Remote(Data):\n"
+        "    def __init__(self, servers):\n"
+        "        assert 'redacted' not in str(servers)\n"
+        "        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
+    )
+    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\nservers: null\n")
+    words = ("data=remote", f"data.servers={value}", "steps=2", "model.hidden=3", "run_dir=run")
+    result = cli("run", *words)
+    assert result.code == 0, result.err
+    assert leaks() == []
+    result = cli("resume", "run", "steps=3", f"data.servers={value}")
+    assert result.code == 0, result.err
+    assert leaks() == []
+    assert SECRET not in result.out + result.err
+
+
+def test_a_secret_in_a_file_is_told_by_no_message(cli):
+    Path("configs/data/remote.yaml").write_text(f"_target_: my_remote.Remote\napi_token: {SECRET}\nfail: true\n")
+    result = cli("run", "data=remote")
+    assert "refused: <redacted>" in result.err
+    for words in (("--cfg", "all"), ("--cfg", "job"), ("--info", "config")):
+        result = cli("run", "data=remote", *words)
+        assert SECRET not in result.out + result.err, words
+    result = cli(
+        "run", "-m", *WORDS[:1], f"data.api_token={SECRET},{SECRET}", "data.fail=false", "--dry-run", *WORDS[2:]
+    )
+    assert result.code == 0, result.err
+    assert SECRET not in result.out
+
+
+def test_a_secret_of_an_optimizer_is_in_no_checkpoint(cli):
+    Path("my_optim.py").write_text(
+        "import torch\n\n\nclass Licensed(torch.optim.SGD):\n"
+        "    def __init__(self, params, lr=1e-3, license_key=''):\n"
+        "        super().__init__(params, lr=lr)\n"
+        "        for group in self.param_groups:\n"
+        "            group['license_key'] = license_key\n\n"
+        "    def step(self, closure=None):\n"
+        "        assert all(len(group['license_key']) == 22 for group in self.param_groups)\n"
+        "        return super().step(closure)\n"
+    )
+    Path("configs/optim").mkdir(parents=True)
+    Path("configs/optim/licensed.yaml").write_text("_target_: my_optim.Licensed\nlr: 1.0e-3\nlicense_key: ''\n")
+    key = f"optim.license_key={SECRET}"
+    assert cli("run", "run_dir=run", "optim=licensed", key, "steps=2", "data.inputs=4").code == 0
+    result = cli("resume", "run", "steps=4", key)
+    assert result.code == 0, result.err
+    assert leaks() == []
+
+
+def test_ordinary_words_are_left_alone(cli):
+    result = cli("run", "data.api_token=step", "steps=3", "steps=4")
+    assert "steps: is given twice: steps=3 and steps=4" in result.err
+
+
+def test_a_launcher_takes_no_secrets(cli):
+    result = cli("run", "-m", "seed=0,1", "hydra/launcher=joblib", f"+hydra.launcher.api_key={SECRET}")
+    assert result.code == 2
+    assert SECRET not in result.err
+
+
 @pytest.mark.parametrize("key", ["token", "hf_token", "Secret", "db.password", "API_KEY"])
 def test_what_counts_as_a_secret(key):
     from trainer.redact import is_secret

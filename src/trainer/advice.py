@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer import manifest
+from trainer.options import GROUPS
+from trainer.redact import MARK
 from trainer.rundir import RunDir
+from trainer.settings import Settings
 
 
 def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
@@ -62,9 +65,16 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
 def typed(status: Mapping[str, Any]) -> dict[str, str]:
     """Return the words that a run was started with, by key, without those that would be refused a second time."""
     segments = status.get("segments") or [{}]
-    words = dict(word.partition("=")[::2] for word in segments[0].get("overrides", ()))
+    words = dict(word.lstrip("+").partition("=")[::2] for word in segments[0].get("overrides", ()))
     words.update(status.get("swept") or {})
-    return {key: value for key, value in words.items() if key not in ("run_dir", "resume")}
+    return {key: value for key, value in words.items() if _may_be_typed(key, value)}
+
+
+def _may_be_typed(key: str, value: str) -> bool:
+    """Say whether a word of a status.json, which somebody else may have written, is a setting that does no harm."""
+    root = key.partition(".")[0]
+    harmless = root in (*GROUPS, *Settings.__dataclass_fields__) and not key.endswith("_target_") and value != MARK
+    return harmless and key not in ("run_dir", "resume")
 
 
 def _run(words: dict[str, str]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer import settings
+from trainer import redact, settings
 from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.options import GROUPS, Catalog, near_path, shipped_configs
 from trainer.settings import COMPONENTS, Settings
@@ -324,11 +325,12 @@ def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> 
     words = [*choice.groups, *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]
     asked = [part for flag, value in flags.items() for part in (f"--{flag}", value) if part]
     register(catalog)
+    printed = io.StringIO()
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["trainer run", *asked, *words, "hydra.output_subdir=null", "hydra/job_logging=none"]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     try:
-        with explained():
+        with explained(), redirect_stdout(printed):
             hydra.main(version_base="1.3", config_path=str(shipped_configs()), config_name="config")(lambda _: None)()
     except SystemExit as end:
         return 2 if end.code else 0
@@ -337,4 +339,5 @@ def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> 
         if full is None:
             del os.environ["HYDRA_FULL_ERROR"]
         GlobalHydra.instance().clear()
+        sys.stdout.write(redact.hide_lines(printed.getvalue()))
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from trainer import screen
+from trainer import redact, screen
 from trainer.build import Built
 from trainer.config import Job
 from trainer.errors import RunFailed
@@ -37,7 +37,7 @@ def show(jobs: Sequence[Job], choices: Sequence[Choice]) -> int:
         steps, rows = built.run.steps, built.run.batches.rows
         seconds = steps * seconds_a_step(built)
         total += seconds
-        cells = [Text(choice.swept.get(key) or job.choices[key]) for key in what]
+        cells = [Text(redact.tree(choice.swept).get(key) or job.choices[key]) for key in what]
         table.add_row(
             f"{index:03d}", *cells, f"{num_parameters(built.run):,}", f"{rows:,}", f"{steps:,}", duration(seconds)
         )

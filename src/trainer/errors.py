@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST = 300  # characters of what is quoted
+
 
 class TrainerError(Exception):
     """Something to tell the user in one line; `exit_code` ends the command."""
@@ -37,7 +39,7 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
 
 def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestion: str | None = None) -> UsageError:
     """Build the one line `what: reason; allowed: ...; did you mean ...?`."""
-    line = f"{what}: {reason}"
+    line = f"{what if len(what) <= _LONGEST else f'{what[:_LONGEST]} ...'}: {reason}"
     allowed = allowed if isinstance(allowed, str) else ", ".join(allowed)
     if allowed:
         line += f"; allowed: {allowed}"

@@ -90,7 +90,7 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
-    config, code = redact.tree(resolved(built, threads).to_dict()), modules.used()
+    config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
     return Plan(config, {**first_status(built), "config": config, "code": modules.sums(code), **status}, code)
 
 
@@ -100,7 +100,6 @@ def execute(
     overrides: list[str],
     force: bool = False,
     asked: Callable[[], bool] = lambda: False,
-    trust: bool = False,
     secrets: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a written job without a display; how it ends stands in its status.json.
@@ -111,12 +110,9 @@ def execute(
         overrides: The settings that the user typed, for the record.
         force: Start over if there should be a good checkpoint and is none.
         asked: Says, looked at about once a second, whether the job is to stop.
-        trust: Whether to import the run's own copies of modules.
         secrets: What is not kept in the directory, by dotted key.
     """
     try:
-        if trust:
-            modules.trust(rundir)
         config = redact.filled(rundir.read_config(), secrets or {})
         redact.require_given(config)
         settings = check(config)
@@ -166,8 +162,8 @@ def train(
         config = redact.tree(resolved(built).to_dict())
         if config != rundir.read_config():
             rundir.write_config(config)
-        sources = modules.used(rundir)
-        if modules.sums(sources) != rundir.read_status().get("code", {}):
+        sources = modules.used(built.settings)
+        if modules.sums(sources) != modules.kept(rundir):
             rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")

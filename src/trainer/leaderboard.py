@@ -60,11 +60,13 @@ class Ranking:
 
 def entry(path: Path) -> Entry:
     """Read the job in a directory."""
-    status = RunDir(path).read_status()
+    rundir = RunDir(path)
+    status = rundir.read_status()
+    state = status.get("state", "unreadable")
     return Entry(
         path.name,
         status.get("swept") or {},
-        status.get("state", "unreadable"),
+        "interrupted" if state == "running" and not rundir.is_held() else state,
         status.get("step", 0),
         status.get("steps", 0),
         status.get("metrics") or {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def cut_back(path: Path, length: int) -> bool:
     if not path.exists():
         return length == 0
     with open(path, "rb+") as file:
-        there = file.read(length)
+        there = file.read(min(length, os.fstat(file.fileno()).st_size))
         file.truncate(there.rfind(b"\n") + 1)
     return len(there) == length
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import importlib.machinery
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any
 
 from trainer.errors import UsageError, refusal
@@ -17,6 +19,9 @@ from trainer.settings import COMPONENTS, Settings
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
 _NAME = re.compile(r"(?:[A-Za-z_]\w*/)*[A-Za-z_]\w*\.py", re.ASCII)
+_INSTALLED = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {str(Path(__file__).parent)}
+)
 
 
 def is_ours(target: str) -> bool:
@@ -24,18 +29,22 @@ def is_ours(target: str) -> bool:
     return target.startswith(OURS) and not any(part.startswith("_") for part in target.split("."))
 
 
-def used(rundir: RunDir | None = None) -> dict[str, bytes]:
-    """Return the source of every module that was imported from the working directory, or from a run's own copies.
+def used(settings: Settings) -> dict[str, bytes]:
+    """Return the sources of the user's modules that a run's classes come from, and of those that these import.
 
     Returns:
-        Sources by path, relative to the folder that they were imported from.
+        Sources by the path that a module of that name has below a folder of sys.path.
     """
-    roots = [Path.cwd()] if rundir is None else [rundir.code.absolute(), Path.cwd()]
     found: dict[str, bytes] = {}
-    for file in _files():
-        root = next((root for root in roots if file.is_relative_to(root)), None)
-        if root is not None and _NAME.fullmatch(name := file.relative_to(root).as_posix()) and file.is_file():
-            found.setdefault(name, file.read_bytes())
+    names = [target.rpartition(".")[0] for _, target in _foreign(settings)]
+    while names:
+        name = names.pop()
+        module = sys.modules.get(name)
+        file = None if module is None else _own_file(module)
+        if module is None or file is None or (path := _path_of(name, file)) in found:
+            continue
+        found[path] = file.read_bytes()
+        names += [*_imports(found[path], name, is_package=file.name == "__init__.py"), name.rpartition(".")[0]]
     return dict(sorted(found.items()))
 
 
@@ -55,48 +64,60 @@ def require_known(rundir: RunDir, settings: Settings, command: str, trust: bool,
         force: Whether to go on with modules that have changed.
 
     Raises:
-        UsageError: It would; names the file to read and the whole command to type.
+        UsageError: It would; names what to read and the whole command to type.
     """
     targets = dict(_foreign(settings))
     if not targets or trust:
         return
-    saved = {name: sum_ for name, sum_ in rundir.read_status().get("code", {}).items() if _NAME.fullmatch(name)}
-    here = {name: _sum(Path(name)) for name in saved}
-    missing = {group: target for group, target in targets.items() if not _source(target) & saved.keys()}
-    changed = [name for name, sum_ in here.items() if sum_ not in (None, saved[name])]
-    if here == saved and not missing:
+    saved = kept(rundir)
+    here = {} if _stands_in(rundir) else {name: _sum_of(name) for name in saved}
+    known = {group for group, target in targets.items() if any(here.get(name) for name in _paths(target))}
+    if here == saved and known == targets.keys():
         return
-    if changed and not missing and None not in here.values():
+    if known == targets.keys():
         if force:
             return
+        name = next(name for name in saved if here[name] != saved[name])
         raise refusal(
-            changed[0],
+            name,
             "has changed since the run started, so it would be another run",
             f"`{command} --force` to go on with it as it is now, or `{command} --trust-code` with the run's own copy",
         )
-    group, target = next(iter((missing or targets).items()))
-    place = _whereabouts(rundir, target)
+    group = next(group for group in targets if group not in known)
+    what = f"{group}._target_={targets[group]}"
+    place = rundir.code if rundir.code.is_dir() else _installed(targets[group])
     if place is None:
-        raise refusal(f"{group}._target_={target}", "is code that neither came with the run nor is here")
-    raise refusal(
-        f"{group}._target_={target}",
-        f"is code that may be somebody else's; read {place} first",
-        f"`{command} --trust-code` runs it",
-    )
+        raise refusal(what, "is code that neither came with the run nor is here")
+    reason = f"is code that may be somebody else's; read {place} first"
+    raise refusal(what, reason, f"`{command} --trust-code` runs it")
 
 
-def trust(rundir: RunDir) -> None:
-    """Let the run's own copies of modules be imported, before those of the working directory.
+def kept(rundir: RunDir) -> dict[str, str]:
+    """Return the SHA-256 of the modules that were kept with a run, by their paths."""
+    recorded: dict[str, str] = rundir.read_status().get("code", {})
+    return {name: sum_ for name, sum_ in recorded.items() if _NAME.fullmatch(name)}
+
+
+def trust(rundirs: list[RunDir]) -> None:
+    """Let the copies of modules that came with a run, or with the jobs of a sweep, be imported before others.
 
     Raises:
-        UsageError: There is something else than sources, which one could have read.
+        UsageError: There is something else than sources, which one could have read, or the jobs' copies differ.
     """
-    for path in rundir.code.rglob("*"):
-        if path.is_symlink() or (path.is_file() and path.suffix != ".py"):
-            raise UsageError(f"{path} is no source of a module; delete it to trust the rest")
+    copies = {}
+    for rundir in rundirs:
+        files = sorted(path for path in rundir.code.rglob("*") if not path.is_dir() or path.is_symlink())
+        for path in files:
+            if path.is_symlink() or path.suffix != ".py":
+                raise UsageError(f"{path} is no source of a module; delete it to trust the rest")
+        copies[rundir.code] = {path.relative_to(rundir.code): content(path) for path in files}
+    folders = [folder for folder, sources in copies.items() if sources]
+    for folder in folders[1:]:
+        if copies[folder] != copies[folders[0]]:
+            raise UsageError(f"{folder} and {folders[0]} differ; resume the jobs one by one")
     sys.dont_write_bytecode = True  # it would be the next thing that is no source
-    if rundir.code.is_dir() and str(rundir.code.absolute()) not in sys.path:
-        sys.path.append(str(rundir.code.absolute()))
+    if folders and str(folders[0].absolute()) not in sys.path:
+        sys.path.insert(0, str(folders[0].absolute()))
 
 
 def search_working_directory() -> None:
@@ -112,35 +133,65 @@ def _foreign(settings: Settings) -> Iterator[tuple[str, str]]:
             yield group, target
 
 
-def _files() -> Iterator[Path]:
-    """Yield the files of imported modules that neither trainer nor an installation has brought."""
-    package, outside = Path(__file__).parent, (sys.prefix, sys.base_prefix, sys.exec_prefix)
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and name != "__main__" and "site-packages" not in file:
-            path = Path(file).absolute()
-            if not path.is_relative_to(package) and not any(path.is_relative_to(prefix) for prefix in outside):
-                yield path
+def _stands_in(rundir: RunDir) -> bool:
+    """Say whether the working directory belongs to the run, which could then vouch for its own code."""
+    folder = rundir.path.resolve()
+    return any(Path.cwd().resolve().is_relative_to(one) for one in (folder, folder.parent) if _is_run(one))
 
 
-def _source(target: str) -> set[str]:
-    """Return the files that a `_target_`'s module may have."""
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", "sweep.json"))
+
+
+def _own_file(module: ModuleType) -> Path | None:
+    """Return the source of a module that neither trainer nor an installation has brought."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py") or file.startswith(_INSTALLED):
+        return None
+    return Path(file) if Path(file).is_file() else None
+
+
+def _path_of(name: str, file: Path) -> str:
+    module = PurePosixPath(*name.split("."))
+    return f"{module}/__init__.py" if file.name == "__init__.py" else f"{module}.py"
+
+
+def _imports(source: bytes, name: str, is_package: bool) -> Iterator[str]:
+    """Yield the names of modules that a source may import."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = name.split(".")
+            above = parts[: len(parts) - node.level + is_package] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _paths(target: str) -> set[str]:
+    """Return the paths that a `_target_`'s module may have below a folder of sys.path."""
     module = PurePosixPath(*target.split(".")[:-1])
     return {f"{module}.py", f"{module}/__init__.py"}
 
 
-def _sum(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(content(path)).hexdigest()
-    except (OSError, ValueError):
-        return None
+def _sum_of(name: str) -> str | None:
+    """Return the SHA-256 of the module that an import would find under a path, None if there is none."""
+    for folder in (*sys.path, str(Path.cwd())):
+        file = Path(folder) / name
+        if file.is_file():
+            try:
+                return hashlib.sha256(content(file.resolve())).hexdigest()
+            except (OSError, ValueError):
+                return None
+    return None
 
 
-def _whereabouts(rundir: RunDir, target: str) -> str | None:
-    """Return the file that a `_target_` would be imported from, if there is one; nothing is imported."""
-    for name in sorted(_source(target)):
-        if (rundir.code / name).is_file():
-            return str(rundir.code / name)
+def _installed(target: str) -> Path | None:
+    """Return where the package of a `_target_` lies, without importing anything."""
     top = target.partition(".")[0]
-    spec = importlib.machinery.PathFinder.find_spec(top, [*sys.path, str(Path.cwd())])
-    return spec.origin if spec else None
+    for folder in (*sys.path, str(Path.cwd())):
+        for file in (Path(folder) / top / "__init__.py", Path(folder) / f"{top}.py"):
+            if top and file.is_file():
+                return file
+    return None

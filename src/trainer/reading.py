@@ -14,6 +14,7 @@ import yaml
 MOST_YAML = 2**20  # bytes
 MOST_JSON = 2**26
 DEEPEST = 32  # levels of a YAML file
+MOST_VALUES = 10_000
 _LARGE = 2**27
 
 
@@ -63,7 +64,7 @@ def json_data(path: Path) -> Any:
         ValueError: It is no JSON.
     """
     try:
-        return json.loads(content(path))
+        return json.loads(content(path), parse_constant=_refuse)
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
 
@@ -77,24 +78,34 @@ def yaml_data(path: Path) -> Any:
     """
     try:
         return yaml.load(content(path, MOST_YAML).decode(), _PlainLoader)
+    except (TypeError, LookupError, AttributeError) as error:  # a constructor of PyYAML that met nonsense
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader without aliases, which a few bytes can blow up, and without deep nesting."""
+def _refuse(constant: str) -> None:
+    raise Unreadable(f"holds {constant}")
 
-    _depth = 0
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader for plain values only: no aliases and no nesting that a few bytes can blow up, no tags."""
+
+    _depth, _count = 0, 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed here", mark)
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "a tag, which is not allowed here", mark)
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels", mark)
+        self._count += 1
+        if self._depth > DEEPEST or self._count > MOST_VALUES:
+            most = f"{DEEPEST} levels" if self._depth > DEEPEST else f"{MOST_VALUES:,} values"
+            raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

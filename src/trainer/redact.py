@@ -10,7 +10,10 @@ from trainer.errors import refusal
 
 MARK = "<redacted>"
 _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
-_SHORTEST = 4  # characters; shorter values would be found by chance everywhere
+_WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
+_LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
+_SHORTEST = 6  # characters; shorter values would be found by chance everywhere
+_UNMISTAKABLE = 12  # so long a value is hidden also within a word
 _known: set[str] = set()
 
 
@@ -20,15 +23,21 @@ def is_secret(key: str) -> bool:
 
 
 def tree(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as plain data with every secret replaced by a mark."""
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        if is_secret(key) and value is not None and not isinstance(value, bool):
-            _note(value)
-            found[key] = MARK
-        else:
-            found[key] = tree(value) if isinstance(value, dict) else value
-    return found
+    """Return settings as plain data with every secret replaced by a mark, and know the secrets from then on."""
+    return {key: _redacted(key, value) for key, value in data.items()}
+
+
+def _redacted(key: str, value: Any) -> Any:
+    if _holds(key, value):
+        _note(value)
+        return MARK
+    if isinstance(value, dict):
+        return tree(value)
+    return [_redacted("", item) for item in value] if isinstance(value, list) else value
+
+
+def _holds(key: str, value: Any) -> bool:
+    return is_secret(key) and value is not None and not isinstance(value, bool)
 
 
 def words(typed: Iterable[str]) -> list[str]:
@@ -36,8 +45,9 @@ def words(typed: Iterable[str]) -> list[str]:
     shown = []
     for word in typed:
         key, equals, value = word.partition("=")
-        if equals and value and is_secret(key):
-            _note(value)
+        if equals and value and (is_secret(key) or _WITHIN.search(value)):
+            if is_secret(key):
+                _note(value)
             word = f"{key}={MARK}"
         shown.append(word)
     return shown
@@ -46,31 +56,38 @@ def words(typed: Iterable[str]) -> list[str]:
 def hide(text: str) -> str:
     """Return a text in which the secrets seen so far are replaced by a mark."""
     for value in sorted(_known, key=len, reverse=True):
-        text = text.replace(value, MARK)
+        pattern = re.escape(value)
+        text = re.sub(pattern if len(value) >= _UNMISTAKABLE else rf"(?<!\w){pattern}(?!\w)", MARK, text)
     return text
 
 
-def secrets(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the secrets in settings with their dotted keys."""
-    for key, value in data.items():
-        if is_secret(key) and value is not None and not isinstance(value, bool):
-            yield prefix + key, value
-        elif isinstance(value, dict):
+def hide_lines(text: str) -> str:
+    """Return printed YAML without secrets: those seen so far, and whatever stands after a key of one."""
+    return _LINE.sub(rf"\1{MARK}", hide(text))
+
+
+def secrets(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the secrets in settings with their dotted keys; items of lists count from 0."""
+    items = data.items() if isinstance(data, Mapping) else enumerate(data)
+    for key, value in items:
+        if _holds(str(key), value):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, dict | list):
             yield from secrets(value, f"{prefix}{key}.")
 
 
-def filled(data: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def filled(data: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
     """Return settings with secrets put back where their marks stand.
 
     Args:
         data: Settings as plain data.
         values: The secrets by their dotted keys.
     """
-    found = {}
-    for key, value in data.items():
-        inner = filled(value, values, f"{prefix}{key}.") if isinstance(value, dict) else value
-        found[key] = values.get(prefix + key, inner) if value == MARK else inner
-    return found
+    if isinstance(data, dict):
+        return {key: filled(value, values, f"{prefix}{key}.") for key, value in data.items()}
+    if isinstance(data, list):
+        return [filled(value, values, f"{prefix}{index}.") for index, value in enumerate(data)]
+    return values.get(prefix[:-1], data) if data == MARK else data
 
 
 def require_given(data: Mapping[str, Any]) -> None:
@@ -91,5 +108,7 @@ def _note(value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             _note(inner)
-    elif len(str(value)) >= _SHORTEST and value != MARK:
-        _known.add(str(value).strip("'\""))
+    else:
+        text = str(value).strip("'\"")
+        if len(text) >= _SHORTEST and text != MARK:
+            _known.add(text)

@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     stored = settings.check(rundir.read_config())
     require_known(rundir, stored, command, trust, force)
     if trust:
-        modules.trust(rundir)
+        modules.trust([rundir])
     changed, chosen = changed_by(words, stored)
     return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)
 
@@ -98,10 +98,11 @@ def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]
 
 def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
-    for folder in runs.jobs(path):
-        require_known(RunDir(folder), settings.check(RunDir(folder).read_config()), command, trust, force)
-        if trust:
-            modules.trust(RunDir(folder))
+    rundirs = [RunDir(folder) for folder in runs.jobs(path)]
+    for rundir in rundirs:
+        require_known(rundir, settings.check(rundir.read_config()), command, trust, force)
+    if trust:
+        modules.trust(rundirs)
     from trainer import sweep
 
     if not trust:
@@ -174,8 +175,15 @@ def _number(text: str) -> Any:
         return text
 
 
-def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]) -> int:
+def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str], launcher: Sequence[str]) -> int:
     """Continue a run, or a sweep, that `trainer run ... resume=true` started, as it is configured now.
+
+    Args:
+        path: Its directory.
+        jobs: The jobs as they are composed now.
+        command: What the user typed, for the record.
+        overrides: The settings that the user typed, for the record.
+        launcher: The words among them that choose and set up a launcher.
 
     Raises:
         UsageError: What is there are other jobs than the command means.
@@ -185,13 +193,16 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
         raise refusal(
             f"run_dir={path} resume=true", f"has {len(folders)} jobs, the command {len(jobs)}", "the same command"
         )
+    again = f"trainer resume {shlex.quote(RunDir(path).short)}"
+    for folder in folders:
+        require_known(RunDir(folder), settings.check(RunDir(folder).read_config()), again, False, False)
     if not runs.is_sweep(path):
         stored = settings.check(RunDir(path).read_config())
-        require_known(RunDir(path), stored, f"trainer resume {shlex.quote(RunDir(path).short)}", False, False)
         changed = _as_composed(stored, jobs[0].settings)
         return go_on(RunDir(path), stored, changed, jobs[0].choices, command, overrides, force=False)
     from trainer import sweep
 
+    sweep.require_harmless_launcher(path, again, launcher)
     for folder, one in zip(folders, jobs, strict=True):
         stored = settings.check(RunDir(folder).read_config())
         for change in differences(stored, _as_composed(stored, one.settings)):

@@ -102,7 +102,7 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         if _exists(Path(settings.run_dir)):
             from trainer import resume
 
-            return resume.go_on_as(Path(settings.run_dir), jobs, command, redact.words(words.overrides))
+            return resume.go_on_as(Path(settings.run_dir), jobs, command, redact.words(words.overrides), words.launcher)
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer import sweep

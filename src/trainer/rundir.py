@@ -26,7 +26,7 @@ FORMAT = 1
 RUNS = Path("runs")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
-_FILES = ("lock", "config.yaml", "status.json", "metrics.jsonl", "trainer.log", "sweep.json")
+_FILES = ("lock", "config.yaml", "status.json", "metrics.jsonl", "trainer.log", "sweep.json", "stop")
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
@@ -128,7 +128,7 @@ class RunDir:
     def tidy(self) -> None:
         """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
         for path in (*self.path.glob(".config.yaml.*"), *self.path.glob(".status.json.*")):
-            path.unlink(missing_ok=True)
+            durable.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
         durable.make_folders(self.checkpoints)
 
     def read_config(self) -> dict[str, Any]:
@@ -200,14 +200,15 @@ class RunDir:
         folders = (self.checkpoints, self.code)
         for path in (*(self.path / name for name in _FILES), *folders):
             _require_kind(path, stat.S_ISDIR if path in folders else stat.S_ISREG)
-        for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
+        below = (*self.checkpoints.glob("*"), *self.code.rglob("*"))
+        for path in below:
             if path.is_symlink():
                 _require_kind(path, stat.S_ISDIR)
 
     def is_held(self) -> bool:
         """Say whether a living process holds the lock."""
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDONLY)
+            descriptor = reading.opened(self.path / "lock")
         except OSError:
             return False
         try:
@@ -224,8 +225,9 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
         mode = path.lstat().st_mode
     except OSError:
         return  # not there yet
-    if not is_kind(mode):
-        what = "a link" if stat.S_ISLNK(mode) else "something else than a run has there"
+    is_shared = stat.S_ISREG(mode) and path.lstat().st_nlink > 1
+    if not is_kind(mode) or is_shared:
+        what = "a link" if stat.S_ISLNK(mode) or is_shared else "something else than a run has there"
         raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
 
 
@@ -276,4 +278,4 @@ def new_path(asked: str | None) -> Path:
 def _is_fresh(path: Path) -> bool:
     """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
     rest = {p.name for p in path.iterdir() if not p.name.startswith((".status.json.", ".config.yaml."))}
-    return rest <= {"lock", "status.json", "checkpoints"} and not list(path.glob("checkpoints/*"))
+    return rest <= {"lock", "status.json", "checkpoints", "code"} and not list(path.glob("checkpoints/*"))

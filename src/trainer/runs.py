@@ -19,8 +19,12 @@ def find(word: str) -> Path:
         UsageError: There is none, or several fit; the message lists them.
     """
     path = Path(word)
-    if _is_run(path):
-        return path
+    try:
+        if word and _is_run(path):
+            return path
+        is_folder = bool(word) and path.is_dir()
+    except OSError as error:
+        raise UsageError(f"{word}: {error.strerror}") from error
     head, _, job = word.partition("/")
     named = [p for p in every() if p.name == head or p.name[-4:] == head]
     if head == "last" and not named:
@@ -34,7 +38,7 @@ def find(word: str) -> Path:
         if _is_run(found):
             return found
         raise UsageError(f"{word}: {named[0]} has no job {job}; it has {_jobs(named[0])}")
-    if path.is_dir():
+    if is_folder:
         raise UsageError(f"{word}: {path.absolute()} is not a run: it has no config.yaml")
     letters = [p.name[-4:] for p in every()]
     near = nearest(word, letters + [p.name for p in every()])

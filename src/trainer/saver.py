@@ -19,6 +19,7 @@ from trainer.errors import UsageError, refusal
 from trainer.loop import Run
 from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
+from trainer.redact import is_secret
 from trainer.rundir import RunDir
 from trainer.values import fits
 
@@ -90,12 +91,18 @@ def snapshot(run: Run, metrics_bytes: int) -> Snapshot:
         "state": run.state.state_dict(),
         "epoch": run.epoch,
         "loss": run.loss.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": _without_secrets(run.optimizer.state_dict()),
         "schedule": run.schedule.state_dict(),
         "watched": [run.monitor, run.mode],
         "generators": generators.state_dict(),
         "metrics_bytes": metrics_bytes,
     }
+
+
+def _without_secrets(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state without settings that are secrets; they come from the configuration again."""
+    groups = [{k: value for k, value in group.items() if not is_secret(str(k))} for group in optimizer["param_groups"]]
+    return {**optimizer, "param_groups": groups}
 
 
 def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force: bool = False) -> int:
@@ -161,7 +168,9 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
         UsageError: It is that of other parts.
     """
     run, saved = built.run, found.training
-    if not fits(saved, Snapshot)[0] or saved["metrics_bytes"] < 0 or saved["state"].get("step") != found.step:
+    length = saved.get("metrics_bytes")
+    whole = fits(saved, Snapshot)[0] and type(length) is int and length >= 0
+    if not whole or saved["state"].get("step") != found.step:
         raise UsageError(f"{found.path} does not hold what a checkpoint must")
     load_weights(run.model, found.weights, str(found.path))
     try:
@@ -173,7 +182,7 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
         else:  # the values of another metric can't be compared
             run.state.best_step, run.state.best_value, run.state.stale = None, None, 0
         generators.load_state_dict(saved["generators"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{found.path} does not fit this run: {type(error).__name__}: {reason}") from error
 

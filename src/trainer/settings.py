@@ -139,6 +139,7 @@ def check(values: dict[str, Any]) -> Settings:
         _require_plain(getattr(settings, name), name)
     for name in ("name", "init_from", "run_dir"):
         _require_plain(getattr(settings, name), name)
+    redact.tree(settings.to_dict())  # secrets are known from here on, and hidden in every message
     if settings.steps is not None and settings.epochs is not None:
         raise refusal(f"steps={settings.steps} epochs={settings.epochs}", "only one of them can set the length")
     return settings
@@ -169,8 +170,9 @@ class Change(NamedTuple):
 def differences(stored: Settings, changed: Settings) -> list[Change]:
     """Return the settings that differ, dotted, in the order of the schema."""
     old, new = flat(stored.to_dict()), flat(changed.to_dict())
-    changes = (Change(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key))
-    return [change for change in changes if change.old != redact.MARK]  # a secret that is given again
+    shown = flat(redact.tree(changed.to_dict()))  # a secret that is given again is no change
+    keys = (key for key in {**old, **new} if old.get(key) not in (new.get(key), shown.get(key)))
+    return [Change(key, old.get(key), new.get(key)) for key in keys]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -65,6 +65,7 @@ class State:
         if state.keys() != kinds.keys():
             raise ValueError(f"the state has {', '.join(sorted(state))}, not {', '.join(sorted(kinds))}")
         for name, value in state.items():
-            if not fits(value, kinds[name])[0]:
+            ok, value = fits(value, kinds[name])
+            if not ok:
                 raise ValueError(f"the state has {name}={value!r}")
             setattr(self, name, value)

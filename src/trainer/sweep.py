@@ -19,7 +19,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import durable, job, leaderboard, reading, redact, runs, screen
+from trainer import durable, job, leaderboard, modules, reading, redact, runs, screen
 from trainer.config import Job, explained, hydra_setup
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.options import Catalog
@@ -68,6 +68,8 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     Raises:
         UsageError: A job or the launcher is wrong; nothing has been created.
     """
+    if redact.words(words.launcher) != words.launcher:
+        raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
     with hydra_setup(words.catalog()), explained():
         compose_launcher(words.launcher, path)
     name = launcher_name(words)
@@ -206,20 +208,27 @@ class Task:
         """Train the job that the config names; how it ends stands in its status.json."""
         if not self.marker.exists():
             rundir = RunDir(self.path / config.run_dir)
+            if self.trust:
+                modules.trust([rundir])
             secrets = self.secrets.get(config.run_dir)
-            job.execute(rundir, self.command, list(self.overrides), self.force, self.marker.exists, self.trust, secrets)
+            job.execute(rundir, self.command, list(self.overrides), self.force, self.marker.exists, secrets)
         if self.marker.exists() and os.getpid() == self.parent:
             raise KeyboardInterrupt
 
 
-def require_harmless_launcher(path: Path, command: str) -> None:
+def require_harmless_launcher(path: Path, command: str, typed_now: Sequence[str] = ()) -> None:
     """Refuse a sweep, which may be somebody else's, whose launcher could run commands.
+
+    Args:
+        path: Its directory.
+        command: What the user typed, to be typed again with a flag.
+        typed_now: Words of the launcher that the user has just typed, and that are no one else's.
 
     Raises:
         UsageError: It could; the message has the whole command to type.
     """
     for word in read(path)["launcher"]["overrides"]:
-        if not _HARMLESS.fullmatch(word):
+        if word not in typed_now and not _HARMLESS.fullmatch(word):
             raise refusal(
                 f"{path / 'sweep.json'}: {word}", "could run anything", f"`{command} --trust-code` if it is yours"
             )

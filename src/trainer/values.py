@@ -107,7 +107,10 @@ def misfit(key: str, value: Any, kind: Any) -> UsageError:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Say whether a value is a number that a computer counts with: whole ones have at most 64 bits."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -(2**63) <= value < 2**64
+    return isinstance(value, float)
 
 
 def _fits_sequence(value: Any, origin: Any, arguments: tuple[Any, ...]) -> tuple[bool, Any]:

@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     if len(words.overrides) != 1:
-        raise UsageError("verify: which run? `trainer verify last`, or a path, an id or its four letters")
+        which = "one run at a time" if words.overrides else "which run?"
+        raise UsageError(f"verify: {which} `trainer verify last`, or a path, an id or its four letters")
     path = runs.find(words.overrides[0])
     folders = runs.jobs(path) if runs.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
@@ -46,7 +47,11 @@ def main(argv: list[str]) -> int:
         screen.rows({entry["checkpoint"]: _said(entry) for entry in found if entry["run"] == str(folder)})
     good = len(found) - len(wrong)
     screen.say(f"{good} of {len(found)} checkpoints are good")
-    screen.next_commands({f"trainer resume {shlex.quote(RunDir(path).short)}": "go on from the newest good one"})
+    again = f"trainer resume {shlex.quote(RunDir(path).short)}"
+    if wrong and good:
+        screen.next_commands({again: "go on from the newest good one"})
+    elif wrong:
+        screen.next_commands({f"{again} --force": "start over from step 0"})
     return 1 if wrong else 0
 
 

@@ -51,7 +51,7 @@ class Words:
     @property
     def launcher(self) -> list[str]:
         """The words that choose and set up a sweep's launcher."""
-        return [word for word in self.overrides if word.startswith("hydra")]
+        return [word for word in self.overrides if word.lstrip("+").startswith("hydra")]
 
     @property
     def multirun(self) -> bool:
