@@ -110,6 +110,8 @@ WRONG = {
     "run seed=1 +seed=2": ["seed: is given twice"],
     "run seed=1,2": ["seed=1,2: several values", "-m to run each, or seed=[1,2] for one list"],
     "run 'seed=range(5)'": ["seed=range(5): several values; allowed: -m to run each\n"],
+    "run -m seed=1,2 hydra.launcher.foo=1": ["foo"],
+    "run -m seed=1,2 +hydra.launcher.foo=1": ["foo"],
     "run -m 'optim.lr=interval(1e-3,1e-1)'": ["optim.lr=interval(1e-3,1e-1)", "list the values"],
     "run -m optim.lr=": ["optim.lr=: has no value"],
     "run -m 'seed=range(0,20000)'": ["20,000 jobs", "max_jobs=20000"],

@@ -287,6 +287,8 @@ def _explain(error: Exception) -> str:
         return _explain_yaml(cause)
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     text = lines[0] if lines else type(cause).__name__
+    if text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
     key = getattr(cause, "full_key", None)
     if match := re.search(r"Environment variable '([^']+)' not found", text):
         return f"{key or 'config'}: the environment variable {match[1]} is not set"

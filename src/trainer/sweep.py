@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from hydra import compose
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
@@ -71,7 +72,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     if redact.words(words.launcher) != words.launcher:
         raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
     with hydra_setup(words.catalog()), explained():
-        compose_launcher(words.launcher, path)
+        make_launcher(words.launcher, path, lambda config: None)
     name = launcher_name(words)
     plans = []
     for index, one in enumerate(screen.track(jobs, "checking the jobs")):
@@ -157,9 +158,7 @@ def launch(
     ):
         task.marker.unlink(missing_ok=True)
         todo = waiting(path, sweep, command)
-        config = compose_launcher(sweep["launcher"]["overrides"], path)
-        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
-        launcher = Plugins.instance().instantiate_launcher(context, task, config)
+        launcher = make_launcher(sweep["launcher"]["overrides"], path, task)
         try:
             with Overview(path, sweep["jobs"]):
                 launcher.launch([[f"run_dir='{name}'"] for name in todo], initial_job_idx=0)
@@ -246,8 +245,8 @@ def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, An
         raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(IN_MEMORY))
 
 
-def compose_launcher(overrides: list[str], path: Path) -> DictConfig:
-    """Return the configuration that Hydra's launchers want: where the jobs are, and no files of Hydra's own."""
+def make_launcher(overrides: list[str], path: Path, task: Callable[[DictConfig], None]) -> HydraLauncher:
+    """Build one of Hydra's launchers, which is told where the jobs are, and to write no files of Hydra's own."""
     folder = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
     fixed = [
         f"hydra.sweep.dir='{folder}'",
@@ -257,7 +256,9 @@ def compose_launcher(overrides: list[str], path: Path) -> DictConfig:
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
-    return compose("config", [*overrides, *fixed], return_hydra_config=True)
+    config = compose("config", [*overrides, *fixed], return_hydra_config=True)
+    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+    return Plugins.instance().instantiate_launcher(context, task, config)
 
 
 def _umask() -> int:
