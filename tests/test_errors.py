@@ -108,7 +108,8 @@ WRONG = {
     "run 'name=~/x y'": ["""did you mean 'name="~/x y"'?"""],
     "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
     "run seed=1 +seed=2": ["seed: is given twice"],
-    "run seed=1,2": ["seed=1,2: several values", "-m to run each, or seed=[1,2] for one list"],
+    "run seed=1,2": ["seed=1,2: several values; allowed: -m to run each\n"],
+    "run model.sizes=1,2": ["model.sizes=1,2: several values", "-m to run each, or model.sizes=[1,2] for one list"],
     "run 'seed=range(5)'": ["seed=range(5): several values; allowed: -m to run each\n"],
     "run -m seed=1,2 hydra.launcher.foo=1": ["foo"],
     "run -m seed=1,2 +hydra.launcher.foo=1": ["foo"],
@@ -315,6 +316,9 @@ def test_a_broken_config_file_is_answered_in_one_line(cli, text, parts):
     [
         ("steps: 5\n", ["mine.yaml", "# @package _global_"]),
         ("# @package _global_\nstepz: 5\n", ["stepz: no such setting", "(in configs/experiment/mine.yaml)"]),
+        ("# @package _global_\nmodel: mlp\n", ["model=mlp: names an option", "- override /model: mlp"]),
+        ("# @package _global_\ndefaults:\n  - model: mlp\n", ["mine.yaml: {model:mlp} in its defaults", "- override"]),
+        ("# @package _global_\ndefaults:\n  - override /modle: mlp\n", ["mine.yaml: {override /modle:mlp}"]),
         ("# @package _global_\nsteps: 0\n", ["steps=0: is out of range", "(in configs/experiment/mine.yaml)"]),
     ],
 )

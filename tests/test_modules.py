@@ -65,7 +65,9 @@ def test_a_module_that_has_changed_is_another_run(cli, own):
     assert result.err.startswith(f"error: {own[1]}.py: has changed since the run started")
     assert "`trainer resume run steps=3 --force`" in result.err
     assert content(Path("run")) == before
-    assert cli("resume", "run", "steps=3", "--force").code == 0
+    result = cli("resume", "run", "steps=3", "--force")
+    assert result.code == 0
+    assert f"warning: {own[1]}.py has changed since the run started" in result.err
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
     forget(*own)
     assert cli("resume", "run", "steps=4").code == 0
@@ -139,9 +141,20 @@ def test_a_module_that_is_gone_has_changed(cli, own):
     assert "has changed since the run started" in cli("resume", "run", "steps=3").err
 
 
+def test_a_copy_that_has_changed_is_not_trusted(cli, own):
+    Path(f"run/code/{own[1]}.py").write_text("WIDTH = 8\n")
+    problem = f"run/code/{own[1]}.py has changed: its SHA-256 differs"
+    assert problem in cli("resume", "run", "steps=3", "--trust-code").err
+    result = cli("verify", "run")
+    assert (result.code, problem in result.out) == (1, True)
+
+
 def test_copies_that_differ_between_jobs_are_not_mixed(cli, own):
     assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
-    Path(f"sweep/001/code/{own[1]}.py").write_text("WIDTH = 8\n")
+    for path, text in ((f"code/{own[1]}.py", "WIDTH = 8\n"), ("status.json", None)):
+        file = Path("sweep/001") / path
+        sums = [hashlib.sha256(data).hexdigest() for data in (b"WIDTH = 7\n", b"WIDTH = 8\n")]
+        file.write_text(text or file.read_text().replace(*sums))
     result = cli("resume", "sweep", "steps=3", "--trust-code")
     assert result.code == 2
     assert "differ; resume the jobs one by one" in result.err

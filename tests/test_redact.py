@@ -14,7 +14,7 @@ import torch
 from trainer.data import Data
 
 class Remote(Data):
-    def __init__(self, api_token, fail=False):
+    def __init__(self, api_token: str, fail=False):
         if api_token != "-".join(["hunter", "22", "secret", "value"]):
             raise ValueError("wrong token " + str(api_token))
         if fail:
@@ -153,6 +153,22 @@ def test_a_secret_of_an_optimizer_is_in_no_checkpoint(cli):
     result = cli("resume", "run", "steps=4", key)
     assert result.code == 0, result.err
     assert leaks() == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["data.api_token=1e5", "data.api_token=12345", "data.api_token=a=b", "data.api_token foo", "data.api_token:foo"],
+)
+def test_a_word_that_is_refused_is_not_repeated(cli, word):
+    result = cli("run", "data=remote", word)
+    assert result.code == 2
+    assert not any(value in result.err for value in ("100000", "12345", "a=b", "foo"))
+
+
+def test_the_next_commands_ask_for_it(cli):
+    result = cli("run", "run_dir=run", *WORDS)
+    for line in result.out.splitlines()[-2:]:
+        assert " data.api_token=..." in line
 
 
 def test_ordinary_words_are_left_alone(cli):

@@ -458,7 +458,7 @@ def test_weights_of_another_shape_are_refused_even_with_force(cli):
             ("model.hidden=7", "steps=9", "--force"),
             "error: job 000: sweep/000/checkpoints/step-000000000004: other weights",
         ),
-        (("seed=3", "steps=9"), "error: job 000: seed=3: would make it another run"),
+        (("loss=mse", "steps=9"), "error: job 000: loss=mse: would make it another run (it has sse)"),
     ],
 )
 def test_a_change_that_one_job_cannot_take_changes_none(cli, words, reason):
@@ -708,3 +708,28 @@ def test_other_circumstances_are_named(cli):
     assert result.code == 0
     now = torch.__version__
     assert f"warning: the same bits are not promised: torch: 1.0 -> {now}, threads: 64 -> 1" in result.err
+
+
+def test_a_finished_run_that_is_damaged_is_not_called_complete(cli):
+    run = trained(cli, "run", *SMALL)
+    trained(cli, "straight", *SMALL)
+    flip(run.checkpoints[-1] / "model.safetensors")
+    result = cli("resume", "run")
+    assert result.code == 0
+    assert "is the newest good checkpoint" in result.err
+    require_same("run", "straight")
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("model=mlp", ["model=mlp: would make it another run (it has two_layer)"]),
+        ("data.sampels=9", ["data.sampels=9: would make it another run (it has null)", "did you mean data.samples?"]),
+    ],
+)
+def test_what_would_be_another_run_is_named_as_it_was_typed(cli, word, parts):
+    trained(cli, "run", *SMALL)
+    result = cli("resume", "run", word)
+    assert result.code == 2
+    for part in parts:
+        assert part in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -242,3 +243,28 @@ def test_a_worker_that_is_killed_loses_its_job_only(cli):
     result = cli("resume", "sweep")
     assert result.code == 0, result.err
     assert states() == ["done", "done"]
+
+
+def test_what_a_sweep_varies_cannot_be_set_for_all(cli):
+    assert cli("run", "-m", "run_dir=sweep", "optim.lr=1e-4,1e-5", *SMALL).code == 0
+    result = cli("resume", "sweep", "optim.lr=1e-3")
+    assert result.code == 2
+    assert "optim.lr is what the sweep varies" in result.err
+    assert [run.status["swept"]["optim.lr"] for run in jobs()] == ["0.0001", "1e-05"]
+
+
+def test_done_jobs_are_kept_and_changes_are_told(cli):
+    """A setting for what is still to come does not reach a job that has nothing left to do."""
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *SMALL).code == 0
+    broken = jobs()[1].path / "checkpoints"
+    for folder in broken.iterdir():
+        shutil.rmtree(folder)
+    (jobs()[1].path / "status.json").write_text(
+        (jobs()[1].path / "status.json").read_text().replace('"state": "done"', '"state": "failed"')
+    )
+    before = (jobs()[0].path / "config.yaml").read_bytes()
+    result = cli("resume", "sweep", "optim.lr=1e-5")
+    assert result.code == 0, result.err
+    assert "optim.lr  0.0001 -> 1e-05" in result.err
+    assert (jobs()[0].path / "config.yaml").read_bytes() == before
+    assert jobs()[1].status["config"]["optim"]["lr"] == 1e-5

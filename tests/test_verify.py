@@ -58,3 +58,21 @@ def test_a_run_without_checkpoints_is_no_problem(cli):
     result = cli("verify", "run")
     assert result.code == 0
     assert "no checkpoints yet" in result.out
+
+
+def test_the_other_files_of_a_run_are_looked_at(cli):
+    run = trained(cli, "run", *SMALL)
+    config, status = (run.path / "config.yaml").read_text(), (run.path / "status.json").read_text()
+    for name, text, problem in (
+        ("config.yaml", config.replace("seed: 0", "seed: 1"), "status.json repeats another configuration"),
+        ("config.yaml", config.replace("seed:", "sead:"), "sead: no such setting"),
+        ("status.json", "{", "can't be read; it is made anew"),
+    ):
+        (run.path / name).write_text(text)
+        result = cli("verify", "run")
+        assert result.code == 1
+        assert problem in result.out
+        assert "3 of 3 checkpoints are good" in result.out
+        (run.path / "config.yaml").write_text(config)
+        (run.path / "status.json").write_text(status)
+    assert cli("verify", "run").code == 0

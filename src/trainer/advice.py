@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer import manifest
 from trainer.options import GROUPS
-from trainer.redact import MARK
+from trainer.redact import MARK, secrets
 from trainer.rundir import RunDir
 from trainer.settings import Settings
 
@@ -23,7 +23,8 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
         status: What its status.json says.
     """
     config = status.get("config", {})
-    resume = f"trainer resume {shlex.quote(rundir.short)}"
+    again = "".join(f" {key}=..." for key, _ in secrets(config))  # they are not kept
+    resume = f"trainer resume {shlex.quote(rundir.short)}{again}"
     if reason == "stopped":
         return {resume: "go on"}
     commands = {}
@@ -34,7 +35,7 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
     else:
         commands[f"{resume} steps={2 * status.get('steps', 500)}"] = "go on longer"
     if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
-        commands[_run({**typed(status), "init_from": rundir.short})] = "start anew from its weights"
+        commands[_run({**typed(status), "init_from": rundir.short}) + again] = "start anew from its weights"
     return commands
 
 

@@ -27,7 +27,7 @@ from trainer.manifest import (
     steps,
     verify,
 )
-from trainer.values import fits
+from trainer.schema import has_shape
 
 
 class _State(TypedDict):
@@ -127,7 +127,7 @@ def load(path: Path) -> Checkpoint:
     contents = verify(path)
     try:
         state = json.loads(contents[STATE])
-        if not fits(state, _State)[0]:
+        if not has_shape(_State)(state):
             raise BadCheckpoint(f"{path / STATE} does not hold what it must")
         if name_of(state["step"]) != path.name:
             raise BadCheckpoint(f"{path} is the checkpoint of step {state['step']}")

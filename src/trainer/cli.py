@@ -12,11 +12,12 @@ from trainer.errors import TrainerError, UsageError, nearest, printable
 COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
+    "runs": "show what has been run, best first",
     "verify": "check every checkpoint of a run",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",
 }
-MODULES = {"list": "trainer.listing"}
+MODULES = {"list": "trainer.listing", "runs": "trainer.leaderboard"}
 
 HELP = """Usage: trainer COMMAND ...
 
@@ -27,11 +28,12 @@ Commands:
 {commands}
 
 Start with:
-  trainer run                                  the default model, a few seconds
-  trainer run model=dynamic optim=sgd_momentum     another model and optimizer
-  trainer run -m optim.lr=1e-5,1e-4 seed=0,1   a sweep: a run per combination
-  trainer resume last steps=1000               go on longer with the newest
-  trainer list                                 all models, data, losses, ...
+  trainer run                                    the default model, some seconds
+  trainer run model=dynamic optim=sgd_momentum   another model and optimizer
+  trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep: a run per combination
+  trainer resume last steps=1000                 go on longer with the newest
+  trainer runs                                   what has been run, best first
+  trainer list                                   all models, data, losses, ...
 
 `trainer COMMAND --help` says more.
 """

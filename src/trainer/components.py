@@ -83,12 +83,13 @@ def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> di
     names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     kinds = _annotations(cls)
-    for key, value in given.items():
+    for key in given:
         if key in supplied:
             raise refusal(f"{group}.{key}", "comes from the run itself")
         if key not in names and not open_ended:
             allowed = [f"{group}.{name}" for name in names if name not in supplied]
             raise unknown(f"{group}.{key}", f"{cls.__name__} takes no {key}", f"{group}.{key}", allowed)
+    for key, value in given.items():
         if value is None and key in ("inputs", "outputs") and group == "model":
             continue
         ok, given[key] = fits(value, kinds.get(key, Any))

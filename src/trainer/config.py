@@ -234,6 +234,10 @@ def read(file: Path, group: str) -> dict[str, Any]:
         raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
     if group in COMPONENTS and not content.keys() & {"_target_", "defaults"}:
         raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
+    for line in content.get("defaults") or [] if group == "experiment" else []:
+        words = list(line) if isinstance(line, dict) else []
+        if line != "_self_" and not (len(words) == 1 and str(words[0]).partition("override /")[2] in GROUPS):
+            raise refusal(str(file), f"{show(line)} in its defaults", "lines such as - override /model: mlp")
     if group == "experiment" and not re.search(r"^#\s*@package\s+_global_\s*$", text, re.M):
         raise refusal(str(file), "an experiment needs the line # @package _global_ at its top")
     return {str(key): value for key, value in content.items()}
@@ -249,7 +253,7 @@ def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) 
         for group, file in files(choice.groups, catalog).items():
             key = blamed if group == "experiment" else blamed.removeprefix(f"{group}.")
             part = OmegaConf.select(OmegaConf.create(read(file, group)), key, throw_on_resolution_failure=False)
-            if part is not None and str(file) not in str(error) and not catalog.is_shipped(file):
+            if part is not None and str(file) not in str(error):
                 return UsageError(f"{error} (in {near_path(file)})")
     return error
 

@@ -1,93 +1,170 @@
-"""The results of a sweep as a table: best first, mean and spread over seeds, failures named."""
+"""`trainer runs`, and the results of a sweep: tables of runs, best first, with mean and spread over seeds."""
 
 from __future__ import annotations
 
-import math
 import shlex
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, screen
+from trainer import advice, runs, screen
+from trainer import words as command_line
+from trainer.errors import UsageError, printable, refusal, unknown
 from trainer.progress import number
 from trainer.rundir import RunDir
-from trainer.values import typed
+from trainer.runs import Entry, Ranking, entry, ranking
+from trainer.settings import flat
+from trainer.values import show, typed
+
+HELP = """Usage: trainer runs [DIR] [KEY=VALUE ...] [--by METRIC] [--group-by KEY,...]
+                    [--all] [--json]
+
+Shows the runs in ./runs, or in DIR, best first. Runs with different losses or
+data do not compare; they stand newest first unless --by names a metric.
+
+  KEY=VALUE        only runs with that setting, choice or state:
+                   model=dynamic, optim.lr=1e-4, state=done, name=first
+  --by METRIC      what to rank by: loss, validation_loss, ...
+  --group-by KEYS  mean and spread over the runs that are equal in these
+  --all            all of them; otherwise the first 30
+  --json           for programs: everything that is known of each run
+
+Examples:
+  trainer runs
+  trainer runs model=dynamic --by loss
+  trainer runs --group-by model,optim.lr
+  trainer runs results --json
+"""
+FIRST = 30
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One job as its status.json tells it."""
-
-    name: str
-    swept: dict[str, str]
-    state: str
-    step: int
-    steps: int
-    metrics: dict[str, float | None]
-    best: dict[str, Any] | None
-    error: str | None
-    mode: str | None
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The metric that jobs are compared by; None when their numbers do not compare."""
-
-    metric: str | None
-    descending: bool = False
-
-    def value(self, entry: Entry) -> float | None:
-        """Return what the job is ranked by: its best evaluation if that is of this metric, else its last value."""
-        if self.metric is None:
-            return None
-        if entry.best is not None and entry.best["metric"] == self.metric:
-            return float(entry.best["value"])
-        return entry.metrics.get(self.metric)
-
-    def key(self, entry: Entry) -> tuple[bool, float]:
-        """Return what sorts jobs best first, those that failed or have no value last."""
-        value = self.value(entry)
-        if entry.state == "failed" or value is None or not math.isfinite(value):
-            return True, 0.0
-        return False, -value if self.descending else value
+def main(argv: list[str]) -> int:
+    """Run `trainer runs` and return its exit code."""
+    words = command_line.split(argv, ("--by", "--group-by", "--all", "--json", *command_line.HELP_FLAGS))
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    folders = [word for word in words.overrides if "=" not in word]
+    if len(folders) > 1:
+        raise UsageError(f"runs: one directory at a time; {' '.join(folders)} are {len(folders)}")
+    known = runs.entries(_below(Path(folders[0])) if folders else runs.every())
+    wanted = dict(word.split("=", 1) for word in words.overrides if "=" in word)
+    found = [one for one in known if all(_has(one, key, value) for key, value in wanted.items())]
+    if not known:
+        where = folders[0] if folders else "./runs"
+        raise UsageError(f"there are no runs in {where}; start one with `trainer run`")
+    if not found:
+        _explain_none(known, wanted)
+    by = ranking(found, words.flags.get("by"))
+    found.sort(key=lambda one: one.name, reverse=True)
+    found.sort(key=by.key)
+    if "json" in words.flags:
+        screen.as_json([{"run": one.short, **one.status, "state": one.state} for one in found])
+        return 0
+    if "group_by" in words.flags:
+        screen.table(_grouped(found, by, words.flags["group_by"].split(",")))
+        return 0
+    shown = found if "all" in words.flags else found[:FIRST]
+    screen.table(_table(shown, by))
+    if len(shown) < len(found):
+        screen.say(f"{len(shown)} of {len(found):,} runs; --all shows the others")
+    if by.metric is None:
+        screen.say("not ranked: the runs have different losses or data; --by METRIC ranks them")
+    screen.next_commands({f"trainer resume {shlex.quote(found[0].short)}": "go on with the first"})
+    return 0
 
 
-def entry(path: Path) -> Entry:
-    """Read the job in a directory."""
-    rundir = RunDir(path)
-    status = rundir.read_status()
-    state = status.get("state", "unreadable")
-    return Entry(
-        path.name,
-        status.get("swept") or {},
-        "interrupted" if state == "running" and not rundir.is_held() else state,
-        status.get("step", 0),
-        status.get("steps", 0),
-        status.get("metrics") or {},
-        status.get("best"),
-        status.get("error"),
-        (status.get("config") or {}).get("mode"),
-    )
+def _below(folder: Path) -> list[Path]:
+    """Return the runs and sweeps in a directory, which may be one itself.
+
+    Raises:
+        UsageError: There is no such directory.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such directory")
+    return [folder] if runs.is_run(folder) else [path for path in sorted(folder.iterdir()) if runs.is_run(path)]
 
 
-def ranking(entries: list[Entry]) -> Ranking:
-    """Choose the metric: what the jobs monitored, else the loss, unless the losses are different ones."""
-    monitored = {e.best["metric"] for e in entries if e.best is not None}
-    measured = {name for e in entries for name in e.metrics}
-    swept = {key.partition(".")[0] for e in entries for key in e.swept}
-    if "data" in swept:
-        return Ranking(None)
-    if "loss" in swept:
-        return Ranking("validation_accuracy", True) if "validation_accuracy" in measured else Ranking(None)
-    metric = monitored.pop() if len(monitored) == 1 else "validation_loss" if "validation_loss" in measured else "loss"
-    modes = {e.mode for e in entries}
-    return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes == {None}))
+def setting(of: Entry, key: str) -> Any:
+    """Return what a run has under a key: a choice, a setting, its state or its name; None if it has none."""
+    if key in ("state", "name"):
+        return of.state if key == "state" else of.status.get("name")
+    return of.choices.get(key, flat(dict(of.config)).get(key))
+
+
+def _has(of: Entry, key: str, value: str) -> bool:
+    there = setting(of, key)
+    return value == show(there) or (isinstance(there, int | float) and number_of(value) == there)
+
+
+def number_of(text: str) -> float | None:
+    """Return the number that a text is, None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _explain_none(known: list[Entry], wanted: dict[str, str]) -> None:
+    """Refuse filters that no run fits.
+
+    Raises:
+        UsageError: Always; names the first filter that leaves none, and what there is.
+    """
+    for key, value in wanted.items():
+        there = sorted({show(setting(one, key)) for one in known if setting(one, key) is not None})
+        if not there:
+            keys = sorted({key for one in known for key in (*one.choices, *flat(dict(one.config)))})
+            raise unknown(f"{key}={value}", "no run has such a setting", key, keys)
+        if not any(_has(one, key, value) for one in known):
+            raise unknown(f"{key}={value}", "no run has that", value, there, f"{key}=")
+    raise UsageError(f"no run has {' and '.join(f'{key}={value}' for key, value in wanted.items())} at once")
+
+
+def _table(found: list[Entry], by: Ranking) -> Table:
+    """Return a table of runs: what was typed to make each, and its numbers."""
+    metrics = list(dict.fromkeys(name for one in found for name in one.metrics))
+    named = any(one.status.get("name") for one in found)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    if named:
+        table.add_column("name", overflow="fold")
+    table.add_column("settings", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for title in ("step", *(name.replace("_", " ") for name in metrics)):
+        table.add_column(title, justify="right")
+    ranked = any(one.best is not None and one.best["metric"] == by.metric for one in found)
+    if ranked:
+        table.add_column(f"best {str(by.metric).replace('_', ' ')}", justify="right")
+    for one in found:
+        cells: list[str | Text] = [printable(one.short)]
+        cells += [Text(printable(one.status.get("name") or ""))] if named else []
+        cells += [Text(printable(typed(advice.typed(one.status)))), screen.state(one.state), f"{one.step:,}"]
+        cells += [number(one.metrics.get(name)) if name in one.metrics else "" for name in metrics]
+        if ranked and one.best is not None and one.best["metric"] == by.metric:
+            cells.append(f"{number(by.value(one))} at {one.best['step']:,}")
+        table.add_row(*cells)
+    return _whole_numbers(table)
+
+
+def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
+    """Return a table of mean and spread over the runs that are equal in some settings.
+
+    Raises:
+        UsageError: No run has such a setting, or the runs do not compare.
+    """
+    if by.metric is None:
+        raise refusal("--group-by", "the runs have different losses or data", "--by METRIC as well")
+    for key in keys:
+        if all(setting(one, key) is None for one in found):
+            _explain_none(found, {key: "..."})
+    return _means(found, by, keys, {key: [show(setting(one, key)) for one in found] for key in keys}, "runs")
 
 
 def print_results(path: Path, jobs: Sequence[str], swept: Sequence[str]) -> None:
@@ -98,7 +175,9 @@ def print_results(path: Path, jobs: Sequence[str], swept: Sequence[str]) -> None
     screen.table(_jobs(entries, by, swept))
     several = "seed" in swept and len(entries) > 1
     if several and by.metric is not None and any(e.state == "done" for e in entries):
-        screen.table(_over_seeds(entries, by, [key for key in swept if key != "seed"]))
+        keys = [key for key in swept if key != "seed"]
+        values = {key: [one.swept.get(key, "") for one in entries] for key in keys}
+        screen.table(_means(entries, by, keys, values, "seeds"))
     if by.metric is None:
         screen.say("not ranked: the jobs have different losses or data")
     failed = [e for e in entries if e.state == "failed"]
@@ -142,21 +221,22 @@ def _whole_numbers(table: Table) -> Table:
     return table
 
 
-def _over_seeds(entries: list[Entry], by: Ranking, keys: list[str]) -> Table:
+def _means(found: list[Entry], by: Ranking, keys: list[str], values: dict[str, list[str]], what: str) -> Table:
+    """Return a table of mean and spread of the metric over runs that are equal in what `values` holds for each."""
     groups: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for e in entries:
-        value = by.value(e)
-        if value is not None and e.state == "done":
-            groups[tuple(e.swept.get(key, "") for key in keys)].append(value)
+    for index, one in enumerate(found):
+        value = by.value(one)
+        if value is not None and one.state == "done":
+            groups[tuple(values[key][index] for key in keys)].append(value)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for key in keys:
         table.add_column(key, overflow="fold")
-    for title in (f"mean {str(by.metric).replace('_', ' ')}", "spread", "seeds"):
+    for title in (f"mean {str(by.metric).replace('_', ' ')}", "spread", what):
         table.add_column(title, justify="right")
     order = sorted(groups.items(), key=lambda item: statistics.fmean(item[1]), reverse=by.descending)
-    for chosen, values in order:
-        spread = number(statistics.stdev(values)) if len(values) > 1 else ""
-        table.add_row(*map(Text, chosen), number(statistics.fmean(values)), spread, str(len(values)))
+    for chosen, numbers in order:
+        spread = number(statistics.stdev(numbers)) if len(numbers) > 1 else ""
+        table.add_row(*map(Text, chosen), number(statistics.fmean(numbers)), spread, str(len(numbers)))
     return _whole_numbers(table)
 
 

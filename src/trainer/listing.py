@@ -39,8 +39,7 @@ SETTINGS = "settings"
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    flags = ("-h", "--help", "-cd", "--config-dir")
-    words = command_line.split([word for word in argv if word != "--json"], flags, ("--json",))
+    words = command_line.split(argv, ("--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS))
     if "help" in words.flags:
         groups = "\n".join(f"  {group:<12} {what}" for group, what in GROUPS.items())
         sys.stdout.write(HELP.format(groups=groups))
@@ -49,10 +48,10 @@ def main(argv: list[str]) -> int:
     for warning in catalog.warnings():
         screen.note(f"warning: {warning}")
     if len(words.overrides) == 1 and "=" in words.overrides[0]:
-        return _show_option(words.overrides[0], catalog, as_json="--json" in argv)
+        return _show_option(words.overrides[0], catalog, as_json="json" in words.flags)
     names = words.overrides or list(GROUPS)
     listed = {name: _settings() if name == SETTINGS else _options(_known(name, catalog), catalog) for name in names}
-    if "--json" in argv:
+    if "json" in words.flags:
         screen.as_json(listed)
         return 0
     for group, entries in listed.items():
@@ -70,7 +69,7 @@ def _known(word: str, catalog: Catalog) -> str:
     """
     if word in GROUPS:
         return word
-    near = nearest(word, [*GROUPS, SETTINGS]) or catalog.group_of(word)
+    near = SETTINGS if word in settings.documented() else nearest(word, [*GROUPS, SETTINGS]) or catalog.group_of(word)
     raise refusal(f"list {word}", "no such group", [*GROUPS, SETTINGS], near and f"list {near}")
 
 

@@ -53,7 +53,7 @@ def sums(sources: dict[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
 
 
-def require_known(rundir: RunDir, settings: Settings, command: str, trust: bool, force: bool) -> None:
+def require_known(rundir: RunDir, settings: Settings, command: str, trust: bool, force: bool) -> list[str]:
     """Refuse a run that would import code which may be somebody else's or has changed; nothing is imported here.
 
     Args:
@@ -63,23 +63,24 @@ def require_known(rundir: RunDir, settings: Settings, command: str, trust: bool,
         trust: Whether the user trusts the code that came with the run.
         force: Whether to go on with modules that have changed.
 
+    Returns:
+        The modules that have changed.
+
     Raises:
         UsageError: It would; names what to read and the whole command to type.
     """
     targets = dict(_foreign(settings))
     if not targets or trust:
-        return
+        return []
     saved = kept(rundir)
     here = {} if _stands_in(rundir) else {name: _sum_of(name) for name in saved}
     known = {group for group, target in targets.items() if any(here.get(name) for name in _paths(target))}
-    if here == saved and known == targets.keys():
-        return
+    changed = [name for name in saved if here.get(name) != saved[name]]
     if known == targets.keys():
-        if force:
-            return
-        name = next(name for name in saved if here[name] != saved[name])
+        if force or not changed:
+            return changed
         raise refusal(
-            name,
+            changed[0],
             "has changed since the run started, so it would be another run",
             f"`{command} --force` to go on with it as it is now, or `{command} --trust-code` with the run's own copy",
         )
@@ -98,6 +99,14 @@ def kept(rundir: RunDir) -> dict[str, str]:
     return {name: sum_ for name, sum_ in recorded.items() if _NAME.fullmatch(name)}
 
 
+def differing(rundir: RunDir, sources: dict[str, bytes]) -> str | None:
+    """Say which of a run's copies is not what was kept, None if all are."""
+    here, saved = sums(sources), kept(rundir)
+    name = next((name for name in sorted({*here, *saved}) if here.get(name) != saved.get(name)), None)
+    what = "is missing" if name not in here else "has changed: its SHA-256 differs from the one in status.json"
+    return None if name is None else f"{rundir.code / name} {what}"
+
+
 def trust(rundirs: list[RunDir]) -> None:
     """Let the copies of modules that came with a run, or with the jobs of a sweep, be imported before others.
 
@@ -110,7 +119,10 @@ def trust(rundirs: list[RunDir]) -> None:
         for path in files:
             if path.is_symlink() or path.suffix != ".py":
                 raise UsageError(f"{path} is no source of a module; delete it to trust the rest")
-        copies[rundir.code] = {path.relative_to(rundir.code): content(path) for path in files}
+        sources = rundir.read_code()
+        if problem := differing(rundir, sources):
+            raise UsageError(problem)
+        copies[rundir.code] = sources
     folders = [folder for folder, sources in copies.items() if sources]
     for folder in folders[1:]:
         if copies[folder] != copies[folders[0]]:

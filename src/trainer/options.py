@@ -124,7 +124,7 @@ class Catalog:
         """Say where a file of that name lies that is not read."""
         if not re.fullmatch(r"[\w-]+", word):
             return ""
-        for folder in self.folders[1:]:
+        for folder in reversed(self.folders):
             for file in sorted(folder.rglob(f"{word}.y*ml")):
                 if file.parent.name not in GROUPS or file.suffix != ".yaml":
                     return f"; {near_path(file)} is not read: the place is {near_path(folder / group / word)}.yaml"

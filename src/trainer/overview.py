@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainer import leaderboard, screen
-from trainer.leaderboard import Entry
+from trainer import screen
 from trainer.progress import duration, number
+from trainer.runs import Entry, entry
 from trainer.values import typed
 
 POLL_SECONDS = 0.25
@@ -34,7 +34,7 @@ class Overview:
 
     def __init__(self, path: Path, names: list[str]) -> None:
         self._path = path
-        self._entries = {name: leaderboard.entry(path / name) for name in names}
+        self._entries = {name: entry(path / name) for name in names}
         self._open = [name for name, e in self._entries.items() if e.state != "done"]
         self._kept = len(names) - len(self._open)
         self._start = time.perf_counter()
@@ -70,7 +70,7 @@ class Overview:
 
     def _look(self) -> None:
         for name in self._open[:_WINDOW]:
-            now = self._entries[name] = leaderboard.entry(self._path / name)
+            now = self._entries[name] = entry(self._path / name)
             if now.state in _ENDED:
                 self._open.remove(name)
                 if self._live is None:

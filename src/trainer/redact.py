@@ -11,6 +11,7 @@ from trainer.errors import refusal
 MARK = "<redacted>"
 _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
+_UNSET = re.compile(r"^(.*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
 _SHORTEST = 6  # characters; shorter values would be found by chance everywhere
 _UNMISTAKABLE = 12  # so long a value is hidden also within a word
@@ -49,6 +50,9 @@ def words(typed: Iterable[str]) -> list[str]:
             if is_secret(key):
                 _note(value)
             word = f"{key}={MARK}"
+        elif not equals and (match := _UNSET.search(word)):
+            _note(match[2])
+            word = f"{match[1]} {MARK}"
         shown.append(word)
     return shown
 

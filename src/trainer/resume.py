@@ -7,11 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import modules, redact, runs, settings
+from trainer import manifest, modules, redact, runs, settings
 from trainer import words as command_line
-from trainer.errors import UsageError, refusal
+from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.modules import require_known
 from trainer.rundir import RunDir
 from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
@@ -42,8 +42,9 @@ optim and schedule:
 These may change and bear on nothing that is computed:
 {harmless}
 
-Any other would make it another run: start one with init_from=RUN, or insist
-with --force, which also starts over where no checkpoint can be read any more.
+Any other, as another model=, data=, loss= or optim=, would make it another
+run: start one with init_from=RUN, or insist with --force, which also starts
+over where no checkpoint can be read any more.
 
 A run that somebody else has made runs no code of theirs: where it uses modules
 that are not those of this directory, it is refused until you have read them
@@ -54,7 +55,7 @@ Examples:
   trainer resume kfrw steps=1000
   trainer resume kfrw optim.lr=1e-5 patience=20
 """
-FLAGS = ("--force", "--trust-code")
+FLAGS = ("--force", "--trust-code", *command_line.CONFIG_DIR_FLAGS, "--help")
 
 
 def main(argv: list[str]) -> int:
@@ -65,10 +66,8 @@ def main(argv: list[str]) -> int:
         changeable = {kind: manual.changeable(kind) for kind in (REPLANS, HARMLESS)}
         sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0
-    asked = [word for word in argv if word in FLAGS]
-    force, trust = "--force" in asked, "--trust-code" in asked
-    known = ("-cd", "--config-dir")
-    words = command_line.split([word for word in argv if word not in asked], known, (*FLAGS, "--help"))
+    words = command_line.split(argv, FLAGS)
+    force, trust = "force" in words.flags, "trust_code" in words.flags
     if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
@@ -78,10 +77,14 @@ def main(argv: list[str]) -> int:
         return go_on_with_sweep(path, words, command, force, trust)
     rundir = RunDir(path)
     stored = settings.check(rundir.read_config())
-    require_known(rundir, stored, command, trust, force)
+    changed_modules = require_known(rundir, stored, command, trust, force)
     if trust:
         modules.trust([rundir])
     changed, chosen = changed_by(words, stored)
+    from trainer import screen
+
+    for module in changed_modules:
+        screen.note(f"warning: {module} has changed since the run started: the same bits are not promised")
     return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)
 
 
@@ -103,10 +106,11 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         require_known(rundir, settings.check(rundir.read_config()), command, trust, force)
     if trust:
         modules.trust(rundirs)
-    from trainer import sweep
+    from trainer import screen, sweep
 
     if not trust:
         sweep.require_harmless_launcher(path, command)
+    require_not_swept(path, sweep.read(path)["swept"], words)
     with RunDir(path).lock(command):
         plans, secrets = [], {}
         for folder in runs.jobs(path):
@@ -116,46 +120,73 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
                 if RunDir(folder).read_status().get("state") != "done":
                     redact.require_given(changed.to_dict())
                 secrets[folder.name] = dict(redact.secrets(changed.to_dict()))
-                plan = changed_job(RunDir(folder), stored, changed, chosen, force)
+                job = changed_job(RunDir(folder), stored, changed, chosen, force)
             except UsageError as error:
                 raise UsageError(f"job {folder.name}: {error}") from error
-            plans += [] if plan is None else [plan]
-        for rundir, _, _ in plans:
-            with rundir.lock(command):
+            plans += [] if job is None else [job]
+        for plan in plans:
+            with plan.rundir.lock(command):
                 pass  # refuses where another process trains the job, before the first one is changed
-        for rundir, config, status in plans:
-            with rundir.lock(command):
-                rundir.write_config(config)
-                rundir.write_status(status)
+        screen.changes(plan.changes for plan in plans)
+        for plan in plans:
+            with plan.rundir.lock(command):
+                plan.rundir.write_config(plan.config)
+                plan.rundir.write_status(plan.status)
     return sweep.launch(path, command, redact.words(words.overrides), force, trust, secrets)
+
+
+def require_not_swept(path: Path, swept: Sequence[str], words: Words) -> None:
+    """Refuse a word that would make jobs of a sweep alike.
+
+    Raises:
+        UsageError: It sets what the sweep varies.
+    """
+    for word in redact.words(words.overrides):
+        if (key := word.lstrip("+").partition("=")[0]) in swept:
+            one = f"`trainer resume {shlex.quote(RunDir(path).short)}/000 {word}` for one of its jobs"
+            raise refusal(word, f"{key} is what the sweep varies", one)
+
+
+class ChangedJob(NamedTuple):
+    """A job of a sweep with what its files become."""
+
+    rundir: RunDir
+    config: dict[str, Any]
+    status: dict[str, Any]
+    changes: list[Change]
 
 
 def changed_job(
     rundir: RunDir, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool
-) -> tuple[RunDir, dict[str, Any], dict[str, Any]] | None:
-    """Return what config.yaml and status.json of a job become under changed settings, None if they stay.
+) -> ChangedJob | None:
+    """Return what config.yaml and status.json of a job become under changed settings.
+
+    None if they stay as they are: nothing changes, or it is done and has nothing left to do.
 
     Raises:
         UsageError: The changes are wrong for this job.
     """
-    if not require_possible(rundir, stored, changed, force):
+    status = rundir.read_status()
+    choices = {**status.get("choices", {}), **chosen}
+    changes = require_possible(rundir, stored, changed, force, choices)
+    if not changes:
         return None
     from trainer import checkpoint
     from trainer.build import resolved
     from trainer.job import prepare
     from trainer.saver import put_back, require_length
 
-    status = rundir.read_status()
-    choices = {**status.get("choices", {}), **chosen}
     built = prepare(changed, choices, new=False)
     found, _ = checkpoint.newest(rundir.checkpoints)
     if found is not None:
         require_length(built, found.step)
         put_back(built, found, lambda remark: None)
+    if status.get("state") == "done" and found is not None and found.step >= built.run.steps:
+        return None
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
     config = redact.tree(resolved(built).to_dict())
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
-    return rundir, config, {**status, "state": "waiting", **now}
+    return ChangedJob(rundir, config, {**status, "state": "waiting", **now}, changes)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -250,11 +281,12 @@ def go_on(
     Raises:
         UsageError: A change would make it another run, or leaves nothing to do.
     """
-    changes = require_possible(rundir, stored, changed, force)
     status = rundir.read_status()
+    choices = {**status.get("choices", {}), **chosen}
+    changes = require_possible(rundir, stored, changed, force, choices)
     from trainer import screen
 
-    if status.get("state") == "done" and not changes:
+    if status.get("state") == "done" and not changes and is_whole(rundir):
         screen.complete(rundir)
         return 0
     from trainer.follow import follow
@@ -262,7 +294,6 @@ def go_on(
 
     with rundir.lock(command):
         pass  # refuses at once where another process trains it
-    choices = {**status.get("choices", {}), **chosen}
     built = prepare(changed, choices, new=False)
 
     def open_with(standing: Standing) -> None:
@@ -272,18 +303,33 @@ def go_on(
     return follow(rundir, built, command, overrides, open_with, force)
 
 
-def require_possible(rundir: RunDir, stored: Settings, changed: Settings, force: bool) -> list[Change]:
+def is_whole(rundir: RunDir) -> bool:
+    """Say whether the newest checkpoint of a run is there and as it was written."""
+    saved = manifest.steps(rundir.checkpoints)
+    try:
+        return bool(saved) and bool(manifest.verify(rundir.checkpoints / manifest.name_of(saved[-1])))
+    except TrainerError:
+        return False
+
+
+def require_possible(
+    rundir: RunDir, stored: Settings, changed: Settings, force: bool, choices: dict[str, str]
+) -> list[Change]:
     """Return the changes of a resume.
 
     Raises:
         UsageError: One would make it another run.
     """
-    changes = differences(stored, changed)
+    changes, known = differences(stored, changed), flat(stored.to_dict())
     for change in changes:
         if settings.resume_kind(change.key) == REFUSED and not force:
+            group, _, rest = change.key.partition(".")
+            what = f"{group}={choices.get(group)}" if rest == "_target_" else f"{change.key}={show(change.new)}"
+            old = rundir.read_status().get("choices", {}).get(group) if rest == "_target_" else show(change.old)
             raise refusal(
-                f"{change.key}={show(change.new)}",
-                f"would make it another run (it has {show(change.old)})",
+                redact.words([what])[0],
+                f"would make it another run (it has {old})",
                 f"a new run, which may start from these weights with init_from={rundir.short}; or --force",
+                None if change.key in known else nearest(change.key, known),
             )
     return changes

@@ -10,7 +10,6 @@ import re
 import socket
 import stat
 import time
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +17,8 @@ from typing import Any, TypedDict
 
 import yaml
 
-from trainer import durable, reading
+from trainer import durable, reading, schema
 from trainer.errors import UsageError, refusal
-from trainer.values import fits
 
 FORMAT = 1
 RUNS = Path("runs")
@@ -154,14 +152,16 @@ class RunDir:
             status = reading.json_data(self._status)
         except (OSError, ValueError):
             return {}
-        if not isinstance(status, dict):
-            return {}
-        kinds = typing.get_type_hints(Status)
-        return {key: value for key, value in status.items() if fits(value, kinds.get(key, Any))[0]}
+        return schema.parts(status, Status)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""
         durable.replace(self._status, (json.dumps(status, indent=1, allow_nan=False) + "\n").encode())
+
+    def read_code(self) -> dict[str, bytes]:
+        """Return the sources of modules that are kept, by their relative paths."""
+        files = sorted(path for path in self.code.rglob("*") if path.is_file())
+        return {path.relative_to(self.code).as_posix(): reading.content(path) for path in files}
 
     def write_code(self, sources: dict[str, bytes]) -> None:
         """Keep the sources of modules, by their relative paths."""

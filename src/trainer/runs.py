@@ -1,13 +1,18 @@
-"""Finds runs by what people type: a path, an id, its four letters, a job of a sweep, last. Never imports torch."""
+"""Finds runs by what people type, reads their status and ranks them. Never imports torch."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from trainer.errors import UsageError, nearest
+from trainer.errors import UsageError, nearest, unknown
 from trainer.rundir import RUNS, RunDir
+from trainer.values import show
 
 _JOB = re.compile(r"[0-9]{3,9}")
 
@@ -20,11 +25,13 @@ def find(word: str) -> Path:
     """
     path = Path(word)
     try:
-        if word and _is_run(path):
+        if word and is_run(path):
             return path
         is_folder = bool(word) and path.is_dir()
     except OSError as error:
         raise UsageError(f"{word}: {error.strerror}") from error
+    if word == "best":
+        return best().path
     head, _, job = word.partition("/")
     named = [p for p in every() if p.name == head or p.name[-4:] == head]
     if head == "last" and not named:
@@ -35,7 +42,7 @@ def find(word: str) -> Path:
         raise UsageError(f"{word}: several runs fit: {', '.join(p.name for p in named)}")
     if named:
         found = named[0] / job if job else named[0]
-        if _is_run(found):
+        if is_run(found):
             return found
         raise UsageError(f"{word}: {named[0]} has no job {job}; it has {_jobs(named[0])}")
     if is_folder:
@@ -57,7 +64,8 @@ def jobs(path: Path) -> list[Path]:
     return sorted(folders, key=lambda p: int(p.name))
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Say whether a directory holds a run or a sweep."""
     return RunDir(path).exists or is_sweep(path)
 
 
@@ -65,7 +73,156 @@ def every() -> list[Path]:
     """Return the directories of all runs and sweeps in ./runs, the oldest first."""
     if not RUNS.is_dir():
         return []
-    return [RUNS / name for name in sorted(os.listdir(RUNS)) if _is_run(RUNS / name)]
+    return [RUNS / name for name in sorted(os.listdir(RUNS)) if is_run(RUNS / name)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as its status.json tells it."""
+
+    path: Path
+    state: str
+    status: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of its directory: an id, or the number of a job."""
+        return self.path.name
+
+    @property
+    def short(self) -> str:
+        """What one types to mean it."""
+        return RunDir(self.path).short
+
+    @property
+    def swept(self) -> Mapping[str, str]:
+        """What a sweep set in it."""
+        return self.status.get("swept") or {}
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return int(self.status.get("step", 0))
+
+    @property
+    def steps(self) -> int:
+        """Steps that it is to take."""
+        return int(self.status.get("steps", 0))
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """The newest loss and the newest evaluation."""
+        return self.status.get("metrics") or {}
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The best evaluation."""
+        return self.status.get("best")
+
+    @property
+    def error(self) -> str | None:
+        """What it failed for."""
+        return self.status.get("error")
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its settings."""
+        return self.status.get("config") or {}
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """What the groups select."""
+        return self.status.get("choices") or {}
+
+
+def entry(path: Path) -> Entry:
+    """Read the run in a directory; one that nobody trains any more and that has not ended was interrupted."""
+    rundir = RunDir(path)
+    status = rundir.read_status()
+    state = status.get("state", "unreadable")
+    return Entry(path, "interrupted" if state == "running" and not rundir.is_held() else state, status)
+
+
+def entries(folders: Iterable[Path]) -> list[Entry]:
+    """Read the runs in directories, and of sweeps every job."""
+    found = []
+    for folder in folders:
+        found += [entry(job) for job in jobs(folder)] if is_sweep(folder) else [entry(folder)]
+    return found
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The metric that runs are compared by; None when their numbers do not compare."""
+
+    metric: str | None
+    descending: bool = False
+
+    def value(self, of: Entry) -> float | None:
+        """Return what a run is ranked by: its best evaluation if that is of this metric, else its last value."""
+        if self.metric is None:
+            return None
+        if of.best is not None and of.best["metric"] == self.metric:
+            return cast("float | None", of.best["value"])
+        return of.metrics.get(self.metric)
+
+    def key(self, of: Entry) -> tuple[bool, float]:
+        """Return what sorts runs best first, those that failed or have no value last."""
+        value = self.value(of)
+        if of.state == "failed" or value is None or not math.isfinite(value):
+            return True, 0.0
+        return False, -value if self.descending else value
+
+
+def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
+    """Choose the metric that runs compare by: what they monitored, else the loss, unless data or losses differ.
+
+    Args:
+        of: The runs.
+        metric: The one that is asked for, whether or not they compare.
+
+    Raises:
+        UsageError: None of the runs has such a metric.
+    """
+    measured = sorted({name for one in of for name in one.metrics})
+    if metric is not None:
+        metric = metric.replace(" ", "_")
+        if metric not in measured:
+            raise unknown(f"--by={metric}", "no run here has such a metric", metric, measured, "--by=")
+    else:
+        if _differ(of, "data"):
+            return Ranking(None)
+        if _differ(of, "loss"):
+            if "validation_accuracy" not in measured:
+                return Ranking(None)
+            metric = "validation_accuracy"
+        else:
+            watched = {one.best["metric"] for one in of if one.best is not None}
+            usual = "validation_loss" if "validation_loss" in measured else "loss"
+            metric = watched.pop() if len(watched) == 1 else usual
+    modes = {one.config.get("mode") for one in of}
+    return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes == {None}))
+
+
+def _differ(of: Sequence[Entry], group: str) -> bool:
+    """Say whether runs have different parts of a group, or the same with other settings."""
+    return len({(one.choices.get(group), show(one.config.get(group))) for one in of}) > 1
+
+
+def best() -> Entry:
+    """Return the best run in ./runs.
+
+    Raises:
+        UsageError: There is none, or the runs do not compare.
+    """
+    known = entries(every())
+    by = ranking(known)
+    if by.metric is None:
+        raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` shows them by one")
+    first = min(known, key=by.key, default=None)
+    if first is None or by.key(first)[0]:
+        raise UsageError("best: there is no run here yet that has a result; start one with `trainer run`")
+    return first
 
 
 def _jobs(path: Path) -> str:

@@ -21,7 +21,7 @@ from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
 from trainer.redact import is_secret
 from trainer.rundir import RunDir
-from trainer.values import fits
+from trainer.schema import has_shape
 
 
 class Saver:
@@ -169,7 +169,7 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
     """
     run, saved = built.run, found.training
     length = saved.get("metrics_bytes")
-    whole = fits(saved, Snapshot)[0] and type(length) is int and length >= 0
+    whole = has_shape(Snapshot)(saved) and type(length) is int and length >= 0
     if not whole or saved["state"].get("step") != found.step:
         raise UsageError(f"{found.path} does not hold what a checkpoint must")
     load_weights(run.model, found.weights, str(found.path))
@@ -250,7 +250,7 @@ def start_from(model: nn.Module, source: str) -> None:
         raise refusal(f"init_from={source}", "; ".join(problems))
     if found is None:
         raise refusal(f"init_from={source}", "that run has no checkpoint yet")
-    best = found.training["state"].get("best_step") if fits(found.training, Snapshot)[0] else None
+    best = found.training["state"].get("best_step") if has_shape(Snapshot)(found.training) else None
     if best is not None and best in manifest.steps(folder):
         try:
             found = checkpoint.load(folder / manifest.name_of(best))

@@ -62,7 +62,7 @@ def heading(name: str, what: str) -> None:
     """Print a heading of a result, with what it is about."""
     if stdout.is_terminal:
         stdout.print()
-    stdout.print(Text.assemble((printable(name), "bold"), (f"  {printable(what)}", "dim")))
+    stdout.print(Text.assemble((printable(name), "bold"), (f"  {printable(what)}" if what else "", "dim")))
 
 
 def rows(texts: Mapping[str, str]) -> None:
@@ -116,7 +116,7 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
     model = printable(choices.get("model", type(built.run.model).__name__))
     arguments = printable(_arguments(built.settings.model))
     stderr.print(
-        Text.assemble((model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {arguments}", "dim")),
+        Text.assemble((model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {arguments}" if arguments else "", "dim")),
         soft_wrap=not stderr.is_terminal,
     )
     _rows(stderr, {**_parts(built, choices, resolved(built).to_dict()), _RUN: str(rundir.path)})
@@ -128,8 +128,17 @@ def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequ
     before = f"{ended} at step {status.get('step', 0):,}"
     stderr.print(Text.assemble(("resuming ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
     stderr.print(f"going on from step {step:,}", soft_wrap=True)
-    now = redact.tree({change.key: change.new for change in changes})
-    _rows(stderr, {change.key: f"{show(change.old)} -> {show(now[change.key])}" for change in changes})
+    _rows(stderr, dict(map(_change, changes)))
+
+
+def changes(of_jobs: Iterable[Sequence[Change]]) -> None:
+    """Say which settings of the jobs of a sweep have changed."""
+    _rows(stderr, {key: text for one in of_jobs for key, text in map(_change, one)})
+
+
+def _change(change: Change) -> tuple[str, str]:
+    now = redact.tree({change.key: change.new})[change.key]
+    return change.key, f"{show(change.old)} -> {show(now)}"
 
 
 def progress(standing: Standing) -> Display:
@@ -221,6 +230,8 @@ def _device(built: Built, config: Mapping[str, Any]) -> str:
 
 def _ended(outcome: Outcome) -> str:
     taken = outcome.step - outcome.first_step
+    if taken == 0 and outcome.reason == "complete":
+        return f"nothing was left to do: {count(outcome.step, 'step')} have been done"
     if outcome.reason == "stopped":
         name = signal.Signals(outcome.exit_code - 128).name if outcome.exit_code > 128 else "request"
         return f"by {name} at step {outcome.step:,} of {outcome.status['steps']:,}; all of it is saved"

@@ -195,6 +195,11 @@ def _check_section(cls: Any, values: Any, prefix: str) -> Any:
     for key, value in values.items():
         kind, limits = types_[key], fields[key].metadata
         ok, value = fits(value, kind)
+        if not ok and key in COMPONENTS and isinstance(value, str):
+            reason = "names an option, and its settings stand here"
+            raise refusal(
+                f"{key}={value}", reason, f"{key}={value} in the command, - override /{key}: {value} in defaults"
+            )
         if not ok:
             raise misfit(f"{prefix}{key}", value, kind)
         if isinstance(value, int | float) and not isinstance(value, bool):

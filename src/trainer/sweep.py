@@ -25,9 +25,11 @@ from trainer.config import Job, explained, hydra_setup
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.options import Catalog
 from trainer.overview import Overview
+from trainer.progress import count
 from trainer.rundir import RunDir
+from trainer.schema import has_shape
 from trainer.signals import Stopping
-from trainer.values import fits, typed
+from trainer.values import typed
 from trainer.words import Choice, Words
 
 FORMAT = 1
@@ -150,6 +152,7 @@ def launch(
     words, folders = sweep["launcher"]["overrides"], sweep["launcher"]["config_dirs"]
     catalog = Catalog(() if all(map(_HARMLESS.fullmatch, words)) else tuple(map(Path, folders)))
     problem = None
+    screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
     with (
         RunDir(path).lock(command),
         Stopping(on_signal=task.marker.touch) as stopping,
@@ -284,7 +287,7 @@ def read(path: Path) -> Sweep:
         sweep = reading.json_data(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} can't be read: {error}") from error
-    if not fits(sweep, Sweep)[0]:
+    if not has_shape(Sweep)(sweep):
         raise UsageError(f"{file} does not hold what it must")
     if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
         raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from trainer.errors import UsageError, nearest, refusal
+from trainer.redact import MARK, is_secret
 
 _SEQUENCES = (list, tuple, Sequence, typing.get_origin(typing.Iterable[int]))
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a section"}
@@ -54,14 +55,8 @@ def fits(value: Any, kind: Any) -> tuple[bool, Any]:
         return _is_number(value), value
     if origin in _SEQUENCES or kind in _SEQUENCES:
         return _fits_sequence(value, origin, arguments)
-    if typing.is_typeddict(kind):
-        inner = typing.get_type_hints(kind)
-        there = isinstance(value, dict) and kind.__required_keys__ <= value.keys()
-        return there and all(fits(item, inner.get(key, Any))[0] for key, item in value.items()), value
     if kind is dict or origin is dict:
-        keys, items = arguments or (Any, Any)
-        there = isinstance(value, dict)
-        return there and all(fits(k, keys)[0] and fits(item, items)[0] for k, item in value.items()), value
+        return isinstance(value, dict), value
     return isinstance(kind, type) and isinstance(value, kind), value
 
 
@@ -71,9 +66,9 @@ def describe(kind: Any) -> str:
         return _NAMES[kind]
     if kind in (None, type(None)):
         return "null"
-    if dataclasses.is_dataclass(kind):
-        return "a section"
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) or origin is dict:
+        return "a section"
     if origin is Literal:
         return ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
@@ -99,11 +94,12 @@ def misfit(key: str, value: Any, kind: Any) -> UsageError:
         return refusal(f"{key}=null", "needs a value", describe(kind))
     if value == "???":
         return refusal(key, f"has no value; add {key}=VALUE", describe(kind))
-    words = choices(kind)
+    words, shown = choices(kind), MARK if is_secret(key) else show(value)
     if words:
         near = nearest(str(value), words)
-        return refusal(f"{key}={show(value)}", "no such choice", describe(kind), near and f"{key}={near}")
-    return refusal(f"{key}={show(value)}", f"is not {describe(kind)}")
+        return refusal(f"{key}={shown}", "no such choice", describe(kind), near and f"{key}={near}")
+    is_bare = describe(kind).startswith("text") and isinstance(value, bool | int | float)
+    return refusal(f"{key}={shown}", f"is not {describe(kind)}", (), f"""{key}="'{shown}'\"""" if is_bare else None)
 
 
 def _is_number(value: Any) -> bool:

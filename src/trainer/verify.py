@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer import manifest, runs, screen
+from trainer import manifest, modules, runs, screen, settings
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError
 from trainer.rundir import RunDir
@@ -15,9 +16,10 @@ from trainer.rundir import RunDir
 HELP = """Usage: trainer verify RUN [--json]
 
 Reads every file of every checkpoint of a run, or of all jobs of a sweep, and
-compares its size and SHA-256 with the manifest written beside it. Nothing is
-changed. The exit code is 1 if anything differs; `trainer resume` would then go
-on from the newest checkpoint that is good.
+compares its size and SHA-256 with the manifest written beside it; reads the
+configuration and the status, and compares the copies of your own modules with
+what was kept. Nothing is changed. The exit code is 1 if anything differs;
+`trainer resume` goes on from the newest checkpoint that is good.
 
 Examples:
   trainer verify last
@@ -28,7 +30,7 @@ Examples:
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split([word for word in argv if word != "--json"], ("-h", "--help"), ("--json",))
+    words = command_line.split(argv, ("--json", *command_line.HELP_FLAGS))
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -39,18 +41,19 @@ def main(argv: list[str]) -> int:
     folders = runs.jobs(path) if runs.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
     wrong = [entry for entry in found if entry["problem"] is not None]
-    if "--json" in argv:
+    if "json" in words.flags:
         screen.as_json(found)
         return 1 if wrong else 0
     for folder in folders:
-        screen.heading(str(folder), "" if any(entry["run"] == str(folder) for entry in found) else "no checkpoints yet")
-        screen.rows({entry["checkpoint"]: _said(entry) for entry in found if entry["run"] == str(folder)})
-    good = len(found) - len(wrong)
-    screen.say(f"{good} of {len(found)} checkpoints are good")
+        screen.heading(str(folder), "" if manifest.steps(RunDir(folder).checkpoints) else "no checkpoints yet")
+        screen.rows({entry["file"]: _said(entry) for entry in found if entry["run"] == str(folder)})
+    saved = [entry for entry in found if entry["step"] is not None]
+    good = sum(entry["problem"] is None for entry in saved)
+    screen.say(f"{good} of {len(saved)} checkpoints are good")
     again = f"trainer resume {shlex.quote(RunDir(path).short)}"
-    if wrong and good:
+    if good < len(saved) and good:
         screen.next_commands({again: "go on from the newest good one"})
-    elif wrong:
+    elif good < len(saved):
         screen.next_commands({f"{again} --force": "start over from step 0"})
     return 1 if wrong else 0
 
@@ -68,10 +71,27 @@ def entries(folder: Path) -> list[dict[str, Any]]:
             if not path.exists():  # the run goes on meanwhile and keeps its newest few
                 continue
             problem = str(error)
-        found.append(
-            {"run": str(folder), "checkpoint": path.name, "step": step, "bytes": size or None, "problem": problem}
-        )
+        found.append({"run": str(folder), "file": path.name, "step": step, "bytes": size or None, "problem": problem})
+    wrong = ((name, problem) for name, problem in problems(run) if problem is not None)
+    found += [{"run": str(folder), "file": name, "step": None, "bytes": None, "problem": text} for name, text in wrong]
     return found
+
+
+def problems(run: RunDir) -> Iterator[tuple[str, str | None]]:
+    """Yield what is wrong with the files of a run beside its checkpoints."""
+    status = run.read_status()
+    yield "status.json", None if "state" in status else "can't be read; it is made anew when the run goes on"
+    try:
+        config = run.read_config()
+        settings.check(config)
+        same = "config" not in status or status["config"] == config
+        yield "config.yaml", None if same else "has changed: status.json repeats another configuration"
+    except UsageError as error:
+        yield "config.yaml", str(error)
+    try:
+        yield "code", modules.differing(run, run.read_code())
+    except (OSError, ValueError) as error:
+        yield "code", str(error)
 
 
 def _said(entry: dict[str, Any]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer import redact
 from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.options import GROUPS, Catalog
 from trainer.settings import Settings
@@ -21,6 +22,10 @@ FLAGS = {
     "--multirun": "multirun",
     "--dry-run": "dry_run",
     "--resolve": "resolve",
+    "--json": "json",
+    "--all": "all",
+    "--force": "force",
+    "--trust-code": "trust_code",
     "-h": "help",
     "--help": "help",
 }
@@ -31,9 +36,17 @@ VALUED_FLAGS = {
     "--info": "info",
     "-p": "package",
     "--package": "package",
+    "--by": "by",
+    "--group-by": "group_by",
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }
+HELP_FLAGS, CONFIG_DIR_FLAGS = ("-h", "--help"), ("-cd", "--config-dir")
+RUN_FLAGS = (
+    *("-m", "--multirun", "--dry-run", "--resolve", "-c", "--cfg", "-i", "--info", "-p", "--package"),
+    *CONFIG_DIR_FLAGS,
+    *HELP_FLAGS,
+)
 INFO_DEFAULT = "all"
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 MOST_JOBS = Settings.max_jobs
@@ -66,13 +79,12 @@ class Words:
         return Catalog(tuple(Path(folder) for folder in self.config_dirs))
 
 
-def split(argv: list[str], known: Collection[str] = (*FLAGS, *VALUED_FLAGS), also: Iterable[str] = ()) -> Words:
+def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> Words:
     """Separate the flags, wherever they stand, from the overrides.
 
     Args:
         argv: The arguments of a command.
         known: The flags that it has.
-        also: Those that it has taken out already, for the messages.
 
     Raises:
         UsageError: An unknown flag, or one without its value.
@@ -97,7 +109,7 @@ def split(argv: list[str], known: Collection[str] = (*FLAGS, *VALUED_FLAGS), als
             else:
                 words.flags[VALUED_FLAGS[name]] = value
         else:
-            flags = [flag for flag in (*known, *also) if flag.startswith("--")]
+            flags = [flag for flag in known if flag.startswith("--")]
             if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
                 raise refusal(word, "is no flag but a setting", (), setting if equals else f"{setting}=VALUE")
             raise unknown(word, "no such flag", word, flags)
@@ -142,21 +154,22 @@ def parse(word: str, catalog: Catalog) -> Override:
     from hydra.errors import HydraException
 
     key, equals, value = word.partition("=")
+    (told,) = redact.words([word])
     if not equals and word in (*GROUPS, *SETTINGS):
-        raise refusal(word, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
+        raise refusal(told, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
     if not equals and not word.startswith("~"):
         found = catalog.group_of(word)
-        raise refusal(word, "is not key=value", (), found or None)
+        raise refusal(told, "is not key=value", (), found or None)
     if not key.strip("+~ "):
-        raise refusal(word, "has no key", "key=value")
+        raise refusal(told, "has no key", "key=value")
     if equals and not value:
-        raise refusal(word, "has no value", f"{key}=VALUE, or {key}=null")
+        raise refusal(told, "has no value", f"{key}=VALUE, or {key}=null")
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         if key in GROUPS:
             raise catalog.unknown(key, value) from error
-        raise _unreadable(word, key, value) from error
+        raise _unreadable(told, key, told.partition("=")[2]) from error
 
 
 def _unreadable(word: str, key: str, value: str) -> UsageError:
@@ -194,6 +207,7 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
         return [override.get_value_element_as_str()]
     if not multirun:
         one = ", or one option" if key in GROUPS else f", or {key}=[{word.partition('=')[2]}] for one list"
+        one = "" if key in SETTINGS else one  # none of ours is a list
         raise refusal(word, "several values", f"-m to run each{one if isinstance(pattern, ChoiceSweep) else ''}")
     if isinstance(pattern, Glob):
         return pattern.filter(list(catalog.options(key)))
