@@ -28,9 +28,9 @@ Commands:
 {commands}
 
 Start with:
-  trainer run                                    the default model, some seconds
+  trainer run                                    the default model, seconds
   trainer run model=dynamic optim=sgd_momentum   another model and optimizer
-  trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep: a run per combination
+  trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep, a run for each
   trainer resume last steps=1000                 go on longer with the newest
   trainer runs                                   what has been run, best first
   trainer list                                   all models, data, losses, ...

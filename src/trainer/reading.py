@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from trainer.errors import printable
+
 MOST_YAML = 2**20  # bytes
 MOST_JSON = 2**26
 DEEPEST = 32  # levels of a YAML file
@@ -67,6 +69,15 @@ def json_data(path: Path) -> Any:
         return json.loads(content(path), parse_constant=_refuse)
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
+
+
+def printable_data(data: Any) -> Any:
+    """Return data of a JSON file with the control characters in its texts escaped, which a terminal would obey."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, dict):
+        return {printable(key): printable_data(value) for key, value in data.items()}
+    return [printable_data(value) for value in data] if isinstance(data, list) else data
 
 
 def yaml_data(path: Path) -> Any:

@@ -152,7 +152,7 @@ class RunDir:
             status = reading.json_data(self._status)
         except (OSError, ValueError):
             return {}
-        return schema.parts(status, Status)
+        return schema.parts(reading.printable_data(status), Status)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""

@@ -116,7 +116,9 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
     model = printable(choices.get("model", type(built.run.model).__name__))
     arguments = printable(_arguments(built.settings.model))
     stderr.print(
-        Text.assemble((model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {arguments}" if arguments else "", "dim")),
+        Text.assemble(
+            (model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {arguments}" if arguments else "", "dim")
+        ),
         soft_wrap=not stderr.is_terminal,
     )
     _rows(stderr, {**_parts(built, choices, resolved(built).to_dict()), _RUN: str(rundir.path)})

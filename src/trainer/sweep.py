@@ -284,7 +284,7 @@ def read(path: Path) -> Sweep:
     """
     file = path / "sweep.json"
     try:
-        sweep = reading.json_data(file)
+        sweep = reading.printable_data(reading.json_data(file))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} can't be read: {error}") from error
     if not has_shape(Sweep)(sweep):

@@ -1,0 +1,135 @@
+"""`trainer runs` and `best`: what has been run, best first, read from status.json alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from instants import begin
+
+SMALL = ("data.inputs=4", "model.hidden=3")
+
+
+@pytest.fixture
+def some(cli):
+    """Four runs of one kind, in ./runs."""
+    for number, (lr, seed) in enumerate(((1e-4, 0), (1e-4, 1), (1e-2, 0), (1e-2, 1))):
+        path = f"runs/2026010{number + 1}-000000-bbb{'bcdf'[number]}"
+        begin(path, *SMALL, "steps=20", f"optim.lr={lr}", f"seed={seed}")
+        assert cli("resume", path).code == 0
+    return [Run(path) for path in sorted(Path("runs").iterdir())]
+
+
+def last_loss(run: Run) -> float:
+    return run.status["metrics"]["loss"]
+
+
+def listed(out: str) -> list[str]:
+    return [line.split()[0] for line in out.splitlines() if line.startswith("bbb")]
+
+
+def test_the_best_come_first(cli, some):
+    result = cli("runs")
+    assert result.code == 0
+    assert listed(result.out) == [run.path.name[-4:] for run in sorted(some, key=last_loss)]
+    for run in some:
+        assert f"{last_loss(run):.6g}" in result.out
+
+
+def test_filters_choose_by_setting_choice_and_state(cli, some):
+    assert {*listed(cli("runs", "optim.lr=1e-2").out)} == {"bbbd", "bbbf"}
+    assert listed(cli("runs", "optim.lr=0.01", "seed=1").out) == ["bbbf"]
+    assert len(listed(cli("runs", "model=two_layer", "state=done").out)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["model=mlp"], ["model=mlp: no run has that; allowed: two_layer"]),
+        (["optim.rate=1"], ["optim.rate=1: no run has such a setting", "did you mean optim.lr?"]),
+        (["seed=0", "seed=5"], ["seed=5: no run has that; allowed: 0, 1"]),
+        (["--by", "accuracy"], ["--by=accuracy: no run here has such a metric; allowed: loss"]),
+        (["--group-by", "optim.rate"], ["no run has such a setting"]),
+        (["nowhere"], ["nowhere: no such directory"]),
+        (["--alll"], ["--alll: no such flag", "did you mean --all?"]),
+    ],
+)
+def test_a_wrong_word_gets_one_line(cli, some, words, parts):
+    result = cli("runs", *words)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    for part in parts:
+        assert part in result.err
+
+
+def test_mean_and_spread_by_group(cli, some):
+    result = cli("runs", "--group-by", "optim.lr")
+    for pair in (some[:2], some[2:]):
+        values = [last_loss(run) for run in pair]
+        line = next(line for line in result.out.splitlines() if f"{statistics.fmean(values):.6g}" in line)
+        assert f"{statistics.stdev(values):.6g}" in line
+
+
+def test_json_has_everything(cli, some):
+    found = json.loads(cli("runs", "--json").out)
+    assert [one["run"] for one in found] == listed(cli("runs").out)
+    assert {one["config"]["optim"]["lr"] for one in found} == {1e-4, 1e-2}
+
+
+def test_runs_with_other_losses_are_ranked_only_by_a_named_metric(cli, some):
+    begin("runs/20260106-000000-bbbg", *SMALL, "steps=20", "loss=mse")
+    assert cli("resume", "bbbg").code == 0
+    result = cli("runs")
+    assert listed(result.out)[0] == "bbbg"  # the newest
+    assert "not ranked" in result.out
+    assert cli("resume", "best").code == 2
+    ranked = listed(cli("runs", "--by", "loss").out)
+    assert ranked == [run.path.name[-4:] for run in sorted(map(Run, Path("runs").iterdir()), key=last_loss)]
+
+
+def test_best_is_a_run_like_others(cli, some):
+    best = min(some, key=last_loss)
+    result = cli("resume", "best", "steps=25")
+    assert result.code == 0, result.err
+    assert best.status["step"] == 25
+
+
+def test_jobs_of_sweeps_stand_among_them(cli, some):
+    assert cli("run", "-m", "seed=5,6", "steps=20", *SMALL).code == 0
+    out = cli("runs").out
+    assert sum("/00" in line.split()[0] for line in out.splitlines() if line) == 2
+    assert len(listed(cli("runs", "runs").out)) == 4
+
+
+def test_the_first_thirty_or_all(cli, some):
+    for number in range(40):
+        path = Path(f"runs/20260201-0000{number:02d}-c{'bcdfghjk'[number // 8]}{'bcdfghjk'[number % 8]}b")
+        path.mkdir()
+        for name in ("config.yaml", "status.json"):
+            (path / name).write_bytes((some[0].path / name).read_bytes())
+    result = cli("runs")
+    assert "30 of 44 runs; --all shows the others" in result.out
+    assert "--all" not in cli("runs", "--all").out
+
+
+def test_a_run_that_nobody_trains_any_more_was_interrupted(cli, some):
+    file = some[0].path / "status.json"
+    file.write_text(file.read_text().replace('"state": "done"', '"state": "running"'))
+    assert "interrupted" in cli("runs").out
+    assert listed(cli("runs", "state=interrupted").out) == ["bbbb"]
+
+
+def test_nothing_in_a_name_is_obeyed(cli, some):
+    file = some[0].path / "status.json"
+    status = json.loads(file.read_text())
+    file.write_text(json.dumps({**status, "name": "[red]\x1b[31mx", "state": "\x1b]0;x\x07"}))
+    assert "\x1b" not in cli("runs").out
+
+
+def test_no_runs_yet(cli):
+    assert "there are no runs in ./runs" in cli("runs").err
+    os.mkdir("empty")
+    assert "there are no runs in empty" in cli("runs", "empty").err
