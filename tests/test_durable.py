@@ -23,6 +23,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
+def test_space_is_asked_for_before_anything_is_written(tmp_path):
+    durable.require_space(tmp_path, 1000)
+    with pytest.raises(OSError, match=r"are to be written and .* are free"):
+        durable.require_space(tmp_path, 2**62)
+
+
 def test_a_file_is_never_written_over(tmp_path):
     durable.write(tmp_path / "f", b"one")
     with pytest.raises(FileExistsError):

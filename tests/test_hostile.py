@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,29 @@ def test_modules_in_the_run_shadow_nothing(cli, command):
     done = subprocess.run(command, cwd="run", capture_output=True, text=True)
     assert not list(Path().rglob(hostile.CANARY)), done.stderr
     assert done.returncode == 0, done.stderr
+
+
+BEFORE_TORCH = """
+import os, sys
+from trainer.cli import main
+for name in sorted(os.listdir()):
+    if os.path.isdir(name) and name.startswith("run-"):
+        code = main(["resume", name])
+        print(name, code, "torch" in sys.modules)
+"""
+
+
+def test_foreign_code_and_unreadable_configs_are_refused_before_torch_is_imported(cli):
+    train_and_copy(cli, *hostile.WORDS, good=3)
+    kinds = ("_target_: os", "_target_: subprocess", "_target_: evil", "config.yaml with", "config.yaml is")
+    names = [name for name in hostile.traps() if any(kind in name for kind in kinds)]
+    for number, name in enumerate(names):
+        shutil.copytree("good", f"run-{number:03d}")
+        Path("outside").mkdir(exist_ok=True)
+        hostile.traps()[name].spring(Path(f"run-{number:03d}"))
+    done = subprocess.run([sys.executable, "-c", BEFORE_TORCH], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"run-{number:03d} 2 False" for number in range(len(names))], done.stderr
+    assert len(names) > 30
 
 
 def test_the_traps_are_set(cli):

@@ -105,7 +105,7 @@ class Machine(RuleBasedStateMachine):
 
     def saves(self, step: int) -> None:
         kept = sorted({*self.good, *self.bad, step})[-self.keep :]
-        self.good = [one for one in {*self.good, step} if one in kept]
+        self.good = [one for one in kept if one in {*self.good, step}]
         self.bad = [one for one in self.bad if one in kept and one != step]
 
     def runs(self, start: int, end: int) -> None:
