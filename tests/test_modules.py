@@ -134,6 +134,26 @@ def test_modules_elsewhere_on_the_path_are_ones_own_too(cli, monkeypatch):
     assert cli("resume", "run", "steps=3").code == 0
 
 
+def test_a_module_that_is_not_used_any_more_is_not_kept(cli, own):
+    Path(f"{own[0]}.py").write_text(NET.format(parts="math").replace("import WIDTH", "import pi").replace("WIDTH", "7"))
+    assert cli("resume", "run", "steps=3", "--force").code == 0
+    assert [*content(Path("run/code"))] == [f"{own[0]}.py"]
+    assert cli("verify", "run").code == 0
+
+
+def test_a_lost_status_does_not_make_code_unknown_for_good(cli, own):
+    Path("run/status.json").write_text("{")
+    assert "--trust-code" in cli("resume", "run", "steps=3").err
+    assert cli("resume", "run", "steps=3", "--trust-code").code == 0
+    forget(*own)
+    assert cli("resume", "run", "steps=4").code == 0
+
+
+def test_a_config_beside_the_run_is_not_the_runs(cli, own):
+    Path("config.yaml").write_text("mine: 1\n")
+    assert cli("resume", "run", "steps=3").code == 0
+
+
 def test_a_module_that_is_gone_has_changed(cli, own):
     """The class is there, and what it imported is not."""
     Path(f"{own[0]}.py").write_text(NET.format(parts="math").replace("WIDTH", "pi") + "\n")

@@ -182,6 +182,21 @@ def test_a_launcher_takes_no_secrets(cli):
     assert SECRET not in result.err
 
 
+def test_small_numbers_and_ordinary_words_are_no_secrets(cli):
+    """The index of a token, or a name that speaks of keys."""
+    Path("my_remote.py").write_text(
+        "import torch\nfrom trainer.data import Data\n\n\nclass Remote(Data):\n"
+        "    def __init__(self, pad_token: int = 0):\n"
+        "        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
+    )
+    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\npad_token: 0\n")
+    words = ("data=remote", "data.pad_token=5", "name='hotkey: three layers'", "run_dir='a key runs'")
+    assert cli("run", *words, "steps=2", "model.hidden=3").code == 0
+    result = cli("resume", "a key runs", "steps=3")
+    assert result.code == 0, result.err
+    assert "redacted" not in result.err + result.out + Path("a key runs/status.json").read_text()
+
+
 @pytest.mark.parametrize("key", ["token", "hf_token", "Secret", "db.password", "API_KEY"])
 def test_what_counts_as_a_secret(key):
     from trainer.redact import is_secret

@@ -733,3 +733,12 @@ def test_what_would_be_another_run_is_named_as_it_was_typed(cli, word, parts):
     assert result.code == 2
     for part in parts:
         assert part in result.err
+
+
+def test_a_script_that_starts_from_the_best_can_be_started_again(cli):
+    trained(cli, "runs/20260101-000000-bbbb", *SMALL)
+    words = ("run", "run_dir=next", "init_from=best", "resume=true", *SMALL)
+    assert cli(*words).code == 0
+    result = cli(*words)
+    assert result.code == 0, result.err
+    assert "complete" in result.out

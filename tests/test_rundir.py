@@ -50,6 +50,8 @@ def test_a_directory_that_holds_something_is_refused(tmp_path):
         (["status.json", "lock", ".config.yaml.123", "checkpoints/"], True),
         (["status.json", "checkpoints/step-000000000001/"], False),  # someone deleted its config.yaml
         (["metrics.jsonl"], False),
+        (["code/", "lock", "status.json"], True),
+        (["code/"], False),  # somebody's own
     ],
 )
 def test_what_an_interrupted_creation_left_is_no_obstacle(tmp_path, names, fresh):

@@ -50,7 +50,7 @@ def test_filters_choose_by_setting_choice_and_state(cli, some):
     ("words", "parts"),
     [
         (["model=mlp"], ["model=mlp: no run has that; allowed: two_layer"]),
-        (["optim.rate=1"], ["optim.rate=1: no run has such a setting", "did you mean optim.lr?"]),
+        (["optim.rate=1"], ["optim.rate: no run has such a setting", "did you mean optim.lr?"]),
         (["seed=0", "seed=5"], ["seed=5: no run has that; allowed: 0, 1"]),
         (["--by", "accuracy"], ["--by=accuracy: no run here has such a metric; allowed: loss"]),
         (["--group-by", "optim.rate"], ["no run has such a setting"]),
@@ -88,6 +88,25 @@ def test_runs_with_other_losses_are_ranked_only_by_a_named_metric(cli, some):
     assert cli("resume", "best").code == 2
     ranked = listed(cli("runs", "--by", "loss").out)
     assert ranked == [run.path.name[-4:] for run in sorted(map(Run, Path("runs").iterdir()), key=last_loss)]
+
+
+def test_each_metric_is_ranked_its_own_way(cli, some):
+    """Whatever the runs watch: less loss is better, and more accuracy."""
+    words = ("data=digits", "model=linear", "loss=cross_entropy", "steps=4", "optim=adam")
+    for number, watched in enumerate(("monitor=validation_accuracy mode=max", "mode=min")):
+        for lr in ("1e-5", "1e-2"):
+            run_dir = f"classes/{number}-{lr}"
+            assert cli("run", f"run_dir={run_dir}", *words, *watched.split(), f"optim.lr={lr}").code == 0
+    for metric, descending in (("loss", False), ("validation_loss", False), ("validation_accuracy", True)):
+        found = json.loads(cli("runs", "classes", "--by", metric, "--json").out)
+        values = [one["best"]["value"] if one["best"]["metric"] == metric else one["metrics"][metric] for one in found]
+        assert values == sorted(values, reverse=descending), metric
+
+
+def test_a_run_that_cannot_be_read_is_in_nobodys_way(cli, some):
+    before = listed(cli("runs").out)
+    (some[3].path / "status.json").write_text("{")
+    assert [one for one in listed(cli("runs").out) if one != "bbbf"] == [one for one in before if one != "bbbf"]
 
 
 def test_best_is_a_run_like_others(cli, some):

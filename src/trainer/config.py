@@ -234,9 +234,13 @@ def read(file: Path, group: str) -> dict[str, Any]:
         raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
     if group in COMPONENTS and not content.keys() & {"_target_", "defaults"}:
         raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
-    for line in content.get("defaults") or [] if group == "experiment" else []:
-        words = list(line) if isinstance(line, dict) else []
-        if line != "_self_" and not (len(words) == 1 and str(words[0]).partition("override /")[2] in GROUPS):
+    lines = content.get("defaults") or []
+    if not isinstance(lines, list):
+        raise refusal(str(file), f"defaults={show(lines)} is no list", "lines such as - override /model: mlp")
+    for line in lines if group == "experiment" else []:
+        key = str(next(iter(line), "")) if isinstance(line, dict) else ""
+        _, override, name = key.partition("override /")
+        if key in GROUPS or (override and name not in GROUPS and not name.startswith("hydra/")):
             raise refusal(str(file), f"{show(line)} in its defaults", "lines such as - override /model: mlp")
     if group == "experiment" and not re.search(r"^#\s*@package\s+_global_\s*$", text, re.M):
         raise refusal(str(file), "an experiment needs the line # @package _global_ at its top")

@@ -164,6 +164,8 @@ def train(
             rundir.write_config(config)
         sources = modules.used(built.settings)
         if modules.sums(sources) != modules.kept(rundir):
+            for name in modules.kept(rundir).keys() - sources.keys():
+                (rundir.code / name).unlink(missing_ok=True)
             rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")

@@ -55,6 +55,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"runs: one directory at a time; {' '.join(folders)} are {len(folders)}")
     known = runs.entries(_below(Path(folders[0])) if folders else runs.every())
     wanted = dict(word.split("=", 1) for word in words.overrides if "=" in word)
+    for key in wanted if known else ():
+        _require_setting(known, key)
     found = [one for one in known if all(_has(one, key, value) for key, value in wanted.items())]
     if not known:
         where = folders[0] if folders else "./runs"
@@ -111,6 +113,17 @@ def number_of(text: str) -> float | None:
         return None
 
 
+def _require_setting(known: list[Entry], key: str) -> None:
+    """Refuse a key that no run has.
+
+    Raises:
+        UsageError: None has; names the nearest.
+    """
+    keys = {"state", "name", *(key for one in known for key in (*one.choices, *flat(dict(one.config))))}
+    if key not in keys:
+        raise unknown(key, "no run has such a setting", key, keys)
+
+
 def _explain_none(known: list[Entry], wanted: dict[str, str]) -> None:
     """Refuse filters that no run fits.
 
@@ -119,9 +132,6 @@ def _explain_none(known: list[Entry], wanted: dict[str, str]) -> None:
     """
     for key, value in wanted.items():
         there = sorted({show(setting(one, key)) for one in known if setting(one, key) is not None})
-        if not there:
-            keys = sorted({key for one in known for key in (*one.choices, *flat(dict(one.config)))})
-            raise unknown(f"{key}={value}", "no run has such a setting", key, keys)
         if not any(_has(one, key, value) for one in known):
             raise unknown(f"{key}={value}", "no run has that", value, there, f"{key}=")
     raise UsageError(f"no run has {' and '.join(f'{key}={value}' for key, value in wanted.items())} at once")
@@ -162,8 +172,7 @@ def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
     if by.metric is None:
         raise refusal("--group-by", "the runs have different losses or data", "--by METRIC as well")
     for key in keys:
-        if all(setting(one, key) is None for one in found):
-            _explain_none(found, {key: "..."})
+        _require_setting(found, key)
     return _means(found, by, keys, {key: [show(setting(one, key)) for one in found] for key in keys}, "runs")
 
 

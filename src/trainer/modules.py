@@ -18,7 +18,7 @@ from trainer.rundir import RunDir
 from trainer.settings import COMPONENTS, Settings
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
-_NAME = re.compile(r"(?:[A-Za-z_]\w*/)*[A-Za-z_]\w*\.py", re.ASCII)
+_NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")
 _INSTALLED = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {str(Path(__file__).parent)}
 )
@@ -100,7 +100,9 @@ def kept(rundir: RunDir) -> dict[str, str]:
 
 
 def differing(rundir: RunDir, sources: dict[str, bytes]) -> str | None:
-    """Say which of a run's copies is not what was kept, None if all are."""
+    """Say which of a run's copies is not what was kept, None if all are or nothing tells any more what was."""
+    if "code" not in rundir.read_status():
+        return None
     here, saved = sums(sources), kept(rundir)
     name = next((name for name in sorted({*here, *saved}) if here.get(name) != saved.get(name)), None)
     what = "is missing" if name not in here else "has changed: its SHA-256 differs from the one in status.json"
@@ -147,12 +149,9 @@ def _foreign(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _stands_in(rundir: RunDir) -> bool:
     """Say whether the working directory belongs to the run, which could then vouch for its own code."""
-    folder = rundir.path.resolve()
-    return any(Path.cwd().resolve().is_relative_to(one) for one in (folder, folder.parent) if _is_run(one))
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("config.yaml", "sweep.json"))
+    folder, here = rundir.path.resolve(), Path.cwd().resolve()
+    is_job = (folder.parent / "sweep.json").exists()
+    return here.is_relative_to(folder) or (is_job and here.is_relative_to(folder.parent))
 
 
 def _own_file(module: ModuleType) -> Path | None:

@@ -11,7 +11,9 @@ from trainer.errors import refusal
 MARK = "<redacted>"
 _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
-_UNSET = re.compile(r"^(.*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
+_UNSET = re.compile(r"^([\w.]*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
+_SMALL = re.compile(r"-?[0-9]{1,3}|null|true|false", re.IGNORECASE)
+_LEAST = 1000
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
 _SHORTEST = 6  # characters; shorter values would be found by chance everywhere
 _UNMISTAKABLE = 12  # so long a value is hidden also within a word
@@ -38,7 +40,10 @@ def _redacted(key: str, value: Any) -> Any:
 
 
 def _holds(key: str, value: Any) -> bool:
-    return is_secret(key) and value is not None and not isinstance(value, bool)
+    """Say whether a value is a secret; a small number is none, but the index of a token or how many keys there are."""
+    if isinstance(value, int | float) and abs(value) < _LEAST:
+        return False
+    return is_secret(key) and value is not None
 
 
 def words(typed: Iterable[str]) -> list[str]:
@@ -46,8 +51,9 @@ def words(typed: Iterable[str]) -> list[str]:
     shown = []
     for word in typed:
         key, equals, value = word.partition("=")
-        if equals and value and (is_secret(key) or _WITHIN.search(value)):
-            if is_secret(key):
+        is_one = is_secret(key) and not _SMALL.fullmatch(value)
+        if equals and value and (is_one or (value[0] in "[{" and _WITHIN.search(value))):
+            if is_one:
                 _note(value)
             word = f"{key}={MARK}"
         elif not equals and (match := _UNSET.search(word)):

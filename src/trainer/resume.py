@@ -102,14 +102,15 @@ def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]
 def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
     rundirs = [RunDir(folder) for folder in runs.jobs(path)]
-    for rundir in rundirs:
-        require_known(rundir, settings.check(rundir.read_config()), command, trust, force)
+    edited = [require_known(rundir, settings.check(rundir.read_config()), command, trust, force) for rundir in rundirs]
     if trust:
         modules.trust(rundirs)
     from trainer import screen, sweep
 
     if not trust:
         sweep.require_harmless_launcher(path, command)
+    for module in dict.fromkeys(name for names in edited for name in names):
+        screen.note(f"warning: {module} has changed since the sweep started: the same bits are not promised")
     require_not_swept(path, sweep.read(path)["swept"], words)
     with RunDir(path).lock(command):
         plans, secrets = [], {}
@@ -253,6 +254,8 @@ def _as_composed(stored: Settings, composed: Settings) -> Settings:
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
     if composed.epochs is not None:
         filled.pop("steps", None)
+    if stored.init_from is not None and composed.init_from in ("best", "last", stored.init_from):
+        filled["init_from"] = stored.init_from  # what these words meant then
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
     return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)

@@ -278,4 +278,5 @@ def new_path(asked: str | None) -> Path:
 def _is_fresh(path: Path) -> bool:
     """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
     rest = {p.name for p in path.iterdir() if not p.name.startswith((".status.json.", ".config.yaml."))}
-    return rest <= {"lock", "status.json", "checkpoints", "code"} and not list(path.glob("checkpoints/*"))
+    made = {"lock", "status.json", "checkpoints"} | ({"code"} if "lock" in rest else set())  # the lock comes first
+    return rest <= made and not list(path.glob("checkpoints/*"))

@@ -200,13 +200,13 @@ def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
             watched = {one.best["metric"] for one in of if one.best is not None}
             usual = "validation_loss" if "validation_loss" in measured else "loss"
             metric = watched.pop() if len(watched) == 1 else usual
-    modes = {one.config.get("mode") for one in of}
-    return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes == {None}))
+    modes = {one.config.get("mode") for one in of if one.best is not None and one.best["metric"] == metric}
+    return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes != {"min"}))
 
 
 def _differ(of: Sequence[Entry], group: str) -> bool:
     """Say whether runs have different parts of a group, or the same with other settings."""
-    return len({(one.choices.get(group), show(one.config.get(group))) for one in of}) > 1
+    return len({(one.choices.get(group), show(one.config.get(group))) for one in of if one.config}) > 1
 
 
 def best() -> Entry:
