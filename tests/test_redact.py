@@ -197,6 +197,21 @@ def test_small_numbers_and_ordinary_words_are_no_secrets(cli):
     assert "redacted" not in result.err + result.out + Path("a key runs/status.json").read_text()
 
 
+def test_a_short_password_is_a_secret_all_the_same(cli):
+    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\npassword: ???\n")
+    Path("my_remote.py").write_text(
+        "import torch\nfrom trainer.data import Data\n\n\nclass Remote(Data):\n"
+        "    def __init__(self, password: int):\n"
+        "        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
+    )
+    assert cli("run", "data=remote", "data.password=137", "steps=1", "run_dir=run", "model.hidden=3").code == 0
+    for name in ("config.yaml", "status.json", "lock", "trainer.log"):
+        text = (Path("run") / name).read_text()
+        assert "password: 137" not in text
+        assert "password=137" not in text
+        assert '"password": 137' not in text
+
+
 @pytest.mark.parametrize("key", ["token", "hf_token", "Secret", "db.password", "API_KEY"])
 def test_what_counts_as_a_secret(key):
     from trainer.redact import is_secret

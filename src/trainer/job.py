@@ -163,14 +163,15 @@ def train(
         if config != rundir.read_config():
             rundir.write_config(config)
         sources = modules.used(built.settings)
-        if modules.sums(sources) != modules.kept(rundir):
+        used = modules.sums(sources) or modules.kept(rundir)  # what is installed by now is not kept anew
+        if used != modules.kept(rundir):
             for name in modules.kept(rundir).keys() - sources.keys():
                 (rundir.code / name).unlink(missing_ok=True)
             rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step
-        record = Record(rundir, built, command, overrides, announce, modules.sums(sources))
+        record = Record(rundir, built, command, overrides, announce, used)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
         shown = Standing(

@@ -13,6 +13,7 @@ _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
 _UNSET = re.compile(r"^([\w.]*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
 _SMALL = re.compile(r"-?[0-9]{1,3}|null|true|false", re.IGNORECASE)
+_COUNTING = re.compile(r"(token|key)$", re.IGNORECASE)
 _LEAST = 1000
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
 _SHORTEST = 6  # characters; shorter values would be found by chance everywhere
@@ -41,9 +42,10 @@ def _redacted(key: str, value: Any) -> Any:
 
 def _holds(key: str, value: Any) -> bool:
     """Say whether a value is a secret; a small number is none, but the index of a token or how many keys there are."""
-    if isinstance(value, int | float) and abs(value) < _LEAST:
+    if value is None or isinstance(value, bool):
         return False
-    return is_secret(key) and value is not None
+    counts = isinstance(value, int | float) and abs(value) < _LEAST and _COUNTING.search(key)
+    return is_secret(key) and not counts
 
 
 def words(typed: Iterable[str]) -> list[str]:
@@ -51,7 +53,8 @@ def words(typed: Iterable[str]) -> list[str]:
     shown = []
     for word in typed:
         key, equals, value = word.partition("=")
-        is_one = is_secret(key) and not _SMALL.fullmatch(value)
+        counts = _SMALL.fullmatch(value) and (_COUNTING.search(key) or not value[-1].isdigit())
+        is_one = is_secret(key) and not counts
         if equals and value and (is_one or (value[0] in "[{" and _WITHIN.search(value))):
             if is_one:
                 _note(value)
