@@ -178,3 +178,21 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20) -> Any:
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
     return value
+
+
+@pytest.fixture
+def own_part() -> Iterator[Callable[[str, str, str, str], None]]:
+    """Write a part of one's own: own_part("data", "line", source of its module, YAML of its arguments); data=line."""
+    written = []
+
+    def write(group: str, option: str, source: str, arguments: str = "") -> None:
+        name = f"own_{option}"
+        sys.modules.pop(name, None)
+        written.append(name)
+        Path(f"{name}.py").write_text(source)
+        Path("configs", group).mkdir(parents=True, exist_ok=True)
+        Path("configs", group, f"{option}.yaml").write_text(f"# A {option}\n_target_: {name}.Part\n{arguments}")
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,17 +312,15 @@ def test_every_data_set_trains(train, data):
     assert run.status["state"] == "done"
 
 
-def test_data_of_ones_own_are_selected_like_ours(train):
-    Path("my_data.py").write_text(
+def test_data_of_ones_own_are_selected_like_ours(train, own_part):
+    source = (
         "import numpy, torch\nfrom trainer.data import Data\n"
-        "class Line(Data):\n"
+        "class Part(Data):\n"
         "    def __init__(self, rows: int = 12, validation: float = 0.25):\n"
         "        x = numpy.linspace(0, 1, rows)\n"
         "        super().__init__(torch.from_numpy(x)[:, None], torch.from_numpy(2 * x + 1), validation)\n"
     )
-    Path("configs/data").mkdir(parents=True)
-    Path("configs/data/line.yaml").write_text("# A line\n_target_: my_data.Line\nrows: 20\n")
+    own_part("data", "line", source, "rows: 20\n")
     run = train("data=line", "model=linear", "loss=mse", "optim.lr=0.5", "steps=200")
-    sys.modules.pop("my_data")
     assert run.evaluations[-1]["validation_loss"] < 1e-4
     assert run.status["rows"] == {"training": 15, "validation": 5}

@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "trainer"
 FILES = {".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in sorted(SOURCE.rglob("*.py"))}
 # These talk to Hydra; whatever a run is made of does not.
-WITH_HYDRA = {"config", "words", "sweep", "launchers"}
+WITH_HYDRA = {"config", "explain", "option_files", "words", "sweep", "launchers"}
 
 
 def imports(name: str, everywhere: bool) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ MODULE = """
 import torch
 from trainer.data import Data
 
-class Remote(Data):
+class Part(Data):
     def __init__(self, api_token: str, fail=False):
         if api_token != "-".join(["hunter", "22", "secret", "value"]):
             raise ValueError("wrong token " + str(api_token))
@@ -24,11 +23,8 @@ class Remote(Data):
 
 
 @pytest.fixture(autouse=True)
-def remote():
-    sys.modules.pop("my_remote", None)
-    Path("my_remote.py").write_text(MODULE)
-    Path("configs/data").mkdir(parents=True)
-    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\napi_token: ???\nfail: false\n")
+def remote(own_part):
+    own_part("data", "remote", MODULE, "api_token: ???\nfail: false\n")
 
 
 def leaks() -> list[str]:
@@ -102,15 +98,14 @@ def test_a_printed_configuration_does_not_show_it(cli):
 @pytest.mark.parametrize(
     "value", [f"[{{token:{SECRET}}}]", f"{{inner:{{token:{SECRET}}}}}", f"{{my_key:[1,{SECRET}]}}"]
 )
-def test_secrets_within_lists_and_sections(cli, value):
+def test_secrets_within_lists_and_sections(cli, own_part, value):
     """A setting of any shape; the class takes it as it is."""
-    Path("my_remote.py").write_text(
-        "import torch\nfrom trainer.data import Data\n\n\nclass Remote(Data):\n"
+    source = MODULE[: MODULE.index("    def")] + (
         "    def __init__(self, servers):\n"
         "        assert 'redacted' not in str(servers)\n"
         "        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
     )
-    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\nservers: null\n")
+    own_part("data", "remote", source, "servers: null\n")
     words = ("data=remote", f"data.servers={value}", "steps=2", "model.hidden=3", "run_dir=run")
     result = cli("run", *words)
     assert result.code == 0, result.err
@@ -121,8 +116,8 @@ def test_secrets_within_lists_and_sections(cli, value):
     assert SECRET not in result.out + result.err
 
 
-def test_a_secret_in_a_file_is_told_by_no_message(cli):
-    Path("configs/data/remote.yaml").write_text(f"_target_: my_remote.Remote\napi_token: {SECRET}\nfail: true\n")
+def test_a_secret_in_a_file_is_told_by_no_message(cli, own_part):
+    own_part("data", "remote", MODULE, f"api_token: {SECRET}\nfail: true\n")
     result = cli("run", "data=remote")
     assert "refused: <redacted>" in result.err
     for words in (("--cfg", "all"), ("--cfg", "job"), ("--info", "config")):
@@ -135,9 +130,9 @@ def test_a_secret_in_a_file_is_told_by_no_message(cli):
     assert SECRET not in result.out
 
 
-def test_a_secret_of_an_optimizer_is_in_no_checkpoint(cli):
-    Path("my_optim.py").write_text(
-        "import torch\n\n\nclass Licensed(torch.optim.SGD):\n"
+def test_a_secret_of_an_optimizer_is_in_no_checkpoint(cli, own_part):
+    source = (
+        "import torch\n\n\nclass Part(torch.optim.SGD):\n"
         "    def __init__(self, params, lr=1e-3, license_key=''):\n"
         "        super().__init__(params, lr=lr)\n"
         "        for group in self.param_groups:\n"
@@ -146,8 +141,7 @@ def test_a_secret_of_an_optimizer_is_in_no_checkpoint(cli):
         "        assert all(len(group['license_key']) == 22 for group in self.param_groups)\n"
         "        return super().step(closure)\n"
     )
-    Path("configs/optim").mkdir(parents=True)
-    Path("configs/optim/licensed.yaml").write_text("_target_: my_optim.Licensed\nlr: 1.0e-3\nlicense_key: ''\n")
+    own_part("optim", "licensed", source, "lr: 1.0e-3\nlicense_key: ''\n")
     key = f"optim.license_key={SECRET}"
     assert cli("run", "run_dir=run", "optim=licensed", key, "steps=2", "data.inputs=4").code == 0
     result = cli("resume", "run", "steps=4", key)
@@ -182,14 +176,12 @@ def test_a_launcher_takes_no_secrets(cli):
     assert SECRET not in result.err
 
 
-def test_small_numbers_and_ordinary_words_are_no_secrets(cli):
+def test_small_numbers_and_ordinary_words_are_no_secrets(cli, own_part):
     """The index of a token, or a name that speaks of keys."""
-    Path("my_remote.py").write_text(
-        "import torch\nfrom trainer.data import Data\n\n\nclass Remote(Data):\n"
-        "    def __init__(self, pad_token: int = 0):\n"
-        "        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
+    source = MODULE[: MODULE.index("    def")] + (
+        "    def __init__(self, pad_token: int = 0):\n        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
     )
-    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\npad_token: 0\n")
+    own_part("data", "remote", source, "pad_token: 0\n")
     words = ("data=remote", "data.pad_token=5", "name='hotkey: three layers'", "run_dir='a key runs'")
     assert cli("run", *words, "steps=2", "model.hidden=3").code == 0
     result = cli("resume", "a key runs", "steps=3")
@@ -197,13 +189,11 @@ def test_small_numbers_and_ordinary_words_are_no_secrets(cli):
     assert "redacted" not in result.err + result.out + Path("a key runs/status.json").read_text()
 
 
-def test_a_short_password_is_a_secret_all_the_same(cli):
-    Path("configs/data/remote.yaml").write_text("_target_: my_remote.Remote\npassword: ???\n")
-    Path("my_remote.py").write_text(
-        "import torch\nfrom trainer.data import Data\n\n\nclass Remote(Data):\n"
-        "    def __init__(self, password: int):\n"
-        "        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
+def test_a_short_password_is_a_secret_all_the_same(cli, own_part):
+    source = MODULE[: MODULE.index("    def")] + (
+        "    def __init__(self, password: int):\n        super().__init__(torch.randn(8, 3), torch.randn(8, 2))\n"
     )
+    own_part("data", "remote", source, "password: ???\n")
     assert cli("run", "data=remote", "data.password=137", "steps=1", "run_dir=run", "model.hidden=3").code == 0
     for name in ("config.yaml", "status.json", "lock", "trainer.log"):
         text = (Path("run") / name).read_text()

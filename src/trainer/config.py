@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from trainer import redact, settings
-from trainer.errors import UsageError, nearest, refusal, unknown
-from trainer.options import GROUPS, Catalog, near_path, shipped_configs
+from trainer import option_files, redact, settings
+from trainer.errors import UsageError, nearest, refusal
+from trainer.explain import explained
+from trainer.options import GROUPS, Catalog, shipped_configs
 from trainer.settings import COMPONENTS, Settings
 from trainer.values import show
 from trainer.words import Choice
@@ -84,8 +81,8 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
     with hydra_setup(catalog), explained():
         for choice in choices:
             if choice.groups not in composed:
-                for group, file in files(choice.groups, catalog).items():
-                    read(file, group)
+                for group, file in option_files.selected(choice.groups, catalog).items():
+                    option_files.read(file, group)
                 composed[choice.groups] = compose("config", list(choice.groups), return_hydra_config=True)
             jobs.append(_job(composed[choice.groups].copy(), choice, catalog))
     return jobs
@@ -184,129 +181,21 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
         return []
     notes = []
     typed = {override.key_or_group for override in choice.values}
-    experiment = read(catalog.options("experiment")[options["experiment"]], "experiment")
+    experiment = option_files.read(catalog.options("experiment")[options["experiment"]], "experiment")
     for word in choice.groups:
         group, _, option = word.partition("=")
-        content = experiment.get(group)
-        if group not in COMPONENTS or option == _chosen_by(experiment, group) or not isinstance(content, dict):
+        content, its_own = experiment.get(group), option_files.chosen_by(experiment, group)
+        if group not in COMPONENTS or option == its_own or not isinstance(content, dict):
             continue
         for key, value in content.items():
             what = f"{group}.{key}={show(value)} is what experiment={options['experiment']} sets for its own {group}"
-            if key not in read(catalog.options(group)[option], group):
+            if key not in option_files.read(catalog.options(group)[option], group):
                 with open_dict(config):
                     config[group].pop(key)
                 notes.append(f"{what}; {word} goes without")
             elif key == "lr" and f"{group}.lr" not in typed:
                 notes.append(f"{what}; {group}.lr=... sets it for {word}")
     return notes
-
-
-def files(words: Iterable[str], catalog: Catalog) -> dict[str, Path]:
-    """Return the file of each group that words select, directly or by an experiment."""
-    chosen = dict(word.split("=", 1) for word in words)
-    found = {}
-    if (experiment := catalog.options("experiment").get(chosen.get("experiment", ""))) is not None:
-        found["experiment"] = experiment
-        content = read(experiment, "experiment")
-        chosen = {**{group: name for group in GROUPS if (name := _chosen_by(content, group))}, **chosen}
-    for group, name in chosen.items():
-        if (file := catalog.options(group).get(name)) is not None:
-            found[group] = file
-    return found
-
-
-def read(file: Path, group: str) -> dict[str, Any]:
-    """Read the file of an option.
-
-    Raises:
-        UsageError: It does not hold what an option of its group must; names the file.
-    """
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise refusal(str(file), f"is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(_explain_yaml(error)) from error
-    except (OSError, OmegaConfBaseException) as error:
-        raise refusal(str(file), " ".join(str(error).split())) from error
-    if not isinstance(content, dict):
-        raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
-    if group in COMPONENTS and not content.keys() & {"_target_", "defaults"}:
-        raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
-    lines = content.get("defaults") or []
-    if not isinstance(lines, list):
-        raise refusal(str(file), f"defaults={show(lines)} is no list", "lines such as - override /model: mlp")
-    for line in lines if group == "experiment" else []:
-        key = str(next(iter(line), "")) if isinstance(line, dict) else ""
-        _, override, name = key.partition("override /")
-        if key in GROUPS or (override and name not in GROUPS and not name.startswith("hydra/")):
-            raise refusal(str(file), f"{show(line)} in its defaults", "lines such as - override /model: mlp")
-    if group == "experiment" and not re.search(r"^#\s*@package\s+_global_\s*$", text, re.M):
-        raise refusal(str(file), "an experiment needs the line # @package _global_ at its top")
-    return {str(key): value for key, value in content.items()}
-
-
-def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) -> UsageError:
-    """Return a refusal with the user's own file that the blamed setting stands in, unless it was typed."""
-    match = re.match(r"(?:job \d+ \(.*?\): )?([\w.]+)", str(error))
-    blamed = match[1] if match else ""
-    for choice in choices:
-        if any(value.key_or_group == blamed for value in choice.values):
-            break
-        for group, file in files(choice.groups, catalog).items():
-            key = blamed if group == "experiment" else blamed.removeprefix(f"{group}.")
-            part = OmegaConf.select(OmegaConf.create(read(file, group)), key, throw_on_resolution_failure=False)
-            if part is not None and str(file) not in str(error):
-                return UsageError(f"{error} (in {near_path(file)})")
-    return error
-
-
-def _chosen_by(experiment: dict[str, Any], group: str) -> str | None:
-    lines = [line for line in experiment.get("defaults") or [] if isinstance(line, dict)]
-    return next((str(line[f"override /{group}"]) for line in lines if f"override /{group}" in line), None)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn whatever Hydra, OmegaConf or YAML raise in a block into one line that says what to do."""
-    try:
-        yield
-    except yaml.YAMLError as error:
-        raise UsageError(_explain_yaml(error)) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"a config file is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_explain(error)) from error
-    except RecursionError as error:
-        raise UsageError("an interpolation refers to itself; look for ${...} in what you changed") from error
-
-
-def _explain_yaml(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}{problem.strip()}"
-
-
-def _explain(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException | yaml.YAMLError) else error
-    if isinstance(cause, yaml.YAMLError):
-        return _explain_yaml(cause)
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    text = lines[0] if lines else type(cause).__name__
-    if text.endswith(":") and len(lines) > 1:
-        text = f"{text} {lines[1]}"
-    key = getattr(cause, "full_key", None)
-    if match := re.search(r"Environment variable '([^']+)' not found", text):
-        return f"{key or 'config'}: the environment variable {match[1]} is not set"
-    if "Interpolation key" in text or "InterpolationKeyError" in type(cause).__name__:
-        return f"{key or 'config'}: {text}"
-    if missing := getattr(error, "missing_cfg_file", None):
-        options = [str(option) for option in getattr(error, "options", None) or []]
-        group, _, option = missing.rpartition("/")
-        return str(unknown(f"{group}={option}", "no such option", option, options, f"{group}="))
-    return f"{key}: {text}" if key and key not in text else text
 
 
 def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
@@ -324,7 +213,7 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             if group in COMPONENTS:
                 config[group] = compose("config", [word])[group]
             else:  # a section of our own: the option names some of its settings
-                config[group].update(read(catalog.options(group)[word.partition("=")[2]], group))
+                config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
         return _apply(config, choice, catalog)
 
 

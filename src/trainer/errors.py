@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 _LONGEST = 300  # characters of what is quoted
@@ -17,6 +18,15 @@ class UsageError(TrainerError):
     """A wrong word in the command or the configuration; nothing has been created."""
 
     exit_code = 2
+
+    def __init__(self, message: str, key: str = "") -> None:
+        """Keep the message, and the dotted key of the setting that is to blame."""
+        super().__init__(message)
+        self.key = key
+
+    def within(self, where: str) -> UsageError:
+        """Return the same refusal with what it holds for put before it."""
+        return UsageError(f"{where}: {self}", self.key)
 
 
 class RunFailed(TrainerError):
@@ -45,7 +55,7 @@ def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestio
         line += f"; allowed: {allowed}"
     if suggestion:
         line += f"; did you mean {suggestion}?"
-    return UsageError(line)
+    return UsageError(line, re.match(r"[\w.]*", what)[0])  # type: ignore[index]
 
 
 def unknown(what: str, reason: str, word: str, options: Iterable[str], prefix: str = "") -> UsageError:

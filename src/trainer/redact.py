@@ -12,9 +12,8 @@ MARK = "<redacted>"
 _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
 _UNSET = re.compile(r"^([\w.]*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
-_SMALL = re.compile(r"-?[0-9]{1,3}|null|true|false", re.IGNORECASE)
 _COUNTING = re.compile(r"(token|key)$", re.IGNORECASE)
-_LEAST = 1000
+_LEAST = 1000  # smaller numbers index a token or count keys
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
 _SHORTEST = 6  # characters; shorter values would be found by chance everywhere
 _UNMISTAKABLE = 12  # so long a value is hidden also within a word
@@ -27,13 +26,12 @@ def is_secret(key: str) -> bool:
 
 
 def tree(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as plain data with every secret replaced by a mark, and know the secrets from then on."""
+    """Return settings as plain data with every secret replaced by a mark."""
     return {key: _redacted(key, value) for key, value in data.items()}
 
 
 def _redacted(key: str, value: Any) -> Any:
     if _holds(key, value):
-        _note(value)
         return MARK
     if isinstance(value, dict):
         return tree(value)
@@ -41,29 +39,41 @@ def _redacted(key: str, value: Any) -> Any:
 
 
 def _holds(key: str, value: Any) -> bool:
-    """Say whether a value is a secret; a small number is none, but the index of a token or how many keys there are."""
+    """Say whether what stands under a key is a secret."""
     if value is None or isinstance(value, bool):
         return False
     counts = isinstance(value, int | float) and abs(value) < _LEAST and _COUNTING.search(key)
     return is_secret(key) and not counts
 
 
+def know(data: Any) -> None:
+    """Hide the secrets in settings from here on in every message."""
+    for _, value in secrets(data):
+        _note(value)
+
+
 def words(typed: Iterable[str]) -> list[str]:
-    """Return the words of a command with every secret replaced by a mark."""
+    """Return the words of a command with every secret replaced by a mark, and hide these from here on."""
     shown = []
     for word in typed:
         key, equals, value = word.partition("=")
-        counts = _SMALL.fullmatch(value) and (_COUNTING.search(key) or not value[-1].isdigit())
-        is_one = is_secret(key) and not counts
-        if equals and value and (is_one or (value[0] in "[{" and _WITHIN.search(value))):
-            if is_one:
-                _note(value)
+        if equals and _holds(key, _parsed(value)):
+            _note(value)
+            word = f"{key}={MARK}"
+        elif value[:1] in ("[", "{") and _WITHIN.search(value):
             word = f"{key}={MARK}"
         elif not equals and (match := _UNSET.search(word)):
             _note(match[2])
             word = f"{match[1]} {MARK}"
         shown.append(word)
     return shown
+
+
+def _parsed(text: str) -> Any:
+    """Return a typed value, as far as it matters for being a secret."""
+    if text.lower() in ("", "null", "true", "false"):
+        return None
+    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text
 
 
 def hide(text: str) -> str:

@@ -123,7 +123,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
                 secrets[folder.name] = dict(redact.secrets(changed.to_dict()))
                 job = changed_job(RunDir(folder), stored, changed, chosen, force)
             except UsageError as error:
-                raise UsageError(f"job {folder.name}: {error}") from error
+                raise error.within(f"job {folder.name}") from error
             plans += [] if job is None else [job]
         for plan in plans:
             with plan.rundir.lock(command):

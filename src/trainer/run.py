@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     try:
         return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *redact.words(argv)]))
     except UsageError as error:
-        from trainer.config import with_source
+        from trainer.option_files import with_source
 
         raise with_source(error, choices, catalog) from error
 

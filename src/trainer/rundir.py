@@ -222,12 +222,12 @@ class RunDir:
 
 def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     try:
-        mode = path.lstat().st_mode
+        found = path.lstat()
     except OSError:
         return  # not there yet
-    is_shared = stat.S_ISREG(mode) and path.lstat().st_nlink > 1
-    if not is_kind(mode) or is_shared:
-        what = "a link" if stat.S_ISLNK(mode) or is_shared else "something else than a run has there"
+    is_link = stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
+    if is_link or not is_kind(found.st_mode):
+        what = "a link" if is_link else "something else than a run has there"
         raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
 
 
@@ -264,15 +264,14 @@ def new_path(asked: str | None) -> Path:
     if any(ord(character) < 32 for character in asked):
         raise refusal(f"run_dir={asked!r}", "has control characters")
     try:
-        is_there, is_free = path.is_dir(), not path.exists() or (path.is_dir() and _is_fresh(path))
+        if path.exists() and not path.is_dir():
+            raise refusal(f"run_dir={asked}", "is a file")
+        if path.is_dir() and not _is_fresh(path):
+            go_on = f"trainer resume {RunDir(path).short}, or resume=true" if RunDir(path).exists else "another run_dir"
+            raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
     except OSError as error:
         raise refusal(f"run_dir={asked}", f"can't be created: {error.strerror}") from error
-    if is_free:
-        return path
-    if not is_there:
-        raise refusal(f"run_dir={asked}", "is a file")
-    go_on = f"trainer resume {RunDir(path).short}, or resume=true" if RunDir(path).exists else "another run_dir"
-    raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
+    return path
 
 
 def _is_fresh(path: Path) -> bool:

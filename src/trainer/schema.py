@@ -27,8 +27,7 @@ def has_shape(kind: Any) -> Check:
     if origin in (typing.Union, types.UnionType):
         return _any_of([has_shape(argument) for argument in arguments])
     if typing.is_typeddict(kind):
-        inner = {key: has_shape(hint) for key, hint in typing.get_type_hints(kind).items()}
-        return _dict_with(inner, kind.__required_keys__)
+        return _dict_with(_checks(kind), kind.__required_keys__)
     if origin is dict:
         return _dict_of(*map(has_shape, arguments))
     if origin is list:

@@ -139,7 +139,7 @@ def check(values: dict[str, Any]) -> Settings:
         _require_plain(getattr(settings, name), name)
     for name in ("name", "init_from", "run_dir"):
         _require_plain(getattr(settings, name), name)
-    redact.tree(settings.to_dict())  # secrets are known from here on, and hidden in every message
+    redact.know(settings.to_dict())
     if settings.steps is not None and settings.epochs is not None:
         raise refusal(f"steps={settings.steps} epochs={settings.epochs}", "only one of them can set the length")
     return settings

@@ -21,8 +21,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from trainer import durable, job, leaderboard, modules, reading, redact, runs, screen
-from trainer.config import Job, explained, hydra_setup
+from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, UsageError, refusal
+from trainer.explain import explained
 from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.progress import count
@@ -82,7 +83,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         try:
             plans.append(job.plan(one.settings, status, threads=None if name in IN_PROCESS else 1))
         except UsageError as error:
-            raise UsageError(f"job {index} ({typed(choices[index].swept)}): {error}") from error
+            raise error.within(f"job {index} ({typed(status['swept'])})") from error
     all_secrets = [dict(redact.secrets(one.settings.to_dict())) for one in jobs]
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
@@ -92,7 +93,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         "format": FORMAT,
         "name": jobs[0].settings.name,
         "command": command,
-        "launcher": {"name": name, "overrides": redact.words(words.launcher), "config_dirs": words.config_dirs},
+        "launcher": {"name": name, "overrides": words.launcher, "config_dirs": words.config_dirs},
         "swept": list(choices[0].swept),
         "jobs": names,
     }

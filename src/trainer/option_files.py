@@ -1,0 +1,91 @@
+"""The YAML files of options: which ones a command selects, what they hold, and which one is to blame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.errors import UsageError, refusal
+from trainer.explain import explain_yaml
+from trainer.options import GROUPS, Catalog, near_path
+from trainer.settings import COMPONENTS
+from trainer.values import show
+from trainer.words import Choice
+
+
+def selected(words: Iterable[str], catalog: Catalog) -> dict[str, Path]:
+    """Return the file of each group that words select, directly or by an experiment."""
+    chosen = dict(word.split("=", 1) for word in words)
+    found = {}
+    if (experiment := catalog.options("experiment").get(chosen.get("experiment", ""))) is not None:
+        found["experiment"] = experiment
+        content = read(experiment, "experiment")
+        chosen = {**{group: name for group in GROUPS if (name := chosen_by(content, group))}, **chosen}
+    for group, name in chosen.items():
+        if (file := catalog.options(group).get(name)) is not None:
+            found[group] = file
+    return found
+
+
+def read(file: Path, group: str) -> dict[str, Any]:
+    """Read the file of an option.
+
+    Raises:
+        UsageError: It does not hold what an option of its group must; names the file.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise refusal(str(file), f"is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(explain_yaml(error)) from error
+    except (OSError, OmegaConfBaseException) as error:
+        raise refusal(str(file), " ".join(str(error).split())) from error
+    if not isinstance(content, dict):
+        raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
+    if group in COMPONENTS and not content.keys() & {"_target_", "defaults"}:
+        raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
+    if group == "experiment":
+        _require_experiment(file, content, text)
+    return {str(key): value for key, value in content.items()}
+
+
+def _require_experiment(file: Path, content: dict[Any, Any], text: str) -> None:
+    """Refuse an experiment that Hydra would put in the wrong place, or whose choices it would not take."""
+    example = "lines such as - override /model: mlp"
+    lines = content.get("defaults") or []
+    if not isinstance(lines, list):
+        raise refusal(str(file), f"defaults={show(lines)} is no list", example)
+    for line in lines:
+        key = str(next(iter(line), "")) if isinstance(line, dict) else ""
+        _, override, name = key.partition("override /")
+        if key in GROUPS or (override and name not in GROUPS and not name.startswith("hydra/")):
+            raise refusal(str(file), f"{show(line)} in its defaults", example)
+    if not re.search(r"^#\s*@package\s+_global_\s*$", text, re.M):
+        raise refusal(str(file), "an experiment needs the line # @package _global_ at its top")
+
+
+def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) -> UsageError:
+    """Return a refusal with the file that the blamed setting stands in, unless it was typed."""
+    for choice in choices:
+        if any(value.key_or_group == error.key for value in choice.values):
+            break
+        for group, file in selected(choice.groups, catalog).items():
+            key = error.key if group == "experiment" else error.key.removeprefix(f"{group}.")
+            part = OmegaConf.select(OmegaConf.create(read(file, group)), key, throw_on_resolution_failure=False)
+            if part is not None and str(file) not in str(error):
+                return UsageError(f"{error} (in {near_path(file)})", error.key)
+    return error
+
+
+def chosen_by(experiment: dict[str, Any], group: str) -> str | None:
+    """Return the option of a group that an experiment selects."""
+    lines = [line for line in experiment.get("defaults") or [] if isinstance(line, dict)]
+    return next((str(line[f"override /{group}"]) for line in lines if f"override /{group}" in line), None)
