@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trainer import generators
-from trainer.data import Batches, Data, Digits, IntegerTriples, Pair, Random, Target, split
+from trainer.data import Batches, Data, Digits, IntegerTriples, Pair, Random, Target, Tensors, split
 from trainer.device import default_dtype
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -166,7 +166,7 @@ def test_another_seed_holds_out_other_rows():
 
 def batches_of(rows, batch_size, accumulate, seed=0, summed=False):
     x = torch.arange(rows, dtype=torch.float32)[:, None]
-    return Batches(x, -x, batch_size, accumulate, seed, summed)
+    return Batches(Tensors(x, -x), batch_size, accumulate, seed, summed)
 
 
 def rows_of(batches, step):
@@ -272,7 +272,7 @@ def test_batches_train_as_in_a_plain_script(train, loss):
     with default_dtype("float64"):
         x, y = torch.randn(32, 6), torch.randn(32, 3)
         model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
-    order = Batches(x, y, 5, 2, seed=0, summed=False)
+    order = Batches(Tensors(x, y), 5, 2, seed=0, summed=False)
     for step, row in enumerate(run.steps):
         rows = torch.cat([batch.rows for batch in order.at(step)])
         assert len(rows) == (2 if step == 3 else 10)

@@ -15,7 +15,7 @@ from conftest import Run
 from torch import nn
 
 from trainer import loop
-from trainer.data import Batches
+from trainer.data import Batches, Tensors
 from trainer.schedules import Constant
 
 NUMBERS = "model=linear", "data.inputs=4", "data.outputs=3", "data.samples=16"
@@ -309,8 +309,8 @@ def test_training_mode_is_back_after_evaluation():
         loss=nn.MSELoss(),
         optimizer=torch.optim.SGD([{"params": [*model.parameters()], "initial_lr": 0.1}], lr=0.1),
         schedule=Constant(),
-        batches=Batches(x, y, 6, 1, 0, False),
-        validation=Batches(x, y, 3, 1, 0, False),  # two passes an evaluation
+        batches=Batches(Tensors(x, y), 6, 1, 0, False),
+        validation=Batches(Tensors(x, y), 3, 1, 0, False),  # two passes an evaluation
         autocast=nullcontext(),
         steps=5,
         eval_every=2,

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from trainer.data import Data, split
-from trainer.losses import SumOfSquares, is_sum, targets_for
+from trainer.losses import SumOfSquares, form_of, is_sum
 
 
 def log_softmax(logits):
@@ -125,14 +125,14 @@ def test_refused_in_words(refused, words):
 
 def test_targets_become_what_the_loss_takes():
     classes = Data(torch.zeros(3, 2), torch.tensor([1, 0, 2], dtype=torch.int32), classes=["a", "b", "c"])
-    assert targets_for(nn.CrossEntropyLoss(), classes).tolist() == [1, 0, 2]
-    assert targets_for(nn.CrossEntropyLoss(), classes).dtype == torch.int64
+    assert form_of(nn.CrossEntropyLoss(), 3)(classes.y).tolist() == [1, 0, 2]
+    assert form_of(nn.CrossEntropyLoss(), 3)(classes.y).dtype == torch.int64
     for loss in (SumOfSquares(), nn.BCELoss()):
-        assert targets_for(loss, classes).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
-        assert targets_for(loss, classes).dtype == torch.float32
+        assert form_of(loss, 3)(classes.y).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+        assert form_of(loss, 3)(classes.y).dtype == torch.float32
     counts = Data(torch.zeros(3, 2), torch.tensor([1, 0, 2]))
-    assert targets_for(nn.MSELoss(), counts).tolist() == [[1.0], [0.0], [2.0]]
-    assert targets_for(nn.PoissonNLLLoss(), counts).dtype == torch.int64  # from outside: as the data have them
+    assert form_of(nn.MSELoss(), None)(counts.y).tolist() == [[1.0], [0.0], [2.0]]
+    assert form_of(nn.PoissonNLLLoss(), None)(counts.y).dtype == torch.int64  # from outside: as the data have them
 
 
 def test_sums_are_told_from_means():

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer import device as devices
 from trainer import generators, losses
-from trainer.components import KINDS, check_arguments, construct, locate, supplied
-from trainer.data import Batches, Data, split
+from trainer.components import KINDS, check_arguments, construct, locate, split_arguments, supplied
+from trainer.data import Batches, Data, Items, Preprocess
 from trainer.errors import refusal, unknown
 from trainer.loop import Run
 from trainer.schedules import Schedule
@@ -36,13 +36,19 @@ class Built:
     device: torch.device
     names: dict[str, str]
 
+    @property
+    def choices(self) -> dict[str, str]:
+        """What the groups select."""
+        return {group: name.partition("=")[2] for group, name in self.names.items()}
 
-def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
+
+def build(settings: Settings, choices: dict[str, str] | None = None, kept: Preprocess | None = None) -> Built:
     """Build data, model, loss, optimizer and schedule, in the order in which a plain script would draw them.
 
     Args:
         settings: The checked configuration.
         choices: What the groups select, for the messages.
+        kept: How the data of an existing run were prepared.
 
     Raises:
         UsageError: The parts can't be built or don't go together.
@@ -54,16 +60,17 @@ def build(settings: Settings, choices: dict[str, str] | None = None) -> Built:
     devices.prepare(settings.device)
     generators.seed_all(settings.seed)
     with devices.default_dtype(settings.device.dtype), devices.memory_of(device):
-        data: Data = construct("data", classes["data"], arguments["data"], names["data"])
-        widths = match_widths(classes["model"], arguments["model"], data, names)
+        data = build_data(settings, classes["data"], arguments["data"], names["data"], kept)
+        if classes["loss"] is losses.Auto:
+            option, section = losses.fitting(None if data.classes is None else len(data.classes))
+            settings, names["loss"] = dataclasses.replace(settings, loss=section), f"loss={option}"
+            classes["loss"] = locate(section, "loss")
+            arguments["loss"] = check_arguments(classes["loss"], section, "loss")
+        settings, widths = match_widths(settings, classes["model"], arguments["model"], data, names)
         model: nn.Module = construct("model", classes["model"], widths, names["model"]).to(device)
         loss: nn.Module = construct("loss", classes["loss"], arguments["loss"], names["loss"]).to(device)
-        try:
-            targets = losses.targets_for(loss, data)
-        except ValueError as error:
-            raise refusal(f"{names['loss']} {names['data']}", str(error)) from error
         require_inputs(model, data, names)
-        training, validation = make_batches(settings, data, targets, losses.is_sum(loss), device)
+        training, validation = make_batches(settings, data, loss, device, names)
     steps = settings.steps or (settings.epochs or 0) * training.steps_per_epoch or DEFAULT_STEPS
     optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
     schedule: Schedule = construct(
@@ -115,14 +122,36 @@ def resolved(built: Built, threads: int | None = None) -> Settings:
     )
 
 
-def match_widths(cls: type[nn.Module], arguments: dict[str, Any], data: Data, names: dict[str, str]) -> dict[str, Any]:
-    """Return the model's arguments with the widths that the data have.
+def build_data(
+    settings: Settings, cls: type[Any], arguments: dict[str, Any], name: str, kept: Preprocess | None
+) -> Data:
+    """Build the data, a Dataset of torch wrapped, and split and prepare them.
+
+    Raises:
+        UsageError: They can't be read, or a part of the split is empty.
+    """
+    if issubclass(cls, Data):
+        data: Data = construct("data", cls, arguments, name)
+    else:
+        dataset, how = split_arguments(cls, arguments)
+        data = construct("data", Items, {"dataset": construct("data", cls, dataset, name), **how}, name)
+    try:
+        data.prepare(settings.seed, kept)
+    except ValueError as error:
+        raise refusal(f"data.validation={data.validation}", str(error).partition(" ")[2]) from error
+    return data
+
+
+def match_widths(
+    settings: Settings, cls: type[nn.Module], arguments: dict[str, Any], data: Data, names: dict[str, str]
+) -> tuple[Settings, dict[str, Any]]:
+    """Return settings and the model's arguments with the widths that the data have.
 
     Raises:
         UsageError: The config names another width, or the data have none where the model needs one.
     """
     parameters = inspect.signature(cls).parameters
-    matched = dict(arguments)
+    matched, section = dict(arguments), dict(settings.model)
     for name, width in (("inputs", data.inputs), ("outputs", data.outputs)):
         if name not in parameters:
             continue
@@ -135,13 +164,14 @@ def match_widths(cls: type[nn.Module], arguments: dict[str, Any], data: Data, na
         asked = arguments.get(name)
         if asked not in (None, width):
             raise refusal(f"model.{name}={asked}", f"{names['data']} has {width} {name}", f"{width}, or leave it out")
-        matched[name] = width
-    return matched
+        matched[name] = section[name] = width
+    return dataclasses.replace(settings, model=section), matched
 
 
 def require_inputs(model: nn.Module, data: Data, names: dict[str, str]) -> None:
     """Refuse data with inputs for a model that takes none, and the other way around."""
-    inputs = () if data.x is None else (data.x,)
+    example = data.example()
+    inputs = () if example is None else (example,)
     try:
         inspect.signature(model.forward).bind(*inputs)
     except TypeError as error:
@@ -152,31 +182,28 @@ def require_inputs(model: nn.Module, data: Data, names: dict[str, str]) -> None:
 
 
 def make_batches(
-    settings: Settings, data: Data, targets: Tensor, summed: bool, device: torch.device
+    settings: Settings, data: Data, loss: nn.Module, device: torch.device, names: dict[str, str]
 ) -> tuple[Batches, Batches | None]:
     """Return the training batches, and the validation batches or None.
 
     Raises:
-        UsageError: The batch is larger than the data, or a part of the split is empty.
+        UsageError: The loss can't use the targets, or the batch is larger than the data.
     """
     try:
-        rows, held_out = split(data.rows, data.validation, settings.seed)
+        form = losses.form_of(loss, None if data.classes is None else len(data.classes))
+        training = data.part(data.training, form, device)
+        held_out = None if data.held_out is None else data.part(data.held_out, form, device)
     except ValueError as error:
-        raise refusal(f"data.validation={data.validation}", str(error).partition(" ")[2]) from error
-    parts: list[tuple[Tensor | None, Tensor]] = []
-    for part in (rows, held_out):
-        x = data.x if part is None or data.x is None else data.x[part]
-        y = targets if part is None else targets[part]
-        parts.append((None if x is None else x.to(device), y.to(device)))
-    count = 1 if parts[0][0] is None else len(parts[0][0])
+        classes = "data.classes=true" if settings.data.get("classes", True) is None else None
+        raise refusal(f"{names['loss']} {names['data']}", str(error), (), classes) from error
+    count, summed = len(training), losses.is_sum(loss)
     batch_size = settings.batch_size or (count if count <= ALL_ROWS else DEFAULT_BATCH)
     if batch_size > count:
         raise refusal(f"batch_size={batch_size}", f"the data have {count} training rows", f"1 to {count}")
-    training = Batches(*parts[0], batch_size, settings.accumulate, settings.seed, summed)
-    validation = None
-    if held_out is not None:
-        validation = Batches(*parts[1], min(max(batch_size, ALL_ROWS), len(held_out)), 1, settings.seed, summed)
-    return training, validation
+    batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
+    if held_out is None:
+        return batches, None
+    return batches, Batches(held_out, min(max(batch_size, ALL_ROWS), len(held_out)), 1, settings.seed, summed)
 
 
 def build_optimizer(
@@ -208,7 +235,7 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
         UsageError: There is no such metric, or something needs one and no rows are held out.
     """
     available = ["validation_loss"] + (["validation_accuracy"] if data.classes else [])
-    if data.validation == 0:
+    if data.held_out is None:
         watchers = {
             f"monitor={settings.monitor}": settings.monitor is not None,
             f"mode={settings.mode}": settings.mode is not None,

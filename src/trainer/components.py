@@ -8,26 +8,33 @@ import re
 import textwrap
 import traceback
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from trainer import modules
-from trainer.data import Data
+from trainer.data import Data, Items
 from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
 from trainer.schedules import Schedule
 from trainer.values import describe, fits, misfit, show
 
-KINDS: dict[str, type] = {
-    "model": nn.Module,
-    "data": Data,
-    "loss": nn.Module,
-    "optim": torch.optim.Optimizer,
-    "schedule": Schedule,
+KINDS: dict[str, tuple[type, ...]] = {
+    "model": (nn.Module,),
+    "data": (Data, Dataset),
+    "loss": (nn.Module,),
+    "optim": (torch.optim.Optimizer,),
+    "schedule": (Schedule,),
 }
-PUBLIC = {nn.Module: "torch.nn.Module", torch.optim.Optimizer: "torch.optim.Optimizer"}
+PUBLIC = {
+    nn.Module: "torch.nn.Module",
+    torch.optim.Optimizer: "torch.optim.Optimizer",
+    Dataset: "torch.utils.data.Dataset",
+    Data: "trainer.data.Data",
+}
 SUPPLIED = {"optim": ("params",), "schedule": ("steps",)}  # arguments that come from the run, not the config
 Part = TypeVar("Part")
 _LONGEST_REASON = 300
@@ -52,15 +59,15 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     except (Exception, SystemExit) as error:  # a module of the user's may raise anything
         raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
-    kind = KINDS[group]
+    kinds = KINDS[group]
     if isinstance(found, type) and modules.is_ours(target) and not found.__module__.startswith(("trainer.", "torch.")):
         raise refusal(
             f"{group}._target_={target}", "is another class's second name", f"{found.__module__}.{class_name}"
         )
-    if not isinstance(found, type) or not issubclass(found, kind):
-        public = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, kind)]
+    if not isinstance(found, type) or not issubclass(found, kinds):
+        public = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, kinds)]
         near = nearest(class_name, public)
-        base = PUBLIC.get(kind, f"{kind.__module__}.{kind.__name__}")
+        base = " or ".join(PUBLIC.get(kind, f"{kind.__module__}.{kind.__name__}") for kind in kinds)
         what = f"has no {class_name}" if found is None else f"is no class derived from {base}"
         raise refusal(
             f"{group}._target_={target}",
@@ -78,8 +85,24 @@ def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> di
         UsageError: The class takes no such argument, or one of another type, or one is missing.
     """
     given = {key: value for key, value in component.items() if key != "_target_"}
+    if issubclass(cls, Dataset):
+        given, how = split_arguments(cls, given)
+        return {**_checked(cls, given, group), **_checked(Items, how, group, ("dataset",))}
+    return _checked(cls, given, group, SUPPLIED.get(group, ()))
+
+
+def split_arguments(cls: type[Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of a Dataset of torch, and those that say how it is fed, unless it has them itself."""
+    own = inspect.signature(cls).parameters
+    ours = inspect.signature(Items).parameters.keys() - own.keys()
+    return (
+        {key: value for key, value in given.items() if key not in ours},
+        {key: value for key, value in given.items() if key in ours},
+    )
+
+
+def _checked(cls: type[Any], given: dict[str, Any], group: str, supplied: Collection[str] = ()) -> dict[str, Any]:
     parameters = inspect.signature(cls).parameters
-    supplied = SUPPLIED.get(group, ())
     names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     kinds = _annotations(cls)

@@ -12,6 +12,7 @@ import torch
 
 # One number a purpose, so that no two purposes share a stream.
 ORDER, SPLIT, EVALUATION, TRIAL = 1, 2, 3, 4
+ITEM = 1000  # and above: one an epoch
 
 
 def seed_all(seed: int) -> None:

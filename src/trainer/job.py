@@ -14,7 +14,8 @@ import torch
 from trainer import checkpoint, manifest, modules, redact, runs
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
-from trainer.errors import RunFailed, TrainerError
+from trainer.data import Preprocess
+from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.log import log, log_evaluation, logging_to
 from trainer.loop import evaluate, fit
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
@@ -50,31 +51,57 @@ class Plan:
     config: dict[str, Any]
     status: dict[str, Any]
     code: dict[str, bytes]
+    preprocess: dict[str, Any] | None
 
     def write(self, path: Path) -> RunDir:
         """Create the directory of the run, waiting to be trained."""
         rundir = RunDir(path)
-        rundir.create(self.config, {"id": path.name, **self.status}, self.code)
+        rundir.create(self.config, {"id": path.name, **self.status}, self.code, self.preprocess)
         return rundir
 
 
-def prepare(settings: Settings, choices: dict[str, str], new: bool = True) -> Built:
-    """Build a job and try a step on a copy: whatever can be known to be wrong is refused here.
+def prepare(settings: Settings, choices: dict[str, str]) -> Built:
+    """Build a new job and try a step on a copy: whatever can be known to be wrong is refused here.
 
     Args:
         settings: The job's configuration.
         choices: What the groups select.
-        new: Whether it is about to be created; one that goes on may do without the run that it started from.
     """
     redact.require_given(settings.to_dict())
     built = build(settings, choices)
     try_out(built)
-    if new and settings.init_from is not None:
+    if settings.init_from is not None:
         # By its path: `last` means another run as soon as this one is written.
         source = str(runs.find(settings.init_from))
-        built.settings = dataclasses.replace(settings, init_from=source)
+        built.settings = dataclasses.replace(built.settings, init_from=source)
         start_from(built.run.model, source)
     return built
+
+
+def rebuild(rundir: RunDir, settings: Settings, choices: dict[str, str] | None = None) -> Built:
+    """Build the parts of an existing run, whose data are prepared as they were unless they are to be others.
+
+    Args:
+        rundir: The run's directory.
+        settings: Its configuration, or what it is changed to.
+        choices: What the groups select.
+    """
+    redact.require_given(settings.to_dict())
+    same = check(redact.filled(rundir.read_config(), {})).data == settings.data
+    return build(settings, choices, kept_preprocess(rundir) if same else None)
+
+
+def kept_preprocess(rundir: RunDir) -> Preprocess | None:
+    """Return how a run's data are prepared, None where nothing was kept.
+
+    Raises:
+        UsageError: The file of it can't be read.
+    """
+    kept = rundir.read_preprocess()
+    try:
+        return None if kept is None else Preprocess.from_json(kept)
+    except ValueError as error:
+        raise UsageError(f"{rundir.path / 'preprocess.json'} {error}") from error
 
 
 def plan(settings: Settings, status: dict[str, Any], threads: int | None = None) -> Plan:
@@ -91,7 +118,15 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
     config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
-    return Plan(config, {**first_status(built), "config": config, "code": modules.sums(code), **status}, code)
+    choices = {**status.get("choices", {}), **built.choices}
+    first = {**first_status(built), "config": config, "code": modules.sums(code), **status, "choices": choices}
+    return Plan(config, first, code, preprocess_of(built))
+
+
+def preprocess_of(built: Built) -> dict[str, Any] | None:
+    """Return what preprocess.json holds of a run, None if the data have no inputs."""
+    preprocess = built.data.preprocess
+    return None if preprocess is None else preprocess.to_json()
 
 
 def execute(
@@ -114,9 +149,7 @@ def execute(
     """
     try:
         config = redact.filled(rundir.read_config(), secrets or {})
-        redact.require_given(config)
-        settings = check(config)
-        built = build(settings, rundir.read_status().get("choices"))
+        built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
         train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, Stopping(asked=asked))
     except InUse:
         pass  # what happens to it is for the process that trains it to write
@@ -162,6 +195,8 @@ def train(
         config = redact.tree(resolved(built).to_dict())
         if config != rundir.read_config():
             rundir.write_config(config)
+        if rundir.read_preprocess() != (preprocess := preprocess_of(built)):
+            rundir.write_preprocess(preprocess)
         sources = modules.used(built.settings)
         used = modules.sums(sources) or modules.kept(rundir)  # what is installed by now is not kept anew
         if used != modules.kept(rundir):

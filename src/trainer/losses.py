@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-
-from trainer.data import Data
 
 
 class SumOfSquares(nn.Module):
@@ -46,26 +47,50 @@ def is_sum(loss: nn.Module) -> bool:
     return getattr(loss, "reduction", "mean") == "sum"
 
 
-def targets_for(loss: nn.Module, data: Data) -> Tensor:
-    """Return the targets as the loss takes them: classes become one number each, 1 or 0, where it takes numbers.
+def form_of(loss: nn.Module, classes: int | None) -> Callable[[Tensor], Tensor]:
+    """Return a function that turns targets into what the loss takes.
 
-    A loss from outside takes the targets as the data have them.
+    Classes become one number each, 1 or 0, where it takes numbers. A loss from outside takes the targets as the
+    data have them.
+
+    Args:
+        loss: The loss.
+        classes: Number of classes, None for targets that are numbers.
 
     Raises:
-        ValueError: The loss can't use such targets.
+        ValueError: The loss can't use such targets; the function raises it, too.
     """
-    if isinstance(loss, OVER_CLASSES) and data.classes is None:
+    if isinstance(loss, OVER_CLASSES) and classes is None:
         raise ValueError(
             "needs classes as targets, and the data have numbers; use sse, mse, l1 or huber, or data=digits"
         )
     if not isinstance(loss, OVER_NUMBERS + OVER_PROBABILITIES):
-        return data.y
-    y = data.y if data.classes is None else nn.functional.one_hot(data.y, len(data.classes))
-    y = y.to(torch.get_default_dtype())
-    if isinstance(loss, OVER_PROBABILITIES) and not bool(((y >= 0) & (y <= 1)).all()):
-        low, high = float(y.min()), float(y.max())
-        raise ValueError(
-            f"needs targets between 0 and 1, and the data have {low:.4g} to {high:.4g};"
-            " use sse, mse, l1 or huber, or data=digits"
-        )
-    return y
+        return lambda targets: targets
+    dtype = torch.get_default_dtype()
+
+    def formed(targets: Tensor) -> Tensor:
+        y = (targets if classes is None else nn.functional.one_hot(targets, classes)).to(dtype)
+        if isinstance(loss, OVER_PROBABILITIES) and not bool(((y >= 0) & (y <= 1)).all()):
+            low, high = float(y.min()), float(y.max())
+            raise ValueError(
+                f"needs targets between 0 and 1, and the data have {low:.4g} to {high:.4g};"
+                " use sse, mse, l1 or huber, or data=digits"
+            )
+        return y
+
+    return formed
+
+
+class Auto(nn.Module):
+    """Stands for the loss that fits the target: cross-entropy for classes, squared errors for numbers."""
+
+
+def fitting(classes: int | None) -> tuple[str, dict[str, Any]]:
+    """Return the option and the settings of the loss that fits a target.
+
+    Args:
+        classes: Number of classes, None for targets that are numbers.
+    """
+    if classes is not None:
+        return "cross_entropy", {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0, "reduction": "mean"}
+    return "mse", {"_target_": "torch.nn.MSELoss", "reduction": "mean"}

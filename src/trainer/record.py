@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer import environment, redact
+from trainer import environment, fingerprint, redact
 from trainer.build import Built, resolved
 from trainer.loop import Row, Run
 from trainer.metrics import finite
@@ -52,14 +52,14 @@ class Record:
             "git": environment.git_commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        choices = {group: name.partition("=")[2] for group, name in built.names.items()}
         self._status.update(
             name=built.settings.name,
             steps=built.run.steps,
             config=redact.tree(resolved(built).to_dict()),
             code=code,
             error=None,
-            choices={**self._status.get("choices", {}), **choices},
+            choices={**self._status.get("choices", {}), **built.choices},
+            data=data_facts(built),
             segments=[*before, self._segment],
         )
 
@@ -103,10 +103,16 @@ def first_status(built: Built) -> dict[str, Any]:
         "metrics": {},
         "best": None,
         "parameters": num_parameters(run),
+        "data": data_facts(built),
         "rows": {"training": run.batches.rows, "validation": run.validation and run.validation.rows},
         "error": None,
         "segments": [],
     }
+
+
+def data_facts(built: Built) -> dict[str, Any]:
+    """Return what status.json says of the data."""
+    return finite({**built.data.facts(), "files": fingerprint.of_all(built.data.files)})  # type: ignore[no-any-return]
 
 
 def standing(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import manifest, modules, redact, runs, settings
+from trainer import fingerprint, manifest, modules, redact, runs, settings
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.modules import require_known
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer.progress import Standing
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force] [--trust-code]
+                      [--allow-data-change]
 
 Continues a run in its own directory from its newest checkpoint, whatever
 stopped it, and ends with the same bits as if it had never stopped. Of a sweep,
@@ -46,6 +47,9 @@ Any other, as another model=, data=, loss= or optim=, would make it another
 run: start one with init_from=RUN, or insist with --force, which also starts
 over where no checkpoint can be read any more.
 
+A file that the data came from and that has changed since is refused, too,
+unless --allow-data-change is given.
+
 A run that somebody else has made runs no code of theirs: where it uses modules
 that are not those of this directory, it is refused until you have read them
 and add --trust-code, which imports the copies that came with the run.
@@ -55,7 +59,8 @@ Examples:
   trainer resume kfrw steps=1000
   trainer resume kfrw optim.lr=1e-5 patience=20
 """
-FLAGS = ("--force", "--trust-code", *command_line.CONFIG_DIR_FLAGS, "--help")
+AUTO_LOSS = "trainer.losses.Auto"  # stands for the loss that fits the target
+FLAGS = ("--force", "--trust-code", "--allow-data-change", *command_line.CONFIG_DIR_FLAGS, "--help")
 
 
 def main(argv: list[str]) -> int:
@@ -73,6 +78,9 @@ def main(argv: list[str]) -> int:
     name, words.overrides = words.overrides[0], words.overrides[1:]
     command = shlex.join(["trainer", "resume", *redact.words(argv)])
     path = runs.find(name)
+    folders = runs.jobs(path) if runs.is_sweep(path) else [path]
+    if "allow_data_change" not in words.flags:
+        require_same_files([RunDir(folder) for folder in folders], command)
     if runs.is_sweep(path):
         return go_on_with_sweep(path, words, command, force, trust)
     rundir = RunDir(path)
@@ -86,6 +94,19 @@ def main(argv: list[str]) -> int:
     for module in changed_modules:
         screen.note(f"warning: {module} has changed since the run started: the same bits are not promised")
     return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)
+
+
+def require_same_files(rundirs: Sequence[RunDir], command: str) -> None:
+    """Refuse runs whose data came from a file that has changed since.
+
+    Raises:
+        UsageError: There is one; names it and the whole command to type.
+    """
+    unfinished = [status for status in (rundir.read_status() for rundir in rundirs) if status.get("state") != "done"]
+    for status in unfinished or [rundir.read_status() for rundir in rundirs]:
+        for path in fingerprint.changed(status.get("data", {}).get("files", {})):
+            reason = "has changed since the run started, so it would learn from other data"
+            raise refusal(path, reason, f"`{command} --allow-data-change`, or a new run")
 
 
 def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]]:
@@ -174,10 +195,12 @@ def changed_job(
         return None
     from trainer import checkpoint
     from trainer.build import resolved
-    from trainer.job import prepare
+    from trainer.job import rebuild
     from trainer.saver import put_back, require_length
+    from trainer.trial import try_out
 
-    built = prepare(changed, choices, new=False)
+    built = rebuild(rundir, changed, choices)
+    try_out(built)
     found, _ = checkpoint.newest(rundir.checkpoints)
     if found is not None:
         require_length(built, found.step)
@@ -228,6 +251,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
     again = f"trainer resume {shlex.quote(RunDir(path).short)}"
     for folder in folders:
         require_known(RunDir(folder), settings.check(RunDir(folder).read_config()), again, False, False)
+    require_same_files([RunDir(folder) for folder in folders], again)
     if not runs.is_sweep(path):
         stored = settings.check(RunDir(path).read_config())
         changed = _as_composed(stored, jobs[0].settings)
@@ -258,6 +282,10 @@ def _as_composed(stored: Settings, composed: Settings) -> Settings:
         filled["init_from"] = stored.init_from  # what these words meant then
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
+    widths = {key: stored.model[key] for key in ("inputs", "outputs") if composed.model.get(key, 0) is None}
+    filled["model"] = {**composed.model, **{key: width for key, width in widths.items() if width is not None}}
+    if composed.loss.get("_target_") == AUTO_LOSS:
+        filled["loss"] = stored.loss
     return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
 
 
@@ -293,15 +321,17 @@ def go_on(
         screen.complete(rundir)
         return 0
     from trainer.follow import follow
-    from trainer.job import prepare
+    from trainer.job import rebuild
+    from trainer.trial import try_out
 
     with rundir.lock(command):
         pass  # refuses at once where another process trains it
-    built = prepare(changed, choices, new=False)
+    built = rebuild(rundir, changed, choices)
+    try_out(built)
 
     def open_with(standing: Standing) -> None:
         screen.resuming(rundir, status, standing.first_step, changes)
-        screen.header(built, choices, rundir)
+        screen.header(built, {**choices, **built.choices}, rundir)
 
     return follow(rundir, built, command, overrides, open_with, force)
 

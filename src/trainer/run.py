@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         from trainer.option_files import with_source
 
-        raise with_source(error, choices, catalog) from error
+        raise with_source(error, choices, catalog) from error.__cause__
 
 
 def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, command: str) -> int:
@@ -121,7 +121,7 @@ def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
     rundir = plan_of(built, {"choices": job.choices}).write(path)
 
     def open_with(standing: Standing) -> None:
-        screen.header(built, job.choices, rundir)
+        screen.header(built, {**job.choices, **built.choices}, rundir)
         for note in job.notes:
             screen.note(note)
 

@@ -24,7 +24,8 @@ FORMAT = 1
 RUNS = Path("runs")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
-_FILES = ("lock", "config.yaml", "status.json", "metrics.jsonl", "trainer.log", "sweep.json", "stop")
+_FILES = ("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "trainer.log", "sweep.json", "stop")
+_REPLACED = ("config.yaml", "status.json", "preprocess.json")
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
@@ -53,6 +54,23 @@ class Best(TypedDict):
     value: float | None
 
 
+class File(TypedDict):
+    """What status.json says of a file that data came from."""
+
+    bytes: int
+    sha256: str
+
+
+class DataFacts(TypedDict, total=False):
+    """What status.json says of the data; more of tables."""
+
+    rows: int
+    inputs: int | None
+    outputs: int | None
+    classes: dict[str, int]
+    files: dict[str, File]
+
+
 class Status(TypedDict, total=False):
     """What status.json holds; what is of another kind there is passed over."""
 
@@ -73,6 +91,7 @@ class Status(TypedDict, total=False):
     swept: dict[str, str]
     config: dict[str, Any]
     code: dict[str, str]
+    data: DataFacts
     segments: list[Segment]
 
 
@@ -91,6 +110,7 @@ class RunDir:
         self.code = path / "code"
         self._config = path / "config.yaml"
         self._status = path / "status.json"
+        self._preprocess = path / "preprocess.json"
 
     @property
     def short(self) -> str:
@@ -105,8 +125,14 @@ class RunDir:
         """Whether this is a run: a directory with a config.yaml."""
         return self._config.is_file()
 
-    def create(self, config: dict[str, Any], status: dict[str, Any], code: dict[str, bytes] | None = None) -> None:
-        """Make the directory with its configuration, first status and the sources of the user's modules.
+    def create(
+        self,
+        config: dict[str, Any],
+        status: dict[str, Any],
+        code: dict[str, bytes] | None = None,
+        preprocess: dict[str, Any] | None = None,
+    ) -> None:
+        """Make the directory with its configuration, first status, the user's modules and how data are prepared.
 
         Raises:
             UsageError: It can't be made, or another process has just made it.
@@ -118,6 +144,7 @@ class RunDir:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
                 durable.make_folders(self.checkpoints)
                 self.write_code(code or {})
+                self.write_preprocess(preprocess)
                 self.write_status({"format": FORMAT, **status})
                 self.write_config(config)  # comes last: with it the directory is a run
         except OSError as error:
@@ -125,7 +152,7 @@ class RunDir:
 
     def tidy(self) -> None:
         """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
-        for path in (*self.path.glob(".config.yaml.*"), *self.path.glob(".status.json.*")):
+        for path in [p for name in _REPLACED for p in self.path.glob(f".{name}.*")]:
             durable.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
         durable.make_folders(self.checkpoints)
 
@@ -157,6 +184,25 @@ class RunDir:
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""
         durable.replace(self._status, (json.dumps(status, indent=1, allow_nan=False) + "\n").encode())
+
+    def read_preprocess(self) -> Any:
+        """Return what preprocess.json holds, None if there is none.
+
+        Raises:
+            UsageError: It can't be read.
+        """
+        try:
+            return reading.json_data(self._preprocess)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self._preprocess} can't be read: {error}") from error
+
+    def write_preprocess(self, preprocess: dict[str, Any] | None) -> None:
+        """Replace preprocess.json; None leaves it."""
+        if preprocess is not None:
+            text = json.dumps(preprocess, indent=1, allow_nan=False, ensure_ascii=False)
+            durable.replace(self._preprocess, (text + "\n").encode())
 
     def read_code(self) -> dict[str, bytes]:
         """Return the sources of modules that are kept, by their relative paths."""
@@ -276,6 +322,8 @@ def new_path(asked: str | None) -> Path:
 
 def _is_fresh(path: Path) -> bool:
     """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
-    rest = {p.name for p in path.iterdir() if not p.name.startswith((".status.json.", ".config.yaml."))}
-    made = {"lock", "status.json", "checkpoints"} | ({"code"} if "lock" in rest else set())  # the lock comes first
+    rest = {p.name for p in path.iterdir() if not p.name.startswith(tuple(f".{name}." for name in _REPLACED))}
+    made = {"lock", "status.json", "preprocess.json", "checkpoints"} | (
+        {"code"} if "lock" in rest else set()
+    )  # the lock comes first
     return rest <= made and not list(path.glob("checkpoints/*"))

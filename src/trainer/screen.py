@@ -122,6 +122,8 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
         soft_wrap=not stderr.is_terminal,
     )
     _rows(stderr, {**_parts(built, choices, resolved(built).to_dict()), _RUN: str(rundir.path)})
+    for warning in built.data.warnings:
+        note(f"warning: {warning}")
 
 
 def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
@@ -181,6 +183,7 @@ def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) 
     if settings.init_from is not None:
         parts["init_from"] = settings.init_from
     parts["data"] = f"{choices.get('data')}: {_described(built)}"
+    parts.update(built.data.described())
     for group in ("loss", "optim", "schedule"):
         if choices.get(group) != "constant":
             parts[group] = f"{choices.get(group)} {_arguments(getattr(settings, group))}".rstrip()
@@ -194,14 +197,14 @@ def _arguments(component: Mapping[str, Any]) -> str:
     shown = {
         key: value
         for key, value in redact.tree(component).items()
-        if key != "_target_" and value not in (None, False, 0)
+        if key not in ("_target_", "inputs", "outputs") and value not in (None, False, 0)
     }
     return " ".join(f"{key}={show(value)}" for key, value in shown.items())
 
 
 def _described(built: Built) -> str:
     data, run = built.data, built.run
-    if data.x is None:
+    if data.inputs is None:
         return f"no inputs, target {number(float(data.y))}"
     rows = count(data.rows, "row")
     if run.validation is not None:

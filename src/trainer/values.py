@@ -75,7 +75,8 @@ def describe(kind: Any) -> str:
         return " or ".join(dict.fromkeys(filter(None, map(describe, arguments))))
     if origin in _SEQUENCES or kind in _SEQUENCES:
         inner = describe(arguments[0]).removeprefix("a ") if arguments else ""
-        return f"a list of {inner}s, as in [8,8]" if inner else "a list"
+        example = "[a,b]" if inner == "text" else "[8,8]"
+        return f"a list of {inner}s, as in {example}" if inner else "a list"
     return ""
 
 

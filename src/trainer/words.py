@@ -26,6 +26,7 @@ FLAGS = {
     "--all": "all",
     "--force": "force",
     "--trust-code": "trust_code",
+    "--allow-data-change": "allow_data_change",
     "-h": "help",
     "--help": "help",
 }

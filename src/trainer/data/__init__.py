@@ -1,0 +1,31 @@
+"""What a run learns from: data sets, the parts they are split into, and the batches of every step."""
+
+from trainer.data.arrays import Npy, Npz
+from trainer.data.base import Data, split
+from trainer.data.batches import Batch, Batches, Rows, Tensors
+from trainer.data.datasets import Items
+from trainer.data.made import IntegerTriples, Pair, Random, Target
+from trainer.data.preprocess import Preprocess
+from trainer.data.tables import CSV, Digits, Parquet, Sklearn, Table
+
+__all__ = [
+    "CSV",
+    "Batch",
+    "Batches",
+    "Data",
+    "Digits",
+    "IntegerTriples",
+    "Items",
+    "Npy",
+    "Npz",
+    "Pair",
+    "Parquet",
+    "Preprocess",
+    "Random",
+    "Rows",
+    "Sklearn",
+    "Table",
+    "Target",
+    "Tensors",
+    "split",
+]

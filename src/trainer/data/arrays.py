@@ -1,0 +1,281 @@
+"""Arrays in NumPy's files: several in one that is read, or one each that is mapped into memory, however large."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.data.base import Data
+from trainer.data.batches import Rows
+from trainer.data.files import require_file
+from trainer.data.preprocess import Array, Preprocess, targets_of
+from trainer.errors import RunFailed, refusal, unknown
+
+_CHUNK_BYTES = 2**26  # of a mapped file that are looked at before they are handed back
+_MOST_CLASSES = 20  # whole numbers from 0, up to so many, are taken for classes
+
+
+class Arrays(Data):
+    """Inputs and targets that are arrays.
+
+    Args:
+        x: Inputs (rows, ...), which may be mapped from a file.
+        y: Targets (rows,) or (rows, outputs).
+        standardize: Whether each number of x gets the mean 0 and the deviation 1 over the rows to train on.
+        validation: Fraction of the rows held out.
+        classes: Whether targets are classes; None takes whole numbers from 0 that are few for classes.
+        source: The setting that names them and its value, for the messages.
+    """
+
+    def __init__(self, x: Any, y: Any, standardize: bool, validation: float, classes: bool | None, source: str) -> None:
+        for name, array in (("inputs", x), ("targets", y)):
+            if array.dtype.kind not in "biuf" or not array.dtype.isnative:
+                raise refusal(source, f"the {name} are of the type {array.dtype}, not numbers of this machine")
+        if len(x) != len(y):
+            raise refusal(source, f"there are {len(x):,} rows of inputs and {len(y):,} of targets")
+        if len(x) == 0:
+            raise refusal(source, "there are no rows")
+        y = np.array(y)
+        _require_finite(y, source, "targets")
+        names = _classes_of(y, classes, source)
+        targets = torch.from_numpy(y.astype(np.int64 if names else np.float64))
+        super().__init__(torch.zeros(len(y), 0), targets, validation, names)
+        self._raw, self._standardize, self._source = x, standardize, source
+
+    def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
+        """Split the rows and fit means and deviations, unless they are given."""
+        super().prepare(seed)
+        self._preprocess = kept or self._fit()
+        self.x = self._prepared()
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How the arrays are prepared."""
+        return self._preprocess
+
+    def _prepared(self) -> Tensor:
+        _require_finite(self._raw, self._source, "inputs")
+        return self._preprocess.prepare(torch.from_numpy(self._raw))
+
+    def _fit(self) -> Preprocess:
+        mean, deviation = ([], []) if not self._standardize else self._moments()
+        array = Array(column="x", kind="array", shape=[*self._raw.shape[1:]], mean=mean, deviation=deviation)
+        count = self.outputs or 0
+        return Preprocess([array], targets_of(["y"] if count == 1 else [f"y{i}" for i in range(count)], self.classes))
+
+    def _moments(self) -> tuple[list[float], list[float]]:
+        """Return means and deviations of each number of x over the rows to train on."""
+        rows = np.arange(len(self._raw)) if self.training is None else self.training.numpy()
+        size = max(_CHUNK_BYTES // max(self._raw[0].nbytes, 1), 1)
+        chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+        total = sum(self._chunk(chunk).sum(0) for chunk in chunks)
+        mean = np.asarray(total) / len(rows)
+        squares = sum(((self._chunk(chunk) - mean) ** 2).sum(0) for chunk in chunks)
+        deviation = np.sqrt(np.asarray(squares) / len(rows))
+        deviation = np.where(deviation > 1e-12 * np.maximum(1, np.abs(mean)), deviation, 1)
+        return mean.ravel().tolist(), deviation.ravel().tolist()
+
+    def _chunk(self, rows: Any) -> Any:
+        return self._raw[rows].astype(np.float64)
+
+
+class Npz(Arrays):
+    """Arrays in one .npz file.
+
+    Args:
+        path: The file.
+        x: Name of the inputs in it.
+        y: Name of the targets.
+        standardize: Whether each number of x gets the mean 0 and the deviation 1.
+        validation: Fraction of the rows held out.
+        classes: Whether targets are classes; null finds out.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        x: str = "x",
+        y: str = "y",
+        standardize: bool = False,
+        validation: float = 0.2,
+        classes: bool | None = None,
+    ) -> None:
+        self.files = (Path(path),)
+        require_file(self.files[0], "data.path")
+        what = f"data.path={path}"
+        found = []
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise refusal(what, "holds one array, not several", (), "data=npy")
+                for key, name in (("x", x), ("y", y)):
+                    if name not in archive:
+                        raise unknown(f"data.{key}={name}", "the file holds no such array", name, archive.files)
+                    found.append(archive[name])
+        except (ValueError, OSError, EOFError) as error:
+            raise refusal(what, f"is no .npz file of numbers: {error}") from error
+        super().__init__(found[0], found[1], standardize, validation, classes, what)
+
+
+class Npy(Arrays):
+    """An array in a .npy file that stays there, and its targets in another: the file may be larger than memory.
+
+    Args:
+        path: The file of the inputs.
+        targets: The file of the targets, which are read.
+        standardize: Whether each number of x gets the mean 0 and the deviation 1.
+        validation: Fraction of the rows held out.
+        classes: Whether targets are classes; null finds out.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        targets: str,
+        standardize: bool = False,
+        validation: float = 0.2,
+        classes: bool | None = None,
+    ) -> None:
+        self.files = (Path(path), Path(targets))
+        self._mapped = Mapped(self.files[0], "data.path")
+        require_file(self.files[1], "data.targets")
+        y = _load(self.files[1], "data.targets", None)
+        super().__init__(self._mapped.array, y, standardize, validation, classes, f"data.path={path}")
+
+    def _prepared(self) -> Tensor:
+        return torch.zeros(self.rows, 0)  # rows are prepared when they are taken
+
+    def _chunk(self, rows: Any) -> Any:
+        values = self._mapped.take(rows).astype(np.float64)
+        _require_finite(values, self._source, "inputs")
+        return values
+
+    @property
+    def inputs(self) -> int:
+        """Width of x."""
+        return int(np.prod(self._raw.shape[1:]))
+
+    def example(self) -> Tensor:
+        """Return the inputs of one row."""
+        return self._preprocess.prepare(torch.from_numpy(np.array(self._raw[:1])))
+
+    def part(self, rows: Tensor | None, form: Callable[[Tensor], Tensor], device: torch.device) -> Rows:
+        """Return some of the rows, which stay in the file until they are taken."""
+        numbers = torch.arange(self.rows) if rows is None else rows
+        return MappedRows(self._mapped, numbers, form(self.y)[numbers].to(device), self._preprocess)
+
+
+class Mapped:
+    """An array in a file, mapped into memory; what has been looked at is handed back, so that it does not pile up.
+
+    Args:
+        path: The .npy file.
+        key: The setting that names it, for the messages.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        require_file(path, key)
+        memmap = _load(path, key, "c")  # private: nothing is ever written to the file
+        self._path, self._bytes = path, path.stat().st_size
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._mmap: mmap.mmap = memmap._mmap
+        self.array = np.asarray(memmap)
+        self._row_bytes = max(self.array[:1].nbytes, mmap.PAGESIZE)  # a row touches at least a page
+        self._looked_at = 0
+
+    def __del__(self) -> None:
+        """Close the file."""
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def take(self, rows: Any) -> Any:
+        """Return copies of some rows.
+
+        Raises:
+            RunFailed: The file has shrunk, and to look at what is gone would end the process.
+        """
+        if os.fstat(self._descriptor).st_size < self._bytes:
+            raise RunFailed(f"{self._path} has shrunk since the run started: its rows are gone")
+        taken = self.array[rows]
+        self._looked_at += len(rows) * self._row_bytes
+        if self._looked_at > _CHUNK_BYTES:
+            self._mmap.madvise(mmap.MADV_DONTNEED)
+            self._looked_at = 0
+        return taken
+
+
+class MappedRows(Rows):
+    """Rows of a mapped array.
+
+    Args:
+        mapped: The array.
+        numbers: Which of its rows.
+        y: Their targets.
+        preprocess: What prepares a row when it is taken.
+    """
+
+    def __init__(self, mapped: Mapped, numbers: Tensor, y: Tensor, preprocess: Preprocess) -> None:
+        self._mapped, self._numbers, self._y, self._preprocess = mapped, numbers, y, preprocess
+        self.device, self._dtype = y.device, torch.get_default_dtype()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._numbers)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return some rows, read from the file and prepared."""
+        raw = torch.from_numpy(self._mapped.take(self._numbers[rows.cpu()].numpy()))
+        x = raw if not self._preprocess.inputs[0]["mean"] else self._preprocess(raw)
+        return x.to(self.device, self._dtype), self._y.index_select(0, rows)
+
+
+def _load(path: Path, key: str, mode: Any) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise refusal(f"{key}={path}", f"is no .npy file of numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise refusal(f"{key}={path}", "holds several arrays", (), "data=npz")
+    if array.ndim == 0:
+        raise refusal(f"{key}={path}", "is one number, not rows")
+    return array
+
+
+def _classes_of(y: Any, asked: bool | None, source: str) -> list[str] | None:
+    """Return the names of the classes that targets are indices of, None if they are numbers.
+
+    Raises:
+        UsageError: They are asked for, and a target is no index.
+    """
+    if asked is False or (y.ndim > 1 and not (asked and y.shape[1:] == (1,))):
+        if asked:
+            raise refusal("data.classes=true", f"the targets have the shape {list(y.shape)}, not one index a row")
+        return None
+    whole = y.dtype.kind in "biu" or bool((y % 1 == 0).all())
+    if asked and not (whole and y.min() >= 0):
+        row = int(np.argmax((y % 1 != 0) | (y < 0)))
+        raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, no index of a class")
+    count = int(y.max()) + 1
+    if asked and count > max(len(y), _MOST_CLASSES):
+        row = int(np.argmax(y))
+        raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, more than there are rows")
+    few = y.dtype.kind in "biu" and y.min() == 0 and 2 <= count <= _MOST_CLASSES and len(np.unique(y)) == count
+    return [str(index) for index in range(count)] if asked or few else None
+
+
+def _require_finite(values: Any, source: str, what: str) -> None:
+    if values.dtype.kind == "f" and not bool(np.isfinite(values).all()):
+        bad = ~np.isfinite(values).reshape(len(values), -1)
+        count, row = int(bad.sum()), int(np.argmax(bad.any(1)))
+        raise refusal(source, f"{count:,} of the {what} are not finite, the first in row {row:,}")

@@ -1,0 +1,184 @@
+"""Reads tables from files with polars, and says in one line, with the line of the file, what is wrong with one."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import UsageError, refusal
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"]  # what files write where nothing is known
+SEPARATORS = ",;\t|"
+_KEPT = 2**26  # bytes of a file up to which it is not read again for the next job of a sweep
+
+
+def load_polars() -> Any:
+    """Import polars.
+
+    Raises:
+        ImportError: It is missing; names the extra.
+    """
+    try:
+        import polars
+    except ImportError:
+        raise ImportError("needs polars: pip install polars (the extra `data`)") from None
+    return polars
+
+
+def require_file(path: Path, key: str) -> None:
+    """Refuse a path that is no file which can be read.
+
+    Raises:
+        UsageError: Names the whole path.
+    """
+    what = f"{key}={path}"
+    try:
+        if path.is_dir():
+            raise refusal(what, f"{path.absolute()} is a directory, not a file")
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise refusal(what, "the file is empty")
+    except FileNotFoundError as error:
+        raise refusal(what, f"no such file: {path.absolute()}") from error
+    except OSError as error:
+        raise refusal(what, f"{path.absolute()} can't be read: {error.strerror}") from error
+
+
+def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
+    """Return a CSV file as a table whose columns are numbers or text.
+
+    Args:
+        path: The file; UTF-8, its first line names the columns.
+        key: The setting that names it, for the messages.
+        separator: What stands between cells; None finds out.
+
+    Raises:
+        UsageError: It is no such table; names the line.
+    """
+    require_file(path, key)
+    stat = path.stat()
+    read = _read_csv if stat.st_size <= _KEPT else _read_csv.__wrapped__
+    return read(path, key, separator, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, ...]) -> pl.DataFrame:
+    polars = load_polars()
+    what = f"{key}={path}"
+    names, separator = _header(path, what, separator)
+    try:
+        frame: pl.DataFrame = polars.read_csv(
+            path,
+            separator=separator,
+            infer_schema_length=None,
+            null_values=MISSING,
+            new_columns=names,
+            raise_if_empty=False,
+        )
+    except polars.exceptions.PolarsError as error:
+        raise _explained(path, what, separator, error) from error
+    if frame.height == 0:
+        raise refusal(what, "has a header and no rows")
+    frame = frame.with_columns(polars.col(polars.Boolean).cast(polars.String))
+    if frame[names[-1]].null_count():  # a line that ends too soon has none there either
+        _require_even(path, what, separator)
+    empty = frame.select(polars.all_horizontal(polars.all().is_null()))
+    return frame.filter(~empty.to_series()) if names[1:] else frame  # lines with nothing in them
+
+
+def read_parquet(path: Path, key: str) -> pl.DataFrame:
+    """Return a Parquet file as a table.
+
+    Raises:
+        UsageError: It is none.
+    """
+    require_file(path, key)
+    polars = load_polars()
+    try:
+        frame: pl.DataFrame = polars.read_parquet(path)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise refusal(f"{key}={path}", f"is no Parquet file: {_first_line(error)}") from error
+    if frame.height == 0:
+        raise refusal(f"{key}={path}", "has no rows")
+    return frame
+
+
+def separator_of(path: Path, key: str = "data.path") -> str:
+    """Return what stands between the cells of a CSV file."""
+    return _header(path, f"{key}={path}", None)[1]
+
+
+def line_of(path: Path, row: int, separator: str) -> int:
+    """Return the line of the file on which a row, counted from 0 after the header, begins."""
+    for number, (line, _) in enumerate(_records(path, separator)):
+        if number == row + 1:
+            return line
+    return row + 2
+
+
+def _header(path: Path, what: str, separator: str | None) -> tuple[list[str], str]:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        first = file.readline()
+        if separator is None:
+            separator = max(SEPARATORS, key=first.count)
+        file.seek(0)
+        names = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
+    bad = next((name for name in names if any("\udc80" <= c <= "\udcff" for c in name)), None)
+    if bad is not None:
+        raise _not_utf8(path, what)
+    for name in names:
+        if names.count(name) > 1:
+            raise refusal(
+                what, f"two columns are called {name!r}" if name else "a column has no name in the first line"
+            )
+    return names, separator
+
+
+def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not blank, the header first, each with the line on which it begins."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=separator)
+        line = 1
+        for cells in reader:
+            if any(cells):
+                yield line, cells
+            line = reader.line_num + 1
+
+
+def _require_even(path: Path, what: str, separator: str) -> None:
+    """Refuse a file in which a line has more or fewer cells than the first."""
+    records = _records(path, separator)
+    _, header = next(records)
+    for line, cells in records:
+        if len(cells) != len(header):
+            found = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
+            raise refusal(what, f"line {line} has {found}, and the first line {len(header)}")
+
+
+def _explained(path: Path, what: str, separator: str, error: Exception) -> UsageError:
+    if "utf-8" in str(error).lower():
+        return _not_utf8(path, what)
+    try:
+        _require_even(path, what, separator)
+    except UsageError as found:
+        return found
+    return refusal(what, f"can't be read as CSV: {_first_line(error)}")
+
+
+def _not_utf8(path: Path, what: str) -> UsageError:
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        where = f"the byte {error.object[error.start]:#04x} at offset {error.start:,}"
+        return refusal(what, f"is not UTF-8: {where}; save it as UTF-8")
+    return refusal(what, "is not UTF-8; save it as UTF-8")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

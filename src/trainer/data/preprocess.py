@@ -1,0 +1,196 @@
+"""How raw columns become what a model takes, and its predictions the numbers and names of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from trainer.schema import has_shape
+
+FORMAT = 1
+_CHUNK = 65_536  # rows that are prepared at a time
+
+
+class Number(TypedDict):
+    """A column of numbers: (value - mean) / deviation; `fill` stands for a missing one, null refuses it."""
+
+    column: str
+    kind: Literal["number"]
+    mean: float
+    deviation: float
+    fill: float | None
+
+
+class Category(TypedDict):
+    """A column of names: their index in `values`, or as many ones and zeros; other names have none, or the next."""
+
+    column: str
+    kind: Literal["category"]
+    values: list[str]
+    encode: Literal["onehot", "index"]
+    fill: bool  # whether a missing one counts as another name, or is refused
+
+
+class Array(TypedDict):
+    """An input that is an array of numbers: (value - mean) / deviation, or as it is where these are empty."""
+
+    column: str
+    kind: Literal["array"]
+    shape: list[int]
+    mean: list[float]
+    deviation: list[float]
+
+
+class Classes(TypedDict):
+    """A target that is one of several names."""
+
+    column: str
+    kind: Literal["class"]
+    values: list[str]
+
+
+class _File(TypedDict):
+    """What preprocess.json holds."""
+
+    format: int
+    inputs: list[Number | Category] | list[Array]
+    targets: list[Number] | list[Classes]
+
+
+class Preprocess(nn.Module):
+    """Turns raw inputs into a model's, in float64 up to its end, and predictions into the targets' units.
+
+    Args:
+        inputs: One entry a column, or one entry of kind array.
+        targets: One entry a number, or one of kind class.
+    """
+
+    def __init__(self, inputs: Sequence[Any], targets: Sequence[Any]) -> None:
+        super().__init__()
+        self.inputs, self.targets = list(inputs), list(targets)
+
+    @classmethod
+    def untouched(cls, shape: tuple[int, ...], outputs: int | None, classes: list[str] | None) -> Preprocess:
+        """Return one that leaves inputs of a shape, and predictions, as they are."""
+        array = Array(column="x", kind="array", shape=list(shape), mean=[], deviation=[])
+        return cls([array], targets_of([f"y{i}" if outputs != 1 else "y" for i in range(outputs or 0)], classes))
+
+    @classmethod
+    def from_json(cls, data: Any) -> Preprocess:
+        """Return what a preprocess.json holds.
+
+        Raises:
+            ValueError: It is none.
+        """
+        if not has_shape(_File)(data) or data["format"] != FORMAT:
+            raise ValueError("holds no preprocessing of this version")
+        arrays = [one for one in data["inputs"] if one["kind"] == "array"]
+        for one in arrays:
+            count = torch.Size(one["shape"]).numel()
+            if len(data["inputs"]) > 1 or {len(one["mean"]), len(one["deviation"])} not in ({0}, {count}):
+                raise ValueError("has means of another shape than the input's")
+        return cls(data["inputs"], data["targets"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"format": FORMAT, "inputs": self.inputs, "targets": self.targets}
+
+    @property
+    def array(self) -> Array | None:
+        """The input if it is an array, None if the inputs are columns."""
+        return self.inputs[0] if self.inputs and self.inputs[0]["kind"] == "array" else None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the inputs."""
+        return [one["column"] for one in self.inputs]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, None for targets that are numbers."""
+        if self.targets and self.targets[0]["kind"] == "class":
+            names: list[str] = self.targets[0]["values"]
+            return names
+        return None
+
+    @property
+    def width(self) -> int:
+        """Numbers of a prepared row."""
+        if self.array is not None:
+            return torch.Size(self.array["shape"]).numel()
+        return sum(_width(one) for one in self.inputs)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return raw inputs as the model takes them.
+
+        Args:
+            raw: Rows of numbers and indices of categories (rows, columns), or arrays (rows, ...).
+        """
+        raw = raw.double()
+        if self.array is not None:
+            if not self.array["mean"]:
+                return raw
+            mean, deviation = (
+                torch.tensor(self.array[name], dtype=torch.float64).reshape(self.array["shape"])
+                for name in ("mean", "deviation")
+            )
+            return (raw - mean) / deviation
+        return torch.cat([_prepared(one, raw[:, [index]]) for index, one in enumerate(self.inputs)], dim=1)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Return many raw rows as the model takes them, in the default dtype and a memory of one copy."""
+        shape = raw.shape[1:] if self.array is not None else (self.width,)
+        prepared = torch.empty(len(raw), *shape, dtype=torch.get_default_dtype())
+        for start in range(0, len(raw), _CHUNK):
+            prepared[start : start + _CHUNK] = self(raw[start : start + _CHUNK])
+        return prepared
+
+    def scaled(self, targets: Tensor) -> Tensor:
+        """Return targets (rows, targets) as the loss takes them."""
+        mean, deviation = self._scale()
+        return ((targets.double() - mean) / deviation).to(torch.get_default_dtype())
+
+    def restored(self, predictions: Tensor) -> Tensor:
+        """Return predictions of numbers (rows, targets) in the targets' own units; scores of classes stay."""
+        if self.classes is not None or not self.targets:
+            return predictions
+        if all((one["mean"], one["deviation"]) == (0, 1) for one in self.targets):
+            return predictions
+        mean, deviation = self._scale()
+        return predictions.double() * deviation + mean
+
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        numbers = [(one["mean"], one["deviation"]) for one in self.targets]
+        both = torch.tensor(numbers, dtype=torch.float64)
+        return both[:, 0], both[:, 1]
+
+
+def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = "class") -> list[Any]:
+    """Return the entries of targets that are left as they are.
+
+    Args:
+        columns: Names of the numbers.
+        classes: Names of the classes, None for numbers.
+        column: Name of the classes' column.
+    """
+    if classes is not None:
+        return [Classes(column=column, kind="class", values=classes)]
+    return [Number(column=name, kind="number", mean=0.0, deviation=1.0, fill=None) for name in columns]
+
+
+def _width(one: Any) -> int:
+    return len(one["values"]) if one["kind"] == "category" and one["encode"] == "onehot" else 1
+
+
+def _prepared(one: Any, values: Tensor) -> Tensor:
+    """Return a raw column (rows, 1) as the columns that a model takes."""
+    if one["kind"] == "number":
+        scaled: Tensor = (values - one["mean"]) / one["deviation"]
+        return scaled
+    if one["encode"] == "index":
+        return values
+    hot: Tensor = values == torch.arange(len(one["values"]), dtype=torch.float64)
+    return hot.double()

@@ -1,0 +1,546 @@
+"""Tables: a column or several to be predicted from the others, read from files or from scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.data import files
+from trainer.data.base import Data, require, split
+from trainer.data.preprocess import Category, Number, Preprocess, targets_of
+from trainer.errors import refusal, unknown
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TRAINING_WORDS = ("train", "training")
+VALIDATION_WORDS = ("validation", "valid", "val")
+UNUSED_WORDS = ("test",)
+MOST_VALUES = 1000  # of a category; more are a name of each row
+_MANY_VALUES = 50  # too many if most rows have one of their own
+_MOST_CLASS_INDICES = 20  # up to so many whole numbers from 0 are taken for classes
+_SHOWN = 8
+
+Missing = Literal["error", "drop", "mean"]
+Encode = Literal["onehot", "index"]
+
+
+class Table(Data):
+    """Columns of numbers and text, of which some are to be predicted from the others.
+
+    Whatever the preparation needs to know of the columns, as their means, is fitted on the training rows alone.
+
+    Args:
+        frame: The columns.
+        target: The column to predict; several must be numbers.
+        columns: The inputs; None is all others.
+        exclude: Columns that are not inputs.
+        categories: Columns of numbers that are names all the same, as postal codes are.
+        encode: Categories become as many ones and zeros as they have values, or the index of the value.
+        classes: Whether the target is a class; None takes text for classes, and whole numbers from 0 that are few.
+        nan: What is done about cells that are empty or not finite: refuse them, drop their rows, or put the
+            mean of the column, for categories none of the values.
+        standardize: Whether numbers get the mean 0 and the deviation 1, targets too.
+        validation: Fraction of the rows held out, unless `split` or `apart` say which.
+        split: A column that says train or validation.
+        apart: A table of the rows held out.
+        source: The setting that names the table and its value, for the messages.
+    """
+
+    def __init__(
+        self,
+        frame: pl.DataFrame,
+        target: str | Sequence[str],
+        columns: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        encode: Encode = "onehot",
+        classes: bool | None = None,
+        nan: Missing = "error",
+        standardize: bool = True,
+        validation: float = 0.2,
+        split: str | None = None,
+        apart: pl.DataFrame | None = None,
+        source: str = "data",
+    ) -> None:
+        require("validation", validation, 0 <= validation < 1, "at least 0 and below 1")
+        self.validation, self.source = validation, source
+        unnamed = [] if "" not in frame.columns else ["the column without a name is left out"]
+        frame = frame.drop("", strict=False)
+        self._targets = [target] if isinstance(target, str) else [*target]
+        if not self._targets:
+            raise refusal("data.target=[]", "names no column", frame.columns)
+        self._split, self._encode, self._nan, self._standardize = split, encode, nan, standardize
+        self._asked_classes = classes
+        _require_columns(frame, "data.target", self._targets)
+        for key, names in (("columns", columns or ()), ("exclude", exclude), ("categories", categories)):
+            _require_columns(frame, f"data.{key}", names)
+        if split is not None:
+            _require_columns(frame, "data.split", [split])
+        kept_out = {*self._targets, *exclude, split}
+        self._inputs = [name for name in (frame.columns if columns is None else columns) if name not in kept_out]
+        if not self._inputs:
+            raise refusal(source, f"has no column besides {', '.join(map(str, kept_out - {None}))} to predict from")
+        self._categories = set(categories)
+        if apart is not None:
+            _require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
+        self._apart = None if apart is None else self._typed(apart.select(*self._inputs, *self._targets), "held out")
+        used = [*self._inputs, *self._targets, *([] if split is None else [split])]
+        self._frame = self._typed(frame.select([*dict.fromkeys(used)]), "")
+        self._missing = self._count_missing()
+        self._handle_missing()
+        self.warnings = tuple(unnamed)
+        self.x = None
+        self.y = torch.empty(0)
+        self.classes = None
+
+    def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
+        """Split the rows, fit the preparation on those to train on unless it is given, and prepare all."""
+        frame = self._frame
+        self.training, self.held_out = self._parts(seed)
+        if self._apart is not None:
+            self._require_same_kinds(self._apart)
+            frame = frame.vstack(self._apart)
+        fitted_on = frame if self.training is None else frame[self.training.numpy()]
+        try:
+            self._preprocess = kept or self._fit(fitted_on, frame)
+            self.x = self._preprocess.prepare(encoded(frame, self._preprocess))
+            self.y = self._encoded_targets(frame)
+        except KeyError as error:
+            raise refusal(self.source, f"has no column {error.args[0]}, which the run was trained with") from error
+        self.classes = self._preprocess.classes
+        self.warnings = (*self.warnings, *self._constant(fitted_on))
+        self._facts, self._lines = self._facts_of(frame), self._described(frame)
+        del self._frame, self._apart
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How the columns were prepared."""
+        return self._preprocess
+
+    def facts(self) -> dict[str, Any]:
+        """Return what status.json says of the table."""
+        return {**super().facts(), **self._facts}
+
+    def described(self) -> dict[str, str]:
+        """Return what the user is shown of the columns."""
+        return self._lines
+
+    def _facts_of(self, frame: pl.DataFrame) -> dict[str, Any]:
+        columns = [
+            {**_facts_of(frame[one["column"]], one), "missing": self._missing[one["column"]]}
+            for one in (*self._preprocess.inputs, *self._preprocess.targets)
+        ]
+        return {"dropped": self._dropped, "columns": columns}
+
+    def _described(self, frame: pl.DataFrame) -> dict[str, str]:
+        lines = {"columns": _listed([_described(frame[one["column"]], one) for one in self._preprocess.inputs])}
+        if self.classes is not None:
+            counts = self.y.bincount(minlength=len(self.classes)).tolist()
+            shares = [f"{name} {count / self.rows:.1%}" for name, count in zip(self.classes, counts, strict=True)]
+            lines["target"] = f"{self._targets[0]}: {_listed(shares)}"
+        else:
+            lines["target"] = _listed([_described(frame[name]) for name in self._targets])
+            if self._standardize:
+                lines["target"] += "; the loss counts in standard deviations"
+        if missing := {name: count for name, count in self._missing.items() if count}:
+            count = sum(missing.values())
+            what = f"{count:,} cell{'s' * (count > 1)} in {_listed([*missing])}"
+            done = f"dropped {self._dropped:,} of the rows" if self._nan == "drop" else "filled with the mean"
+            lines["missing"] = f"{what}; {done}"
+        return lines
+
+    def _typed(self, frame: pl.DataFrame, part: str) -> pl.DataFrame:
+        """Return the columns as float64 or text."""
+        columns = [self._numbers_or_text(frame[name], part) for name in frame.columns]
+        return type(frame)(columns)
+
+    def _numbers_or_text(self, column: pl.Series, part: str) -> pl.Series:
+        polars = files.load_polars()
+        name, kind = column.name, column.dtype
+        if name == self._split or name in self._categories or (name in self._targets and self._asked_classes):
+            whole = kind.is_float() and bool((column.drop_nulls() % 1 == 0).all())
+            return (column.cast(polars.Int64) if whole else column).cast(polars.String)
+        if kind.is_numeric():
+            return column.cast(polars.Float64)
+        if kind in (polars.Boolean, polars.Categorical, polars.Enum, polars.Null):
+            return column.cast(polars.String) if kind != polars.Null else column.cast(polars.Float64)
+        if kind != polars.String:
+            exclude = f"data.exclude=[{name}]"
+            raise refusal(self.source, f"column {name} holds {str(kind).lower()}, not numbers or text", exclude)
+        numbers = column.cast(polars.Float64, strict=False)
+        found, filled = numbers.count(), column.count()
+        if found == filled:
+            return numbers
+        if 2 * found > filled:
+            row = int((numbers.is_null() & column.is_not_null()).arg_true()[0])
+            where = f"{self._place(row, part)}: {column[row]!r} in the column {name}"
+            raise refusal(
+                self.source, f"{where}, which otherwise holds numbers", f"a number there, or data.categories=[{name}]"
+            )
+        return column
+
+    def _place(self, row: int, part: str) -> str:
+        """Say where a row stands in what the user has."""
+        return f"{part} row {row + 1:,}".strip()
+
+    def _count_missing(self) -> dict[str, int]:
+        found = {}
+        for name in (*self._inputs, *self._targets):
+            found[name] = int(_missing(self._frame[name]).sum())
+            if self._apart is not None:
+                found[name] += int(_missing(self._apart[name]).sum())
+        return found
+
+    def _handle_missing(self) -> None:
+        """Refuse, or drop the rows of, cells that are empty or not finite; means are put when they are known."""
+        self._dropped = 0
+        parts = {"": self._frame, "held out": self._apart}
+        for part, frame in parts.items():
+            if frame is None:
+                continue
+            polars = files.load_polars()
+            for name in (*self._inputs, *self._targets):
+                holes = _missing(frame[name])
+                must_be_known = self._nan == "error" or (self._nan == "mean" and name in self._targets)
+                if must_be_known and (count := int(holes.sum())):
+                    where = self._place(int(holes.arg_true()[0]), part)
+                    cells = f"{count:,} cells of {name} are" if count > 1 else f"a cell of {name} is"
+                    what = f"{cells} empty or not finite"
+                    choices = "data.nan=drop" if name in self._targets else "data.nan=drop, data.nan=mean"
+                    raise refusal(self.source, f"{what}, the first in {where}", choices)
+            if self._nan == "drop":
+                bad = [_missing(frame[name]) for name in (*self._inputs, *self._targets)]
+                whole = frame.filter(~polars.DataFrame(bad).select(polars.any_horizontal(polars.all())).to_series())
+                self._dropped += frame.height - whole.height
+                parts[part] = whole
+        self._frame, self._apart = parts[""], parts["held out"]  # type: ignore[assignment]
+        if self._frame.height == 0:
+            raise refusal(self.source, "no row is whole", "data.nan=mean")
+
+    def _require_same_kinds(self, apart: pl.DataFrame) -> None:
+        for name in apart.columns:
+            if apart[name].dtype != self._frame[name].dtype:
+                kinds = ["numbers" if frame[name].dtype.is_numeric() else "text" for frame in (self._frame, apart)]
+                what = f"column {name} holds {kinds[0]}, and {kinds[1]} in the table that is held out"
+                raise refusal(self.source, what, f"data.categories=[{name}]")
+
+    def _parts(self, seed: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return the rows to train on and those held out."""
+        count = self._frame.height
+        if self._apart is not None:
+            if self._apart.height == 0:
+                raise refusal(self.source, "no row of the table that is held out is whole", "data.nan=mean")
+            return torch.arange(count), torch.arange(count, count + self._apart.height)
+        if self._split is None:
+            return split(count, self.validation, seed)
+        words = self._frame[self._split].str.to_lowercase()
+        allowed = (*TRAINING_WORDS, *VALIDATION_WORDS, *UNUSED_WORDS)
+        strange = words.filter(~words.is_in(allowed) | words.is_null())
+        if strange.len():
+            raise refusal(f"data.split={self._split}", f"holds {strange[0]!r}", allowed)
+        parts = [
+            torch.from_numpy(words.is_in(part).arg_true().to_numpy().astype(np.int64))
+            for part in (TRAINING_WORDS, VALIDATION_WORDS)
+        ]
+        for part, rows in zip(("train", "validation"), parts, strict=True):
+            if len(rows) == 0:
+                raise refusal(f"data.split={self._split}", f"no row says {part}")
+        return parts[0], parts[1]
+
+    def _fit(self, frame: pl.DataFrame, everything: pl.DataFrame) -> Preprocess:
+        """Return the preparation that the rows to train on ask for; classes are those of all rows."""
+        inputs = [self._fit_input(frame[name]) for name in self._inputs]
+        columns = [everything[name] for name in self._targets]
+        texts = [column.name for column in columns if not column.dtype.is_numeric()]
+        if self._asked_classes is False and texts:
+            raise refusal("data.classes=false", f"the target {texts[0]} is text")
+        if len(columns) > 1 and texts:
+            raise refusal(
+                f"data.target=[{','.join(self._targets)}]", f"several targets must be numbers; {texts[0]} is text"
+            )
+        if len(columns) == 1 and (names := _class_names(columns[0], self._asked_classes)) is not None:
+            return Preprocess(inputs, targets_of([], names, self._targets[0]))
+        return Preprocess(inputs, [_number(frame[name], self._standardize, False) for name in self._targets])
+
+    def _fit_input(self, column: pl.Series) -> Number | Category:
+        if column.dtype.is_numeric():
+            return _number(column, self._standardize, self._nan == "mean")
+        values = column.drop_nulls().unique().sort().to_list()
+        if len(values) > MOST_VALUES or (len(values) > _MANY_VALUES and 2 * len(values) > column.len()):
+            what = f"column {column.name} holds {len(values):,} different texts in {column.len():,} rows"
+            raise refusal(self.source, what, f"data.exclude=[{column.name}]")
+        fill = self._nan == "mean"
+        return Category(column=column.name, kind="category", values=values, encode=self._encode, fill=fill)
+
+    def _encoded_targets(self, frame: pl.DataFrame) -> Tensor:
+        if (names := self._preprocess.classes) is None:
+            values = [_floats(frame[one["column"]]) for one in self._preprocess.targets]
+            return self._preprocess.scaled(torch.from_numpy(np.stack(values, axis=1)))
+        column = frame[self._preprocess.targets[0]["column"]]
+        indices = _indices(_as_text(column), names)
+        if bool((indices == len(names)).any()):
+            row = int(np.argmax(indices == len(names)))
+            raise refusal(self.source, f"{column.name} is {_as_text(column)[row]!r} in {self._place(row, '')}", names)
+        return torch.from_numpy(indices.copy())
+
+    def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
+        """Yield a warning for each column that says nothing."""
+        for name in (*self._inputs, *self._targets):
+            if fitted_on[name].n_unique() == 1:
+                what = "target" if name in self._targets else "column"
+                yield f"the {what} {name} has one value in all rows to train on"
+
+
+class TableFile(Table):
+    """A table in a file.
+
+    Args:
+        path: The file.
+        target: The column to predict; several must be numbers.
+        columns: The inputs; null is all others.
+        exclude: Columns that are not inputs.
+        categories: Columns of numbers that are names all the same, as postal codes are.
+        encode: onehot or index.
+        classes: Whether the target is a class; null finds out.
+        nan: error, drop or mean.
+        standardize: Whether numbers get the mean 0 and the deviation 1.
+        validation: Fraction of the rows held out.
+        split: A column that says train or validation.
+        validation_path: A file of the rows held out.
+        separator: What stands between the cells of a CSV file; null finds out.
+
+    Raises:
+        UsageError: A file can't be read, or the columns are not what the settings say.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str | list[str],
+        columns: list[str] | None = None,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        encode: Encode = "onehot",
+        classes: bool | None = None,
+        nan: Missing = "error",
+        standardize: bool = True,
+        validation: float = 0.2,
+        split: str | None = None,
+        validation_path: str | None = None,
+        separator: str | None = None,
+    ) -> None:
+        self._separator = separator
+        self.files = tuple(Path(one) for one in (path, validation_path) if one is not None)
+        super().__init__(
+            self._read(Path(path), "data.path"),
+            target,
+            columns,
+            exclude,
+            categories,
+            encode,
+            classes,
+            nan,
+            standardize,
+            validation,
+            split,
+            None if validation_path is None else self._read(Path(validation_path), "data.validation_path"),
+            f"data.path={path}",
+        )
+
+    def _read(self, path: Path, key: str) -> pl.DataFrame:
+        raise NotImplementedError
+
+
+class CSV(TableFile):
+    """A CSV file in UTF-8 whose first line names the columns; see TableFile."""
+
+    def _read(self, path: Path, key: str) -> pl.DataFrame:
+        if self._separator is not None and len(self._separator) != 1:
+            raise refusal(f"data.separator={self._separator}", "is not one character")
+        return files.read_csv(path, key, self._separator)
+
+    def _place(self, row: int, part: str) -> str:
+        file = self.files[-1 if part else 0]
+        separator = self._separator or files.separator_of(file)
+        return f"line {files.line_of(file, row, separator):,}" + (f" of {file}" if part else "")
+
+
+class Parquet(TableFile):
+    """A Parquet file; see TableFile."""
+
+    def _read(self, path: Path, key: str) -> pl.DataFrame:
+        if self._separator is not None:
+            raise refusal("data.separator", "a Parquet file has no separator")
+        return files.read_parquet(path, key)
+
+
+class Sklearn(Table):
+    """A table that comes with scikit-learn.
+
+    Args:
+        name: breast_cancer, diabetes, iris, linnerud or wine.
+        standardize: Whether numbers get the mean 0 and the deviation 1.
+        validation: Fraction of the rows held out.
+    """
+
+    def __init__(
+        self,
+        name: Literal["breast_cancer", "diabetes", "iris", "linnerud", "wine"] = "iris",
+        standardize: bool = True,
+        validation: float = 0.2,
+    ) -> None:
+        polars = files.load_polars()
+        bunch = getattr(_sklearn_datasets(), f"load_{name}")()
+        columns = {str(column): bunch.data[:, index] for index, column in enumerate(bunch.feature_names)}
+        if bunch.target.ndim > 1:
+            targets = {str(column): bunch.target[:, index] for index, column in enumerate(bunch.target_names)}
+        elif hasattr(bunch, "target_names"):
+            targets = {"target": [str(bunch.target_names[index]) for index in bunch.target]}
+        else:
+            targets = {"target": bunch.target}
+        frame = polars.DataFrame({**columns, **targets})
+        source = f"data.name={name}"
+        super().__init__(frame, [*targets], standardize=standardize, validation=validation, source=source)
+
+
+class Digits(Data):
+    """1,797 images of handwritten digits, 8 x 8 values from 0 to 1, in ten classes (scikit-learn's `load_digits`).
+
+    Args:
+        validation: Fraction of the images held out.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+    """
+
+    def __init__(self, validation: float = 0.2) -> None:
+        digits = _sklearn_datasets().load_digits()
+        x = torch.from_numpy(digits.data / 16)
+        super().__init__(x, torch.from_numpy(digits.target), validation, [str(c) for c in digits.target_names])
+
+
+def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
+    """Return the inputs of a table as numbers and indices of categories, float64 (rows, columns).
+
+    What is missing is NaN where the preparation has nothing to put there.
+
+    Raises:
+        KeyError: A column is missing.
+        UsageError: A column is text where it was numbers.
+    """
+    raw = np.empty((frame.height, len(preprocess.inputs)))
+    for index, one in enumerate(preprocess.inputs):
+        if one["column"] not in frame.columns:
+            raise KeyError(one["column"])
+        column = frame[one["column"]]
+        if one["kind"] == "category":
+            raw[:, index] = _indices(_as_text(column), one["values"])
+            if not one["fill"]:
+                raw[column.is_null().to_numpy(), index] = np.nan
+        elif not column.dtype.is_numeric():
+            raise refusal(one["column"], "holds text, and the run was trained with numbers there")
+        else:
+            values = _floats(column)
+            raw[:, index] = values if one["fill"] is None else np.where(np.isfinite(values), values, one["fill"])
+    return torch.from_numpy(raw)
+
+
+def _sklearn_datasets() -> Any:
+    try:
+        import sklearn.datasets
+    except ImportError:
+        raise ImportError("needs scikit-learn: pip install scikit-learn (the extra `data`)") from None
+    return sklearn.datasets
+
+
+def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in frame.columns:
+            raise unknown(f"{key}={name}", "the table has no such column", name, frame.columns, f"{key}=")
+
+
+def _missing(column: pl.Series) -> pl.Series:
+    """Say for each cell whether it is empty or not finite."""
+    if not column.dtype.is_float():
+        return column.is_null()
+    return column.is_null() | ~column.fill_null(0).is_finite()
+
+
+def _floats(column: pl.Series) -> Any:
+    """Return a column of numbers as float64, NaN where there is none."""
+    polars = files.load_polars()
+    return column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Return a column as names: whole numbers are written without a point."""
+    polars = files.load_polars()
+    if column.dtype.is_float() and bool((column.drop_nulls() % 1 == 0).all()):
+        column = column.cast(polars.Int64)
+    return column.cast(polars.String)
+
+
+def _indices(column: pl.Series, values: list[str]) -> Any:
+    """Return the index of each name in `values`, their count for others."""
+    polars = files.load_polars()
+    known = column.cast(polars.Enum(values), strict=False).to_physical()
+    return known.cast(polars.Int64).fill_null(len(values)).to_numpy()
+
+
+def _number(column: pl.Series, standardize: bool, fill: bool) -> Number:
+    values = _floats(column)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all rows to train on")
+    mean = float(values.mean())
+    deviation = float(values.std()) if standardize else 1.0
+    # Of equal numbers the deviation is 0, or what rounding leaves of it.
+    deviation = deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 1.0
+    known = mean if fill else None
+    return Number(column=column.name, kind="number", mean=mean if standardize else 0.0, deviation=deviation, fill=known)
+
+
+def _class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
+    """Return the names of the classes in a target column, None if it is taken for numbers."""
+    names: list[str] = _as_text(column).drop_nulls().unique().to_list()
+    if asked is False:
+        return None
+    if not column.dtype.is_numeric():
+        return _sorted(names)
+    values = column.drop_nulls().unique().sort().to_list()
+    from_zero = 2 <= len(values) <= _MOST_CLASS_INDICES and values == [*range(len(values))]
+    return _sorted(names) if asked or from_zero else None
+
+
+def _sorted(names: list[str]) -> list[str]:
+    """Return names in the order of the whole numbers that they are, else of the alphabet."""
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return sorted(names, key=int)
+    return sorted(names)
+
+
+def _facts_of(column: pl.Series, one: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {"column": one["column"], "kind": one["kind"]}
+    if one["kind"] == "number":
+        values: Any = column.drop_nans().drop_nulls()
+        return {**facts, "low": values.min(), "high": values.max(), "mean": values.mean()}
+    return {**facts, "values": len(one["values"])}
+
+
+def _described(column: pl.Series, one: Any = None) -> str:
+    if one is not None and one["kind"] == "category":
+        return f"{column.name} ({len(one['values'])} values)"
+    values: Any = column.drop_nans().drop_nulls()
+    return f"{column.name} ({values.min():.6g} to {values.max():.6g})"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Return texts in a row, the first few if they are many."""
+    more = f", and {len(texts) - _SHOWN:,} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
