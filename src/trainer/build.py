@@ -122,6 +122,23 @@ def resolved(built: Built, threads: int | None = None) -> Settings:
     )
 
 
+def build_model(settings: Settings, device: torch.device) -> nn.Module:
+    """Build a run's model alone, as its configuration describes it; the weights are drawn, not loaded.
+
+    Args:
+        settings: The configuration of an existing run, which names the widths.
+        device: Where to compute.
+
+    Raises:
+        UsageError: It can't be built.
+    """
+    cls = locate(settings.model, "model")
+    arguments = check_arguments(cls, settings.model, "model")
+    with devices.default_dtype(settings.device.dtype), devices.memory_of(device):
+        model: nn.Module = construct("model", cls, arguments, f"model={cls.__name__}")
+        return model.to(device)
+
+
 def build_data(
     settings: Settings, cls: type[Any], arguments: dict[str, Any], name: str, kept: Preprocess | None
 ) -> Data:

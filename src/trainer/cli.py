@@ -13,11 +13,14 @@ COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
     "runs": "show what has been run, best first",
+    "eval": "show how good a run's model is, on held-out rows or other data",
+    "predict": "predict from new rows",
+    "export": "write a model that other tools load",
     "verify": "check every checkpoint of a run",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",
 }
-MODULES = {"list": "trainer.listing", "runs": "trainer.leaderboard"}
+MODULES = {"list": "trainer.listing", "eval": "trainer.evaluation", "runs": "trainer.leaderboard"}
 
 HELP = """Usage: trainer COMMAND ...
 

@@ -150,12 +150,15 @@ def tell(readers: Iterable[Reader], row: Row) -> None:
 
 
 @torch.no_grad()
-def evaluate(run: Run, batches: Batches) -> dict[str, float]:
+def evaluate(
+    run: Run, batches: Batches, look: Callable[[Tensor, Tensor], None] = lambda prediction, targets: None
+) -> dict[str, float]:
     """Return the loss, and for classes the accuracy, over held-out rows; no generator moves on.
 
     Args:
         run: The parts; the model is back in training mode afterwards.
         batches: The rows.
+        look: Called with the predictions and the targets of each batch.
     """
     loss, correct = torch.zeros((), dtype=torch.float64), 0
     run.model.eval()
@@ -164,6 +167,7 @@ def evaluate(run: Run, batches: Batches) -> dict[str, float]:
             with run.autocast:
                 prediction = run.model(*batch.inputs)
                 loss += batch.share * run.loss(prediction, batch.targets).cpu()
+            look(prediction, batch.targets)
             if run.classes:
                 labels = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(1)
                 correct += int((prediction.argmax(1) == labels).sum())

@@ -39,6 +39,11 @@ VALUED_FLAGS = {
     "--package": "package",
     "--by": "by",
     "--group-by": "group_by",
+    "--checkpoint": "checkpoint",
+    "--input": "input",
+    "--output": "output",
+    "--row": "row",
+    "--format": "format",
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }
@@ -60,6 +65,7 @@ class Words:
 
     flags: dict[str, str] = field(default_factory=dict)
     config_dirs: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
 
     @property
@@ -107,6 +113,8 @@ def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> Words:
                 value = rest.pop(0)
             if VALUED_FLAGS[name] == "config_dir":
                 words.config_dirs.append(value)
+            elif VALUED_FLAGS[name] == "row":
+                words.rows.append(value)
             else:
                 words.flags[VALUED_FLAGS[name]] = value
         else:

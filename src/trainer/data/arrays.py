@@ -1,8 +1,7 @@
-"""Arrays in NumPy's files: several in one that is read, or one each that is mapped into memory, however large."""
+"""Arrays in NumPy's files: several in one file that is read, or one in a file that is read row by row."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import warnings
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from trainer.data.files import require_file
 from trainer.data.preprocess import Array, Preprocess, targets_of
 from trainer.errors import RunFailed, refusal, unknown
 
-_CHUNK_BYTES = 2**26  # of a mapped file that are looked at before they are handed back
+_CHUNK_NUMBERS = 2**22  # that means and deviations are taken of at a time
 _MOST_CLASSES = 20  # whole numbers from 0, up to so many, are taken for classes
 
 
@@ -27,7 +26,7 @@ class Arrays(Data):
     """Inputs and targets that are arrays.
 
     Args:
-        x: Inputs (rows, ...), which may be mapped from a file.
+        x: Inputs (rows, ...), which may stay in a file.
         y: Targets (rows,) or (rows, outputs).
         standardize: Whether each number of x gets the mean 0 and the deviation 1 over the rows to train on.
         validation: Fraction of the rows held out.
@@ -74,7 +73,7 @@ class Arrays(Data):
     def _moments(self) -> tuple[list[float], list[float]]:
         """Return means and deviations of each number of x over the rows to train on."""
         rows = np.arange(len(self._raw)) if self.training is None else self.training.numpy()
-        size = max(_CHUNK_BYTES // max(self._raw[0].nbytes, 1), 1)
+        size = max(_CHUNK_NUMBERS // max(int(np.prod(self._raw.shape[1:])), 1), 1)
         chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
         total = sum(self._chunk(chunk).sum(0) for chunk in chunks)
         mean = np.asarray(total) / len(rows)
@@ -145,16 +144,16 @@ class Npy(Arrays):
         classes: bool | None = None,
     ) -> None:
         self.files = (Path(path), Path(targets))
-        self._mapped = Mapped(self.files[0], "data.path")
+        array = ArrayFile(self.files[0], "data.path")
         require_file(self.files[1], "data.targets")
         y = _load(self.files[1], "data.targets", None)
-        super().__init__(self._mapped.array, y, standardize, validation, classes, f"data.path={path}")
+        super().__init__(array, y, standardize, validation, classes, f"data.path={path}")
 
     def _prepared(self) -> Tensor:
         return torch.zeros(self.rows, 0)  # rows are prepared when they are taken
 
     def _chunk(self, rows: Any) -> Any:
-        values = self._mapped.take(rows).astype(np.float64)
+        values = self._raw[rows].astype(np.float64)
         _require_finite(values, self._source, "inputs")
         return values
 
@@ -165,65 +164,72 @@ class Npy(Arrays):
 
     def example(self) -> Tensor:
         """Return the inputs of one row."""
-        return self._preprocess.prepare(torch.from_numpy(np.array(self._raw[:1])))
+        return self._preprocess.prepare(torch.from_numpy(self._raw[np.arange(1)]))
 
     def part(self, rows: Tensor | None, form: Callable[[Tensor], Tensor], device: torch.device) -> Rows:
         """Return some of the rows, which stay in the file until they are taken."""
         numbers = torch.arange(self.rows) if rows is None else rows
-        return MappedRows(self._mapped, numbers, form(self.y)[numbers].to(device), self._preprocess)
+        return FileRows(self._raw, numbers, form(self.y)[numbers].to(device), self._preprocess)
 
 
-class Mapped:
-    """An array in a file, mapped into memory; what has been looked at is handed back, so that it does not pile up.
+class ArrayFile:
+    """An array that stays in its .npy file; rows are read when they are taken, and nothing of them is kept.
+
+    To map the file would be faster, but one that shrinks would end the process without a word.
 
     Args:
-        path: The .npy file.
+        path: The file.
         key: The setting that names it, for the messages.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         require_file(path, key)
-        memmap = _load(path, key, "c")  # private: nothing is ever written to the file
-        self._path, self._bytes = path, path.stat().st_size
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._mmap: mmap.mmap = memmap._mmap
-        self.array = np.asarray(memmap)
-        self._row_bytes = max(self.array[:1].nbytes, mmap.PAGESIZE)  # a row touches at least a page
-        self._looked_at = 0
+        header = _load(path, key, "r")
+        if not header.flags.c_contiguous:
+            raise refusal(f"{key}={path}", "is stored by columns; save it again with numpy.ascontiguousarray")
+        self.shape, self.dtype = header.shape, header.dtype
+        self._start, self._row_bytes = header.offset, header[:1].nbytes
+        self._path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
         """Close the file."""
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
 
-    def take(self, rows: Any) -> Any:
-        """Return copies of some rows.
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Return some rows, given by their numbers.
 
         Raises:
-            RunFailed: The file has shrunk, and to look at what is gone would end the process.
+            RunFailed: They are no longer there.
         """
-        if os.fstat(self._descriptor).st_size < self._bytes:
-            raise RunFailed(f"{self._path} has shrunk since the run started: its rows are gone")
-        taken = self.array[rows]
-        self._looked_at += len(rows) * self._row_bytes
-        if self._looked_at > _CHUNK_BYTES:
-            self._mmap.madvise(mmap.MADV_DONTNEED)
-            self._looked_at = 0
+        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        start = 0
+        for end in ends:  # neighbours are read at once
+            part = memoryview(taken[start:end].data).cast("B")
+            read = os.preadv(self._descriptor, [part], self._start + int(rows[start]) * self._row_bytes)
+            if read < len(part):
+                raise RunFailed(f"{self._path} has shrunk since the run started: its rows are gone")
+            start = end
         return taken
 
 
-class MappedRows(Rows):
-    """Rows of a mapped array.
+class FileRows(Rows):
+    """Rows of an array that stays in its file.
 
     Args:
-        mapped: The array.
+        array: The array.
         numbers: Which of its rows.
         y: Their targets.
         preprocess: What prepares a row when it is taken.
     """
 
-    def __init__(self, mapped: Mapped, numbers: Tensor, y: Tensor, preprocess: Preprocess) -> None:
-        self._mapped, self._numbers, self._y, self._preprocess = mapped, numbers, y, preprocess
+    def __init__(self, array: ArrayFile, numbers: Tensor, y: Tensor, preprocess: Preprocess) -> None:
+        self._array, self._numbers, self._y, self._preprocess = array, numbers, y, preprocess
         self.device, self._dtype = y.device, torch.get_default_dtype()
 
     def __len__(self) -> int:
@@ -232,7 +238,7 @@ class MappedRows(Rows):
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return some rows, read from the file and prepared."""
-        raw = torch.from_numpy(self._mapped.take(self._numbers[rows.cpu()].numpy()))
+        raw = torch.from_numpy(self._array[self._numbers[rows.cpu()].numpy()])
         x = raw if not self._preprocess.inputs[0]["mean"] else self._preprocess(raw)
         return x.to(self.device, self._dtype), self._y.index_select(0, rows)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"]  # what files write where nothing is known
 SEPARATORS = ",;\t|"
+_INFERRED = 10_000  # rows from which polars guesses the kinds of columns; to look at all takes ten times as long
 _KEPT = 2**26  # bytes of a file up to which it is not read again for the next job of a sweep
 
 
@@ -72,15 +73,12 @@ def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, .
     polars = load_polars()
     what = f"{key}={path}"
     names, separator = _header(path, what, separator)
+    options = {"separator": separator, "null_values": MISSING, "new_columns": names, "raise_if_empty": False}
     try:
-        frame: pl.DataFrame = polars.read_csv(
-            path,
-            separator=separator,
-            infer_schema_length=None,
-            null_values=MISSING,
-            new_columns=names,
-            raise_if_empty=False,
-        )
+        try:
+            frame: pl.DataFrame = polars.read_csv(path, infer_schema_length=_INFERRED, **options)
+        except polars.exceptions.ComputeError:  # a later row is of another kind; what each column is shows itself then
+            frame = polars.read_csv(path, infer_schema=False, **options)
     except polars.exceptions.PolarsError as error:
         raise _explained(path, what, separator, error) from error
     if frame.height == 0:
@@ -90,6 +88,29 @@ def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, .
         _require_even(path, what, separator)
     empty = frame.select(polars.all_horizontal(polars.all().is_null()))
     return frame.filter(~empty.to_series()) if names[1:] else frame  # lines with nothing in them
+
+
+def csv_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
+    """Yield a CSV file in parts of about so many rows, its cells as text, null where they are empty.
+
+    Raises:
+        UsageError: It is no such table; names the line.
+    """
+    polars = load_polars()
+    what = f"{key}={path}"
+    names, separator = _header(path, what, None)
+    table = polars.scan_csv(
+        path, separator=separator, infer_schema=False, null_values=MISSING, new_columns=names, raise_if_empty=False
+    )
+    is_even = False
+    try:
+        for part in table.collect_batches(chunk_size=rows, maintain_order=True):
+            if not is_even and part[names[-1]].null_count():  # a line that ends too soon has none there either
+                _require_even(path, what, separator)
+                is_even = True
+            yield part
+    except polars.exceptions.PolarsError as error:
+        raise _explained(path, what, separator, error) from error
 
 
 def read_parquet(path: Path, key: str) -> pl.DataFrame:

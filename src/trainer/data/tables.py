@@ -292,7 +292,7 @@ class Table(Data):
     def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
         """Yield a warning for each column that says nothing."""
         for name in (*self._inputs, *self._targets):
-            if fitted_on[name].n_unique() == 1:
+            if fitted_on[name].min() == fitted_on[name].max():
                 what = "target" if name in self._targets else "column"
                 yield f"the {what} {name} has one value in all rows to train on"
 

@@ -1,0 +1,68 @@
+"""`trainer export`: a run's model as a file that other tools load."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from trainer import redact
+from trainer import words as command_line
+from trainer.errors import UsageError, refusal, unknown
+
+HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
+
+Writes a run's model into a folder, with preprocess.json beside it, and checks it
+by loading it again and comparing what both say.
+
+  safetensors  the weights alone, by name: for NumPy, Rust, JavaScript, torch
+  pt2          the whole computation, for torch.export.load without this code
+  onnx         the whole computation, for ONNX Runtime and what builds on it
+
+The computation takes raw numbers, float32 (rows, columns), in the order of
+preprocess.json, where a category is the index of its value there. It returns
+the targets in their own units, or a score for each class, whose softmax is
+its probability.
+
+  --output DIR     where to; exported-RUN unless you say so
+  --checkpoint     whose weights: best (unless you say so), last, or a step
+  --trust-code     import modules that came with a run of somebody else's
+
+Examples:
+  trainer export last --format onnx
+  trainer export kfrw --format safetensors --output house_prices
+"""
+FORMATS = {"safetensors": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
+FLAGS = ("--format", "--output", "--checkpoint", "--trust-code", *command_line.HELP_FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, FLAGS)
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    if len(words.overrides) != 1:
+        raise UsageError("export: which run? `trainer export last --format onnx`, or a path, an id or its four letters")
+    kind = words.flags.get("format", "")
+    if kind not in FORMATS:
+        raise (
+            unknown(f"--format={kind}", "no such format", kind, FORMATS)
+            if kind
+            else refusal("export", "as what?", [f"--format {name}" for name in FORMATS])
+        )
+    command = shlex.join(["trainer", "export", *redact.words(argv)])
+    from trainer import exported, screen, trained
+
+    model = trained.load(
+        words.overrides[0], words.flags.get("checkpoint", "best"), command, "trust_code" in words.flags
+    )
+    folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
+    if folder.exists() and not folder.is_dir():
+        raise refusal(f"--output={folder}", "is a file", "a folder")
+    difference = exported.write(model, kind, folder)
+    screen.heading(str(folder / FORMATS[kind]), f"{model.rundir.path}, {model.called}")
+    screen.rows(exported.described(model, kind, difference))
+    short = shlex.quote(model.rundir.short)
+    screen.next_commands({f"trainer eval {short}": "how good it is"})
+    return 0

@@ -1,0 +1,225 @@
+"""Writes models for other tools, as weights by name or as a graph, and compares what is loaded again."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from trainer import durable, generators
+from trainer.components import reason_of
+from trainer.data import Preprocess
+from trainer.errors import RunFailed, UsageError, refusal
+from trainer.export import FORMATS
+from trainer.manifest import MODEL, verify
+from trainer.trained import Trained
+
+TOLERANCE = 1e-5  # of the largest prediction
+_ROWS = 16  # that are compared
+PREPROCESS = "preprocess.json"
+
+
+class Whole(nn.Module):
+    """From raw inputs to targets in their own units: the preparation, the model, and the way back.
+
+    Args:
+        preprocess: How inputs are prepared.
+        model: The model.
+        dtype: What it computes in.
+    """
+
+    def __init__(self, preprocess: Preprocess, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.preprocess, self.model, self.dtype = preprocess, model, dtype
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return targets, or scores of classes, float32, for raw inputs."""
+        prediction: Tensor = self.model(self.preprocess(raw).to(self.dtype))
+        return self.preprocess.restored(prediction).float()
+
+
+def write(model: Trained, kind: str, folder: Path) -> float | None:
+    """Write a model into a folder, with preprocess.json beside it.
+
+    Args:
+        model: The model.
+        kind: safetensors, pt2 or onnx.
+        folder: Where to; made if need be.
+
+    Returns:
+        The largest difference between the predictions of both, relative to the largest; None of weights alone,
+        which are equal.
+
+    Raises:
+        UsageError: The model is no fixed computation.
+        RunFailed: What was written does not say the same.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / FORMATS[kind]
+        difference: float | None = _WRITERS[kind](model, path)
+        content = path.read_bytes()
+    durable.make_folders(folder)
+    durable.replace(folder / FORMATS[kind], content)
+    if model.preprocess is not None:
+        text = json.dumps(model.preprocess.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
+        durable.replace(folder / PREPROCESS, (text + "\n").encode())
+    return difference
+
+
+def described(model: Trained, kind: str, difference: float | None) -> dict[str, str]:
+    """Return what is said of an export, by a heading."""
+    size = sum(p.numel() for p in model.model.parameters())
+    lines = {"holds": f"{size:,} parameters"}
+    if difference is None:
+        return {**lines, "checked": "loaded with NumPy alone: the same numbers"}
+    assert model.preprocess is not None
+    array = model.preprocess.array
+    columns = model.preprocess.columns if array is None else [f"array {array['shape']}"]
+    targets = model.preprocess.classes or [one["column"] for one in model.preprocess.targets]
+    return {
+        **lines,
+        "takes": f"raw float32 (rows, ...): {', '.join(columns)}",
+        "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)}",
+        "checked": f"loaded again: predictions differ by at most {difference:.1g} of the largest",
+    }
+
+
+def _write_safetensors(model: Trained, path: Path) -> None:
+    path.write_bytes(verify(model.checkpoint.path)[MODEL])
+    try:
+        found = load_file(path)
+    except TypeError:  # NumPy has no bfloat16
+        return
+    for name, value in found.items():
+        if not np.array_equal(value, model.checkpoint.weights[name].numpy()):
+            raise RunFailed(f"{name} was not written as it is")
+
+
+def _write_pt2(model: Trained, path: Path) -> float:
+    whole, raw = _whole(model), _examples(model)
+    program = _traced(model, whole, raw)
+    torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
+    return _compared(whole, raw, lambda rows: loaded(rows))
+
+
+def _write_onnx(model: Trained, path: Path) -> float:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ImportError("needs onnx, onnxscript and onnxruntime: pip install 'trainer[export]'") from None
+    whole, raw = _whole(model), _examples(model)
+    program = _traced(model, whole, raw)
+    with _silence():
+        onnx = torch.onnx.export(program, input_names=["raw"], output_names=["prediction"], dynamo=True)
+    assert onnx is not None
+    onnx.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return _compared(whole, raw, lambda rows: torch.from_numpy(session.run(None, {"raw": rows.numpy()})[0]))
+
+
+_WRITERS: dict[str, Any] = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write_onnx}
+
+
+def _whole(model: Trained) -> Whole:
+    """Return the whole computation on the CPU.
+
+    Raises:
+        UsageError: There are no inputs, or two passes over the same rows differ.
+    """
+    if model.preprocess is None:
+        raise _no_graph(model, "it takes no inputs")
+    if getattr(model.model, "cpu_only", False):
+        raise _no_graph(model, "its mathematics is NumPy, of which there is no graph")
+    whole = Whole(model.preprocess, model.model.cpu(), next(model.model.parameters()).dtype).eval()
+    raw = _examples(model)
+    with torch.no_grad():
+        passes = []
+        for seed in range(8):
+            with generators.isolated(seed):
+                passes.append(whole(raw))
+    if not all(torch.equal(one, passes[0]) for one in passes):
+        raise _no_graph(model, "what it computes is drawn anew in every pass")
+    return whole
+
+
+def _no_graph(model: Trained, why: str) -> UsageError:
+    name = model.rundir.read_status().get("choices", {}).get("model", type(model.model).__name__)
+    return refusal(f"model={name}", f"can't be exported as a graph: {why}", "--format safetensors")
+
+
+def _examples(model: Trained) -> Tensor:
+    """Return raw rows such as the run learned from: around the means, and every category."""
+    preprocess = model.preprocess
+    assert preprocess is not None
+    random = torch.Generator().manual_seed(0)
+    if preprocess.array is not None:
+        raw = torch.randn(_ROWS, *preprocess.array["shape"], generator=random, dtype=torch.float64)
+        if preprocess.array["mean"]:
+            mean, deviation = (
+                torch.tensor(preprocess.array[name], dtype=torch.float64).reshape(preprocess.array["shape"])
+                for name in ("mean", "deviation")
+            )
+            raw = raw * deviation + mean
+        return raw.float()
+    columns = []
+    for one in preprocess.inputs:
+        if one["kind"] == "number":
+            columns.append(torch.randn(_ROWS, generator=random) * one["deviation"] + one["mean"])
+        else:
+            columns.append(torch.arange(_ROWS) % (len(one["values"]) + 1))
+    return torch.stack([column.float() for column in columns], dim=1)
+
+
+def _traced(model: Trained, whole: Whole, raw: Tensor) -> Any:
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(whole, (raw,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
+    except Exception as error:  # the tracer, or a model that it runs into
+        raise _no_graph(model, f"torch.export can't follow it: {reason_of(error)}") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what torch tells of its own progress off the screen."""
+    talker = logging.getLogger("torch.onnx")
+    level = talker.level
+    talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        talker.setLevel(level)
+
+
+def _compared(whole: Whole, raw: Tensor, loaded: Any) -> float:
+    """Return the largest difference of predictions, of one row and of several, relative to the largest one.
+
+    Raises:
+        RunFailed: It is larger than what rounding explains.
+    """
+    largest = 0.0
+    for rows in (raw, raw[:1], raw[: _ROWS // 2]):
+        with torch.no_grad():
+            expected, found = whole(rows), loaded(rows)
+        if found.shape != expected.shape:
+            raise RunFailed(f"the exported model returns the shape {list(found.shape)}, not {list(expected.shape)}")
+        scale = max(float(expected.abs().max()), 1e-12)
+        largest = max(largest, float((found - expected).abs().max()) / scale)
+    if not largest <= TOLERANCE:
+        raise RunFailed(f"the exported model's predictions differ by {largest:.2g} of the largest, above {TOLERANCE:g}")
+    return largest

@@ -1,0 +1,71 @@
+"""`trainer predict`: what a run's model says of new rows, from a file or from the command line."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from trainer import redact
+from trainer import words as command_line
+from trainer.errors import UsageError, refusal
+
+HELP = """Usage: trainer predict RUN --input FILE [--output FILE]
+       trainer predict RUN --row=VALUE,VALUE,... [--row=...]
+
+Predicts from rows that the model has not seen, which are prepared as those that
+it was trained on were. Targets are printed in their own units and classes by
+their names; a file keeps its columns and gets the predicted ones beside them.
+
+  --input FILE     .csv or .parquet with the columns that the run learned from,
+                   or .npy for a run that learned from an array
+  --output FILE    .csv, .parquet or .npy; without it, CSV on the screen
+  --row VALUES     one row: its values in the order of the columns, or by name
+  --checkpoint     whose weights: best (unless you say so), last, or a step
+  --json           for programs: the rows given with --row
+  --trust-code     import modules that came with a run of somebody else's
+
+Examples:
+  trainer predict last --input new.csv --output predictions.csv
+  trainer predict kfrw --row=-1,2,3
+  trainer predict kfrw --row city=Bonn,area=80,rooms=3,garden=yes
+"""
+FLAGS = (
+    *("--input", "--output", "--row", "--checkpoint", "--json", "--trust-code"),
+    *command_line.HELP_FLAGS,
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, FLAGS)
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    if len(words.overrides) != 1:
+        raise UsageError("predict: which run? `trainer predict last`, or a path, an id or its four letters")
+    source, target = words.flags.get("input"), words.flags.get("output")
+    if (source is None) == (not words.rows):
+        what = "both --input and --row" if words.rows else "predict: from what?"
+        raise refusal(what, "one of them says which rows", "--input FILE or --row=VALUE,VALUE,...")
+    if target is not None and source is not None and Path(target).exists() and Path(target).samefile(source):
+        raise refusal(f"--output {target}", "is the file of the input", "another file")
+    command = shlex.join(["trainer", "predict", *redact.words(argv)])
+    from trainer import prediction, screen, trained
+
+    model = trained.load(
+        words.overrides[0], words.flags.get("checkpoint", "best"), command, "trust_code" in words.flags
+    )
+    if source is None:
+        rows = prediction.of_rows(model, words.rows)
+        if "json" in words.flags:
+            screen.as_json(rows)
+        else:
+            screen.rows({name: ", ".join(str(row[name]) for row in rows) for name in rows[0]})
+            screen.note(f"{model.rundir.path}, {model.called}")
+        return 0
+    count = prediction.of_file(model, Path(source), None if target is None else Path(target))
+    screen.note(f"{model.rundir.path}, {model.called}")
+    if target is not None:
+        screen.say(f"{count:,} predictions in {target}")
+    return 0

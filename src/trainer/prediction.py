@@ -1,0 +1,278 @@
+"""Predictions from rows of files or of the command line, a part of a file at a time."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer import screen
+from trainer.components import reason_of
+from trainer.data import Preprocess, files, tables
+from trainer.data.arrays import ArrayFile
+from trainer.errors import RunFailed, TrainerError, refusal, unknown
+from trainer.trained import Trained
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_ROWS = 65_536  # that are predicted at a time
+TABLES, ARRAYS = (".csv", ".parquet"), (".npy",)
+
+
+def of_rows(model: Trained, rows: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the predictions of rows that were typed, by the names of the targets.
+
+    Args:
+        model: The model.
+        rows: Values in the order of the columns, or as NAME=VALUE, separated by commas.
+
+    Raises:
+        UsageError: A row does not fit.
+    """
+    preprocess = _require_inputs(model)
+    polars = files.load_polars()
+    if preprocess.array is not None:
+        raw = np.array([_numbers(row, preprocess.width) for row in rows]).reshape(-1, *preprocess.array["shape"])
+        named = _named(model, _predicted(model, torch.from_numpy(raw)))
+    else:
+        cells = [_cells(row, preprocess.columns) for row in rows]
+        columns = {name: [row[index] or None for row in cells] for index, name in enumerate(preprocess.columns)}
+        frame = polars.DataFrame(columns, schema=dict.fromkeys(columns, polars.String))
+        named = _of_frame(model, frame, lambda row: f"--row={rows[row]}")
+    return [{name: values[index] for name, values in named.items()} for index in range(len(rows))]
+
+
+def of_file(model: Trained, source: Path, target: Path | None) -> int:
+    """Write the predictions of a file's rows, beside its columns if it is a table.
+
+    Args:
+        model: The model.
+        source: A table or an array.
+        target: Where to; None is stdout, as CSV.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        UsageError: The file does not fit what the run learned from.
+    """
+    preprocess = _require_inputs(model)
+    files.require_file(source, "--input")
+    kinds = ARRAYS if source.suffix == ".npy" else TABLES
+    if source.suffix not in (*TABLES, *ARRAYS):
+        raise refusal(f"--input={source}", "is of no kind that can be read", (*TABLES, *ARRAYS))
+    if target is not None and target.suffix not in (".csv", *kinds):
+        raise refusal(f"--output={target}", "is of no kind that can be written", dict.fromkeys((".csv", *kinds)))
+    if target is not None and not target.absolute().parent.is_dir():
+        raise refusal(f"--output={target}", f"no such folder: {target.absolute().parent}")
+    if source.suffix == ".npy":
+        if preprocess.array is None:
+            raise refusal(f"--input={source}", f"the run learned from columns: {', '.join(preprocess.columns)}", TABLES)
+        parts = _of_array(model, source)
+    else:
+        parts = _of_table(model, source)
+    return _write(parts, target)
+
+
+def _of_table(model: Trained, source: Path) -> Iterator[Any]:
+    """Yield parts of a table with the predicted columns."""
+    polars = files.load_polars()
+    preprocess = model.preprocess
+    assert preprocess is not None
+    place = f"--input={source}"
+    start = 0
+    for frame in _parts(source):
+        if start == 0:
+            lacking = [name for name in _columns(preprocess, frame, place) if name not in frame.columns]
+            if lacking:
+                near = unknown(f"{place}", f"has no column {lacking[0]}", lacking[0], frame.columns)
+                raise near
+        columns = _columns(preprocess, frame, place)
+        named = _of_frame(model, frame.select(columns), lambda row, at=start: f"{place}: {_line(source, at + row)}")
+        yield frame.with_columns([polars.Series(name, values) for name, values in named.items()])
+        start += frame.height
+
+
+def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[str]:
+    """Return the columns of a table that are the inputs: by name, or all of them where the run had an array."""
+    if preprocess.array is None:
+        return preprocess.columns
+    if len(frame.columns) != preprocess.width:
+        raise refusal(place, f"has {len(frame.columns)} columns, and the run learned from {preprocess.width} numbers")
+    return list(frame.columns)
+
+
+def _parts(source: Path) -> Iterator[Any]:
+    """Yield a table in parts, the cells of a CSV file as text."""
+    polars = files.load_polars()
+    if source.suffix == ".parquet":
+        yield from polars.scan_parquet(source).collect_batches(chunk_size=_ROWS, maintain_order=True)
+        return
+    yield from files.csv_parts(source, "--input", _ROWS)
+
+
+def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list[Any]]:
+    """Return the predicted columns of a table whose cells are text or numbers."""
+    polars = files.load_polars()
+    preprocess = model.preprocess
+    assert preprocess is not None
+    if preprocess.array is not None:
+        kinds = dict.fromkeys(frame.columns, "number")
+    else:
+        kinds = {one["column"]: one["kind"] for one in preprocess.inputs}
+    typed = []
+    for name, kind in kinds.items():
+        column = frame[name]
+        if kind == "number":
+            numbers = column.cast(polars.Float64, strict=False)
+            wrong = numbers.is_null() & column.is_not_null()
+            if wrong.any():
+                row = int(wrong.arg_true()[0])
+                raise refusal(place(row), f"{name} is {column[row]!r}, and the run learned from numbers there")
+            column = numbers
+        typed.append(column)
+    frame = polars.DataFrame(typed)
+    if preprocess.array is not None:
+        raw = torch.from_numpy(frame.to_numpy().reshape(-1, *preprocess.array["shape"]).copy())
+    else:
+        raw = tables.encoded(frame, preprocess)
+        _note_unknown(frame, preprocess, raw)
+    holes = ~raw.flatten(1).isfinite().all(1)
+    if bool(holes.any()) and model.settings.data.get("nan") != "drop":
+        row = int(holes.nonzero()[0, 0])
+        name = frame.columns[int((~raw.flatten(1)[row].isfinite()).nonzero()[0, 0])]
+        raise refusal(place(row), f"{name} is empty or not finite, and the run was trained with data.nan=error")
+    named = _named(model, _predicted(model, torch.where(raw.isfinite(), raw, 0.0)))
+    if bool(holes.any()):
+        return {
+            name: [None if hole else v for v, hole in zip(values, holes.tolist(), strict=True)]
+            for name, values in named.items()
+        }
+    return named
+
+
+def _note_unknown(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> None:
+    for index, one in enumerate(preprocess.inputs):
+        if one["kind"] == "category" and bool((strange := raw[:, index] == len(one["values"])).any()):
+            names = frame[one["column"]].filter(strange.numpy()).drop_nulls().unique().sort().to_list()
+            if names:
+                shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+                screen.note(f"warning: {one['column']}: the run has not seen {shown} ({int(strange.sum()):,} rows)")
+
+
+def _of_array(model: Trained, source: Path) -> Iterator[Any]:
+    """Yield the predictions of parts of an array, as tables of the predicted columns."""
+    polars = files.load_polars()
+    preprocess = model.preprocess
+    assert preprocess is not None
+    assert preprocess.array is not None
+    array = ArrayFile(source, "--input")
+    if [*array.shape[1:]] != preprocess.array["shape"]:
+        rows = f"rows of the shape {[*array.shape[1:]]}"
+        raise refusal(f"--input={source}", f"has {rows}, and the run learned from {preprocess.array['shape']}")
+    for start in range(0, len(array), _ROWS):
+        raw = torch.from_numpy(array[np.arange(start, min(start + _ROWS, len(array)))])
+        yield polars.DataFrame(_named(model, _predicted(model, raw)))
+
+
+def _predicted(model: Trained, raw: Tensor) -> Tensor:
+    try:
+        return torch.cat([model.predict(part) for part in raw.split(4096)])
+    except TrainerError:
+        raise
+    except Exception as error:  # a model of the user's may raise anything
+        raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
+
+
+def _named(model: Trained, predictions: Tensor) -> dict[str, list[Any]]:
+    """Return predictions as columns: numbers by their targets, classes with their probability."""
+    preprocess = model.preprocess
+    assert preprocess is not None
+    if preprocess.classes is None:
+        table = predictions.flatten(1) if predictions.ndim > 1 else predictions[:, None]
+        names = [one["column"] for one in preprocess.targets]
+        return {f"predicted_{name}": table[:, index].tolist() for index, name in enumerate(names)}
+    probability, index = predictions.double().softmax(1).max(1)
+    names = [preprocess.classes[i] for i in index.tolist()]
+    return {f"predicted_{preprocess.targets[0]['column']}": names, "probability": probability.tolist()}
+
+
+def _write(parts: Iterator[Any], target: Path | None) -> int:
+    """Write tables one below the other, whole or not at all; return the number of rows."""
+    polars = files.load_polars()
+    count = 0
+    if target is None:
+        for part in parts:
+            screen.stdout.file.write(part.write_csv(include_header=count == 0))
+            count += part.height
+        return count
+    with _whole(target) as file:
+        if target.suffix == ".csv":
+            for part in parts:
+                part.write_csv(file, include_header=count == 0)
+                count += part.height
+            return count
+        table = polars.concat(list(parts))
+        if target.suffix == ".parquet":
+            table.write_parquet(file)
+        else:
+            np.save(file, table.select(polars.col("^predicted_.*$")).to_numpy(), allow_pickle=False)
+        return int(table.height)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes its place only when all of it has been written."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.absolute().parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _require_inputs(model: Trained) -> Preprocess:
+    if model.preprocess is None:
+        raise refusal(model.rundir.short, "the model takes no inputs; `trainer show` has its parameters")
+    return model.preprocess
+
+
+def _line(source: Path, row: int) -> str:
+    if source.suffix != ".csv":
+        return f"row {row + 1:,}"
+    return f"line {files.line_of(source, row, files.separator_of(source, '--input')):,}"
+
+
+def _cells(row: str, columns: Sequence[str]) -> list[str]:
+    """Return the cells of a typed row in the order of the columns."""
+    cells = [cell.strip() for cell in next(csv.reader([row]), [])]
+    if cells and all(cell.partition("=")[0] in columns and "=" in cell for cell in cells):
+        named = dict(cell.split("=", 1) for cell in cells)
+        if lacking := [name for name in columns if name not in named]:
+            raise refusal(f"--row={row}", f"has no {lacking[0]}", columns)
+        return [named[name] for name in columns]
+    if len(cells) != len(columns):
+        raise refusal(f"--row={row}", f"has {len(cells)} values, and the run learned from {len(columns)}", columns)
+    return cells
+
+
+def _numbers(row: str, width: int) -> list[float]:
+    try:
+        numbers = [float(cell) for cell in row.split(",")]
+    except ValueError as error:
+        raise refusal(f"--row={row}", f"is not a row of numbers: {error}") from error
+    if len(numbers) != width:
+        raise refusal(f"--row={row}", f"has {len(numbers)} numbers, and the run learned from {width}")
+    return numbers

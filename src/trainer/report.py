@@ -1,0 +1,168 @@
+"""How good a model is: the loss over some rows, and what fits the target, from one look at each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from trainer import screen
+from trainer.build import ALL_ROWS, Built, build
+from trainer.data import Batches
+from trainer.errors import printable
+from trainer.job import kept_preprocess
+from trainer.loop import evaluate
+from trainer.losses import OVER_PROBABILITIES
+from trainer.metrics import finite
+from trainer.progress import number
+from trainer.rundir import RunDir
+from trainer.saver import load_weights
+from trainer.settings import Settings
+
+MOST_CLASSES = 20  # of which a table is shown
+_NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute error"}
+
+
+def rows_of(rundir: RunDir, stored: Settings, changed: Settings, weights: dict[str, Any]) -> tuple[Built, Batches, str]:
+    """Return a run's parts around given weights, the rows to look at, and what these are called.
+
+    Args:
+        rundir: The run.
+        stored: Its settings.
+        changed: Those to look with; of data other than the run's all rows count.
+        weights: The weights of a checkpoint.
+    """
+    others = changed.data != stored.data
+    if others:
+        changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed, stored)})
+    built = _built(rundir, changed, weights)
+    run = built.run
+    if run.validation is not None:
+        return built, run.validation, "held out"
+    source = run.batches.source
+    every = Batches(source, min(len(source), ALL_ROWS), 1, run.seed, run.batches.summed)
+    return built, every, "of these data" if others else "that it was trained on; none were held out"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came out of looking at every row once.
+
+    `predictions` and `targets` are numbers in the targets' own units (rows, targets), or indices of `classes`.
+    """
+
+    loss: float
+    predictions: Tensor
+    targets: Tensor
+    names: list[str]
+    classes: list[str] | None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers that fit the target."""
+        found = {"loss": self.loss}
+        if self.classes is not None:
+            return {**found, "accuracy": float((self.predictions == self.targets).double().mean())}
+        if self.predictions.shape != self.targets.shape or self.predictions.ndim != 2:
+            return found
+        each = [self._errors(column) for column in range(len(self.names))]
+        for metric in ("r2", "rmse", "mae"):
+            values = [errors[metric] for errors in each if metric in errors]
+            if len(self.names) == 1 and values:
+                found[metric] = values[0]
+            elif values:
+                found[metric] = sum(values) / len(values)
+                found.update({f"{metric}_{name}": value for name, value in zip(self.names, values, strict=True)})
+        return found
+
+    def confusion(self) -> list[list[int]]:
+        """Return how often each class (rows) was taken for which (columns)."""
+        count = len(self.classes or ())
+        table = (self.targets * count + self.predictions).bincount(minlength=count**2).reshape(count, count)
+        rows: list[list[int]] = table.tolist()
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it for programs."""
+        table = {} if self.classes is None else {"classes": self.classes, "confusion": self.confusion()}
+        return {**finite(self.metrics()), **table}
+
+    def show(self, heading: str, what: str, rows: str) -> None:
+        """Print it."""
+        screen.heading(heading, what)
+        texts = {"rows": rows}
+        for name, value in self.metrics().items():
+            texts[_NAMES.get(name, name)] = f"{value:.2%}" if name == "accuracy" else number(value)
+        screen.rows(texts)
+        classes = self.classes or []
+        if not 2 <= len(classes) <= MOST_CLASSES:
+            return
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("is, taken for")
+        for name in classes:
+            table.add_column(printable(name), justify="right", overflow="fold")
+        for name, counts in zip(classes, self.confusion(), strict=True):
+            table.add_row(Text(printable(name)), *(f"{count:,}" if count else "." for count in counts))
+        screen.table(table)
+
+    def _errors(self, column: int) -> dict[str, float]:
+        """Return R2 = 1 - sum (y - p)^2 / sum (y - mean y)^2, the root of the mean square, and the mean error."""
+        target, error = self.targets[:, column], self.predictions[:, column] - self.targets[:, column]
+        spread = (target - target.mean()).square().sum()
+        found = {"r2": float(1 - error.square().sum() / spread)} if spread > 0 else {}
+        return {**found, "rmse": float(error.square().mean().sqrt()), "mae": float(error.abs().mean())}
+
+
+def look(built: Built, batches: Batches) -> Report:
+    """Look at every row once.
+
+    Args:
+        built: The parts.
+        batches: The rows.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+    loss = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))["validation_loss"]
+    predictions, targets = (torch.cat([*map(torch.atleast_1d, part)]) for part in zip(*seen, strict=True))
+    preprocess, classes = built.data.preprocess, built.data.classes
+    if classes is not None:
+        return Report(loss, predictions.argmax(1), targets if targets.ndim == 1 else targets.argmax(1), [], classes)
+    if isinstance(built.run.loss, OVER_PROBABILITIES) and predictions.shape == targets.shape and targets.shape[1] == 1:
+        return Report(loss, (predictions[:, 0] > 0).long(), (targets[:, 0] > 0.5).long(), [], ["0", "1"])
+    names = [] if preprocess is None else [one["column"] for one in preprocess.targets]
+    if preprocess is not None and predictions.shape == targets.shape:
+        predictions, targets = preprocess.restored(predictions).double(), preprocess.restored(targets).double()
+    return Report(loss, predictions, targets, names, None)
+
+
+def _all_rows(changed: Settings, stored: Settings) -> dict[str, Any]:
+    """Return the settings that hold nothing out of other data, unless they are what the user has changed."""
+    nothing = {"validation": 0.0, "split": None, "validation_path": None}
+    return {
+        key: value
+        for key, value in nothing.items()
+        if key in changed.data and changed.data[key] == stored.data.get(key)
+    }
+
+
+def _built(rundir: RunDir, settings: Settings, weights: dict[str, Any]) -> Built:
+    """Build a run's parts around given weights, its data prepared as they were.
+
+    What only training needs is left at its default: it must not refuse rows that are fewer than it took.
+    """
+    plain = dataclasses.replace(
+        settings,
+        batch_size=None,
+        accumulate=1,
+        monitor=None,
+        mode=None,
+        patience=None,
+        eval_every=None,
+        schedule={"_target_": "trainer.schedules.Constant"},
+    )
+    built = build(plain, rundir.read_status().get("choices"), kept_preprocess(rundir))
+    load_weights(built.run.model, weights, str(rundir.path))
+    return built
