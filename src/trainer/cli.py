@@ -13,6 +13,7 @@ COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
     "runs": "show what has been run, best first",
+    "plot": "draw the curves of runs, in the terminal or in a file",
     "verify": "check every checkpoint of a run",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",

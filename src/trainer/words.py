@@ -26,6 +26,7 @@ FLAGS = {
     "--all": "all",
     "--force": "force",
     "--trust-code": "trust_code",
+    "--curves": "curves",
     "-h": "help",
     "--help": "help",
 }
@@ -38,6 +39,12 @@ VALUED_FLAGS = {
     "--package": "package",
     "--by": "by",
     "--group-by": "group_by",
+    "--against": "against",
+    "--metric": "metric",
+    "--title": "title",
+    "--size": "size",
+    "-o": "output",
+    "--output": "output",
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }
