@@ -65,7 +65,7 @@ def draw(panel: Panel, console: Console, height: int | None = None) -> Text:
     canvas = _Canvas(columns, num_rows, dotted, unicode)
     behind = [line for line in panel.lines if line.colour is None]
     for line in (*behind, *(line for line in reversed(panel.lines) if line.colour is not None)):
-        canvas.add(line, x_axis, y_axis, panel.top, _mark(line, panel))
+        canvas.add(line, x_axis, y_axis, panel.top, _mark(line))
     for value in panel.failed:
         canvas.mark_failed(x_axis.at(value))
     parts = [Text(_fit(_named(panel), width), style="bold")] if panel.y_label else []
@@ -226,12 +226,9 @@ def _style(line: Line) -> str:
     return _PALE if line.colour is None else _COLOURS[line.colour % len(_COLOURS)]
 
 
-def _mark(line: Line, panel: Panel) -> str:
-    """Return the character of a line where there are no dots: another one for each."""
-    if line.colour is None:
-        return _PALE_MARK
-    bright = [one for one in panel.lines if one.colour is not None]
-    return _MARKS[next(index for index, one in enumerate(bright) if one is line) % len(_MARKS)]
+def _mark(line: Line) -> str:
+    """Return the character of a line where there are no dots."""
+    return _PALE_MARK if line.colour is None else _MARKS[line.colour % len(_MARKS)]
 
 
 def _named(panel: Panel) -> str:
@@ -275,7 +272,7 @@ def _legend(panel: Panel, width: int, dotted: bool, unicode: bool) -> list[Text]
     for line in panel.lines:
         if line.label and line.label not in seen:
             seen.add(line.label)
-            key = "━━" if dotted else _mark(line, panel) * 2
+            key = "━━" if dotted else _mark(line) * 2
             entries.append(Text.assemble((key, _style(line)), f" {_fit(line.label, width - 3)}"))
         if line.best is not None and line.best.label:
             mark = (_BEST[not unicode], f"bold {_style(line)}")

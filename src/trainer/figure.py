@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.chart import tick
 from trainer.errors import UsageError
-from trainer.picture import HeatMap, Line, Panel, Picture
+from trainer.picture import STEP, HeatMap, Line, Panel, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,9 @@ _PANEL = (6.4, 4.0)  # inches of a single panel
 _NEXT = 4.6  # inches for each more, next to it
 _SIDE = 1.6  # inches for a legend at the side
 _BUCKETS = 2000  # columns whose extremes are drawn
-_FEW = 3  # lines whose names stand above the picture, in a row
+_FEW, _ONE_ROW = 4, 64  # names that stand above a panel, and their characters
+_SHORT = 26  # characters of a name at the side
+_ROW = 0.2  # inches of a name below
 _MOST_CELLS = 15  # columns of a heat map that still have numbers in them
 # Okabe and Ito's colours, told apart with any colour vision; the yellow, which is lost on white, left out.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -58,7 +60,13 @@ _UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Creatio
 
 def default_size(picture: Picture) -> tuple[float, float]:
     """Return the width and height in inches that suit a picture."""
-    return _PANEL[0] + _NEXT * (len(picture.parts) - 1) + (_SIDE if _many(picture) else 0.0), _PANEL[1]
+    width, height = _PANEL[0] + _NEXT * (len(picture.parts) - 1), _PANEL[1]
+    names = _names(picture)
+    if _place(names) == "right":
+        width += _SIDE
+    elif _place(names) == "below":
+        height += _ROW * len(names)
+    return width, height
 
 
 def draw(picture: Picture, suffix: str, size: tuple[float, float] | None = None) -> bytes:
@@ -76,7 +84,7 @@ def draw(picture: Picture, suffix: str, size: tuple[float, float] | None = None)
         figure: Figure = figures.Figure(figsize=size or default_size(picture), dpi=PIXELS, layout="constrained")
         if picture.title:
             figure.suptitle(_plain(picture.title), fontsize=10)
-        shared = len({_names(part) for part in picture.parts if isinstance(part, Panel)}) == 1
+        shared = _is_shared(picture)
         for index, part in enumerate(picture.parts):
             axes = figure.add_subplot(1, len(picture.parts), index + 1)
             if isinstance(part, HeatMap):
@@ -84,7 +92,7 @@ def draw(picture: Picture, suffix: str, size: tuple[float, float] | None = None)
                 continue
             handles = _lines(axes, part, picture)
             if handles and not (shared and index):
-                _legend(figure, axes, handles, picture, whole=shared)
+                _legend(figure if shared else axes, handles, picture.legend if _is_of_runs(part) else "")
         content = io.BytesIO()
         figure.savefig(content, format=suffix[1:], metadata=_UNDATED[suffix])
     return content.getvalue()
@@ -116,12 +124,33 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _names(part: Panel) -> tuple[str, ...]:
-    return tuple(line.label for line in part.lines if line.label)
+def _names(picture: Picture) -> list[str]:
+    """Return the names in the longest legend."""
+    panels = [part for part in picture.parts if isinstance(part, Panel)]
+    return max(([line.label for line in part.lines if line.label] for part in panels), key=len, default=[])
 
 
-def _many(picture: Picture) -> bool:
-    return any(len(_names(part)) > _FEW for part in picture.parts if isinstance(part, Panel))
+def _is_of_runs(part: Panel) -> bool:
+    """Say whether the lines are runs or groups of them, whose names the heading of a legend explains."""
+    return part.x_label == STEP
+
+
+def _is_shared(picture: Picture) -> bool:
+    """Say whether all panels have the same lines, so that one legend tells of all of them."""
+    panels = [part for part in picture.parts if isinstance(part, Panel)]
+    names = {*_names(picture)}
+    return (
+        len(panels) > 1
+        and all(_is_of_runs(part) for part in panels)
+        and all({line.label for line in part.lines if line.label} & names for part in panels)
+    )
+
+
+def _place(names: Sequence[str]) -> str:
+    """Return where a legend has room: above, in one row, at the right, or below where the names are long."""
+    if len(names) <= _FEW and sum(map(len, names)) <= _ONE_ROW:
+        return "above"
+    return "right" if max(map(len, names)) <= _SHORT else "below"
 
 
 def _lines(axes: Axes, panel: Panel, picture: Picture) -> list[tuple[Any, str]]:
@@ -131,7 +160,7 @@ def _lines(axes: Axes, panel: Panel, picture: Picture) -> list[tuple[Any, str]]:
     if panel.log_y:
         axes.set_yscale("log", nonpositive="clip")
     num_colours = 1 + max((line.colour for line in panel.lines if line.colour is not None), default=0)
-    handles = []
+    handles: list[tuple[Any, str]] = []
     for index, line in enumerate(panel.lines):
         style = _style(line, num_colours, picture.ordered)
         order = 2 if line.colour is None else 3 + (len(panel.lines) - index) / len(panel.lines)
@@ -150,6 +179,10 @@ def _lines(axes: Axes, panel: Panel, picture: Picture) -> list[tuple[Any, str]]:
             y = [value for value in line.y if math.isfinite(value)][-1:]
             top = math.inf if panel.top is None else panel.top
             axes.plot(line.x[-1:], [min(*y, top) if y else top], marker="x", color=_FAILED, clip_on=False, zorder=9)
+    if panel.band and any(line.low for line in panel.lines):
+        from matplotlib.patches import Patch
+
+        handles.append((Patch(color="#808080", alpha=0.3, linewidth=0), panel.band))
     if panel.failed:
         place: dict[str, Any] = {
             "transform": axes.get_xaxis_transform(),
@@ -165,8 +198,9 @@ def _lines(axes: Axes, panel: Panel, picture: Picture) -> list[tuple[Any, str]]:
 
 def _style(line: Line, num_colours: int, ordered: bool) -> dict[str, Any]:
     """Return how a line is drawn."""
-    dense = len(line.x) > _BUCKETS / 4 and not line.low
-    style: dict[str, Any] = {"linewidth": 0.8 if dense else 1.3, "linestyle": "-" if line.joined else "none"}
+    style: dict[str, Any] = {"linewidth": 0.8 if line.faint else 1.3, "linestyle": "-" if line.joined else "none"}
+    if line.faint:
+        style["alpha"] = 0.55
     if line.dots:
         style |= {"marker": "o", "markersize": 4}
     if line.colour is None:
@@ -199,25 +233,31 @@ def _scales(axes: Axes, panel: Panel) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if panel.top is not None:
         axes.set_ylim(top=panel.top)
-    if panel.log_y:  # a band may reach below zero; the axis ends where lines do
-        lowest = min(y for line in panel.lines for y in (*line.y, *line.low) if y > 0)
-        middle = min(y for line in panel.lines for y in line.y if y > 0)
-        axes.set_ylim(bottom=max(lowest, middle / 3) / 1.3)
+    if panel.log_y and any(line.low for line in panel.lines):  # a band may reach below zero, the axis does not
+        lowest = min((y for line in panel.lines for y in line.y if y > 0), default=1.0) / 3
+        if min(y for line in panel.lines for y in (*line.y, *line.low)) < lowest:
+            axes.set_ylim(bottom=lowest)
 
 
-def _legend(figure: Figure, axes: Axes, handles: Sequence[tuple[Any, str]], picture: Picture, whole: bool) -> None:
-    """Put the names of lines where no line is: at the right of the whole picture or above its axes."""
+def _legend(owner: Figure | Axes, handles: Sequence[tuple[Any, str]], heading: str) -> None:
+    """Put the names of lines where no line is: above one panel, or at the right of the picture or below it."""
+    from matplotlib.axes import Axes
+
     drawn, names = zip(*((one, f" {_plain(name)}") for one, name in handles), strict=True)
-    heading = {"title": _plain(picture.legend) or None, "alignment": "left"}
-    if len(names) > _FEW:
-        if whole:
-            figure.legend(drawn, names, loc="outside right upper", **heading)
-        else:
-            axes.legend(drawn, names, loc="upper left", bbox_to_anchor=(1.0, 1.0), **heading)
-        return
-    axes.legend(
-        drawn, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(names), borderaxespad=0.2, **heading
-    )
+    place = _place(names)
+    style: dict[str, Any] = {"title": _plain(heading) or None, "alignment": "left"}
+    if place == "above" and isinstance(owner, Axes):
+        style |= {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": len(names), "borderaxespad": 0.2}
+    elif place == "above":
+        style |= {"loc": "outside upper left", "ncols": len(names)}
+    elif isinstance(owner, Axes) and place == "right":
+        style |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    elif place == "right":
+        style |= {"loc": "outside right upper"}
+    else:
+        owner = owner.figure if isinstance(owner, Axes) else owner  # type: ignore[assignment]
+        style |= {"loc": "outside lower left"}
+    owner.legend(drawn, names, **style)
 
 
 def _squares(figure: Figure, axes: Axes, found: HeatMap) -> None:
@@ -251,7 +291,9 @@ def _squares(figure: Figure, axes: Axes, found: HeatMap) -> None:
             )
     if found.best is not None:
         place = found.columns.index(found.best[0]) - 0.5, found.rows.index(found.best[1]) - 0.5
-        axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=_COLOURS[1], linewidth=2.5, zorder=5))
+        axes.add_patch(
+            Rectangle(place, 1, 1, fill=False, edgecolor=_COLOURS[1], linewidth=2.5, zorder=5, clip_on=False)
+        )
     axes.set_xlim(-0.5, len(found.columns) - 0.5)
     axes.set_ylim(-0.5, len(found.rows) - 0.5)
     axes.set_xticks(range(len(found.columns)), [_plain(text) for text in found.columns])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+STEP = "step"  # what x counts where lines are curves
 _DECADES = 2  # a positive axis that spans more is logarithmic
 _EVEN = 1.5  # values whose ratios are more even than their distances by this factor were chosen on a log scale
 
@@ -36,6 +37,7 @@ class Line:
         joined: Whether the points are joined.
         best: The point to be marked as the best.
         broken: Whether its last point is marked as where a run broke off.
+        faint: Whether it is thin, for it goes up and down so much that it would hide others.
     """
 
     label: str
@@ -49,6 +51,7 @@ class Line:
     joined: bool = True
     best: Point | None = None
     broken: bool = False
+    faint: bool = False
 
     def thinned(self, buckets: int) -> tuple[list[float], list[float]]:
         """Return its points, of many only those that a picture of so many columns can show.
@@ -97,16 +100,18 @@ class Panel:
         ticks: Where x has ticks; empty: where they suit.
         top: Where y ends, when lines that run off go beyond; None: where they end.
         failed: Where runs have no y because they failed.
+        band: What the bands around lines are.
     """
 
     lines: Sequence[Line]
-    x_label: str = "step"
+    x_label: str = STEP
     y_label: str = ""
     log_x: bool = False
     log_y: bool = False
     ticks: Sequence[float] = ()
     top: float | None = None
     failed: Sequence[float] = ()
+    band: str = ""
 
 
 @dataclass(frozen=True)

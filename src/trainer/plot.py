@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,7 @@ from trainer import chart, durable, figure, runs, screen, spreadsheet, views
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal, unknown
 from trainer.leaderboard import setting
-from trainer.picture import HeatMap, Panel, Picture
-from trainer.progress import count, number
+from trainer.picture import Cell, HeatMap, Panel, Picture
 from trainer.runs import Entry, Ranking
 from trainer.views import Measured
 
@@ -68,6 +68,7 @@ class Plan:
         by: The settings to group by; None: a line a run.
         against: The settings to draw the result against.
         curves: Whether curves are drawn.
+        chosen: Whether the settings to draw against were chosen here, and not asked for.
     """
 
     entries: list[Entry]
@@ -77,6 +78,7 @@ class Plan:
     by: list[str] | None
     against: list[str]
     curves: bool
+    chosen: bool = False
 
 
 def main(argv: list[str]) -> int:
@@ -205,16 +207,16 @@ def _plan(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
     if len(against) == 1 and not views.is_number(found, against[0]):
         numbers = [key for key in differing if views.is_number(found, key)]
         raise refusal(f"--against={against[0]}", "is no number in each of the runs", numbers)
-    curves = not against
+    curves, chosen = not against, False
     if is_sweep:
         free = [key for key in differing if key != views.SEED]
         if by is None and not against and views.SEED in differing:
             by = free
         if "curves" not in flags and "by" not in flags and not against and _suggests_numbers(found, free, ranking):
-            against, curves = free, len(free) == 1
+            against, curves, chosen = free, len(free) == 1, True
     if against and ranking.metric is None:
         raise refusal("--against", "the runs have different losses or data", "--metric NAME as well")
-    return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves)
+    return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves, chosen)
 
 
 def _listed(flags: dict[str, str], flag: str) -> list[str]:
@@ -264,23 +266,25 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
         elif plan.by is not None:
             panels, more = _groups(plan, plan.by)
             parts, notes = [*parts, *panels], [*notes, *more]
-            legend, is_ordered = plan.by[0] if len(plan.by) == 1 else "", _is_ordered(plan.entries, plan.by)
+            legend, is_ordered = _heading(plan, plan.by), _is_ordered(plan.entries, plan.by)
         else:
-            panels, more = _each(plan)
+            panels, more, legend = _each(plan)
             parts, notes = [*parts, *panels], [*notes, *more]
-            single = plan.differing[0] if len(plan.differing) == 1 else ""
-            legend, is_ordered = single, _is_ordered(plan.entries, plan.differing)
+            is_ordered = _is_ordered(plan.entries, plan.differing)
     if len(plan.against) == 1:
         (key,) = plan.against
         others = [other for other in plan.differing if other not in (key, views.SEED)]
         parts = [*parts[-1:], views.against(plan.entries, plan.ranking, key, others)]
-        if plan.curves:
-            notes.append(f"{key} is a number, so its results stand beside the curves; --curves leaves them out")
+        if plan.chosen:
+            notes.append(f"{key} is a number, so the results against it are drawn as well; --curves leaves them out")
     elif plan.against:
         parts.append(views.heat_map(plan.entries, plan.ranking, *plan.against))
-        if views.SEED in plan.differing:
-            notes.append("each square is the mean over the seeds, ± the standard deviation")
-        notes.append("--curves draws the curves of the runs instead")
+        if any(
+            part.cells[place].spread is not None for part in parts if isinstance(part, HeatMap) for place in part.cells
+        ):
+            notes.append("numbers are means, ± the standard deviation, over the runs that are equal in both")
+        if plan.chosen:
+            notes.append("a sweep over two numbers: their results; --curves draws its curves instead")
     if not any(_has_numbers(part) for part in parts):
         raise UsageError(f"plot: no numbers yet in {', '.join(one.short for one in plan.entries[:5])}")
     failed = [one for one in plan.entries if one.state == "failed"]
@@ -311,40 +315,46 @@ def _grouped(plan: Plan, by: Sequence[str]) -> dict[tuple[str, ...], list[Measur
     return {values: _measured(plan, of, [one.short for one in of]) for values, of in groups.items()}
 
 
-def _each(plan: Plan) -> tuple[list[Panel], list[str]]:
-    """Return the curves with a line a run, and what there is to say of them."""
+def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
+    """Return the curves with a line a run, what there is to say of them, and a heading for their names."""
     best_first = sorted(plan.entries, key=plan.ranking.key)
     if plan.ranking.metric is None:
         best_first.sort(key=lambda one: one.name, reverse=True)
     bright = {one.short for one in best_first[: views.MOST]}
     if _is_ordered(plan.entries, plan.differing):
         best_first.sort(key=lambda one: float(setting(one, plan.differing[0])))
-    several = _measured(plan, best_first, views.labels(best_first, plan.differing))
+    heading, labels = views.labels(best_first, plan.differing)
+    several = _measured(plan, best_first, labels)
     notes = []
     if len(several) > len(bright):
         which = "best" if plan.ranking.metric is not None else "newest"
         notes.append(f"{len(several)} runs: the {which} {len(bright)} are in colour, the others pale")
-    return views.of_runs(several, plan.metrics, bright), notes
+    return views.of_runs(several, plan.metrics, bright), notes, heading
 
 
 def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
     """Return the curves with a line a group, and what there is to say of them."""
     groups = _grouped(plan, by)
-    panels = views.of_groups(groups, plan.metrics, each=len(groups) == 1)
+    means = {}
+    for values, members in groups.items():
+        results = [value for one in members if (value := views.result(one.entry, plan.ranking)) is not None]
+        if results:
+            means[values] = statistics.fmean(results)
+    best_first = sorted(means, key=means.__getitem__, reverse=plan.ranking.descending)
+    bright = {*[*best_first, *(values for values in groups if values not in means)][: views.MOST]}
     notes = []
-    sizes = sorted({sum(not one.failed for one in members) for members in groups.values()} - {0})
-    if sizes and sizes[-1] > 1:
-        runs_ = count(sizes[0], "run") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} runs"
-        band = "their range" if sizes[-1] == 2 else "the standard deviation"
-        notes.append(f"each line is the mean of {runs_}, in a band of {band}")
-    stops = [
-        {one.curves[metric].steps[-1] for one in members if metric in one.curves and not one.failed}
-        for members in groups.values()
-        for metric in plan.metrics[:1]
-    ]
-    if any(len(steps) > 1 for steps in stops):
+    if len(groups) > len(bright):
+        notes.append(f"{len(groups)} groups: the best {len(bright)} are in colour, the others pale")
+    if any(views.stops_apart(members, plan.metrics) for members in groups.values()):
         notes.append("a mean ends where the first run of its group stopped")
-    return panels, notes
+    return views.of_groups(groups, plan.metrics, bright), notes
+
+
+def _heading(plan: Plan, by: Sequence[str]) -> str:
+    """Return what explains the names of groups: their settings, and of how many runs each is the mean."""
+    counts = [sum(one.state != "failed" for one in of) for of in views.grouped(plan.entries, by).values()]
+    told = views.mean_of([number for number in counts if number])
+    return f"{', '.join(by)} ({told})" if by and told else ", ".join(by)
 
 
 def _show(picture: Picture) -> None:
@@ -370,10 +380,17 @@ def _squares(found: HeatMap) -> Table:
         cells = []
         for column in found.columns:
             cell = found.cells.get((column, row))
-            value = "" if cell is None else "failed" if cell.value is None else number(cell.value)
+            value = "" if cell is None else _square(cell)
             cells.append(Text(value, style="bold green" if (column, row) == found.best else ""))
         table.add_row(row, *cells)
     return table
+
+
+def _square(cell: Cell) -> str:
+    if cell.value is None:
+        return "failed" if cell.failed else "no result"
+    spread = f"\n± {cell.spread:.2g}" if cell.spread is not None else ""
+    return f"{cell.value:.3g}{spread}" + (f"\n{cell.failed} failed" if cell.failed else "")
 
 
 def _numbers(plan: Plan, flags: dict[str, str]) -> str:

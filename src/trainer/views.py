@@ -13,6 +13,7 @@ from trainer.chart import tick
 from trainer.curves import Curve
 from trainer.errors import UsageError, printable, unknown
 from trainer.leaderboard import number_of, setting
+from trainer.options import GROUPS
 from trainer.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
 from trainer.progress import count, number
 from trainer.rundir import RunDir
@@ -25,6 +26,7 @@ MOST = 10  # lines in colours of their own
 SEED = "seed"
 _BESIDES = ("name", "run_dir", "resume", "max_jobs")  # settings that do not tell what a run is
 _LONGEST = 60  # characters of a label
+_FEW = 3  # settings that make a label of bearable length
 _RUNS_OFF = 3.0  # of the height of the other lines, how much is left to those that run off
 _Groups = Mapping[tuple[str, ...], Sequence["Measured"]]
 
@@ -60,12 +62,13 @@ def of_run(of: Entry, metrics: Sequence[str] = LOSSES) -> list[Panel]:
         names = [name for name in metrics if name in found and _kind(name) == kind]
         lines = [
             Line(
-                title(name),
+                title(name) if len(names) > 1 else "",
                 found[name].steps,
                 found[name].values,
                 int(name.startswith("validation_")),
                 best=_best(of, name, found[name], labelled=True),
                 broken=of.state == "failed" and name == "loss",
+                faint=name == "loss" and len(names) > 1 and _is_rough(found[name]),
             )
             for name in reversed(names)
         ]
@@ -97,7 +100,7 @@ def of_runs(several: Sequence[Measured], metrics: Sequence[str], bright: set[str
     return panels
 
 
-def of_groups(groups: _Groups, metrics: Sequence[str], each: bool = False) -> list[Panel]:
+def of_groups(groups: _Groups, metrics: Sequence[str], bright: set[tuple[str, ...]]) -> list[Panel]:
     """Return a panel a metric with a line a group: the mean of its runs, in a band that is their spread.
 
     A mean goes as far as all of the group do. Failed runs are no part of it: each is a dashed line that breaks off.
@@ -105,25 +108,28 @@ def of_groups(groups: _Groups, metrics: Sequence[str], each: bool = False) -> li
     Args:
         groups: The runs, by the values of the settings that they share.
         metrics: What to draw.
-        each: Whether the runs themselves stand behind in pale.
+        bright: The groups that are in colour. All others are pale; of a single one, so are the runs it is made of.
     """
+    colours = {values: index for index, values in enumerate(v for v in groups if v in bright)}
     panels = []
     for metric in metrics:
-        lines, behind = [], []
-        for colour, (values, members) in enumerate(groups.items()):
-            label = _group_label(values, members, groups.values())
+        lines, behind, most = [], [], 1
+        for values, members in groups.items():
+            colour = colours.get(values)
+            label = "" if colour is None else _group_label(values, members, groups.values())
             whole = [one.curves[metric] for one in members if metric in one.curves and not one.failed]
+            most = max(most, len(whole))
             if whole:
-                lines.append(mean(whole, label, colour))
+                line = mean(whole, label, colour)
+                lines.append(line if colour is not None else replace(line, low=(), high=()))
             for one in members:
-                if metric in one.curves and (each or one.failed):
+                if metric in one.curves and (one.failed or len(groups) == 1):
                     curve, shade = one.curves[metric], colour if one.failed else None
                     name = label if one.failed and not whole else ""
-                    broken = Line(name, curve.steps, curve.values, shade, dashed=one.failed, broken=one.failed)
-                    behind.append(broken)
+                    behind.append(Line(name, curve.steps, curve.values, shade, dashed=one.failed, broken=one.failed))
         if lines or behind:
             of = [one.entry for members in groups.values() for one in members]
-            panels.append(panel([*lines, *behind], _with_loss(metric, of)))
+            panels.append(replace(panel([*lines, *behind], _with_loss(metric, of)), band=_band(most)))
     return panels
 
 
@@ -138,7 +144,7 @@ def against(found: Sequence[Entry], by: Ranking, key: str, others: Sequence[str]
     """
     of_key = {one.short: float(setting(one, key)) for one in found}
     levels = sorted(set(of_key.values()))
-    lines, failed = [], set()
+    lines, failed, most = [], set(), 1
     for colour, (values, members) in enumerate(grouped(found, others).items()):
         results: dict[float, list[float]] = {level: [] for level in levels}
         for one in members:
@@ -147,7 +153,8 @@ def against(found: Sequence[Entry], by: Ranking, key: str, others: Sequence[str]
                 failed.add(of_key[one.short])
             else:
                 results[of_key[one.short]].append(value)
-        label = ", ".join(values) or _mean_of([len(of) for of in results.values() if of])
+        most = max(most, *map(len, results.values()))
+        label = ", ".join(values) or mean_of([len(of) for of in results.values() if of])
         at = [level for level in levels if results[level]]
         if at:
             lines.append(_spread(at, [results[level] for level in at], label if len(found) > len(at) else "", colour))
@@ -164,7 +171,9 @@ def against(found: Sequence[Entry], by: Ranking, key: str, others: Sequence[str]
         lines[index] = replace(lines[index], best=Point(x, y, label))
     log_y = is_wide(y for line in lines for y in line.y) and not _is_share(str(by.metric))
     ticks = levels if len(levels) <= MOST else ()
-    return Panel(lines, key, result_title(found, by), is_geometric(levels), log_y, ticks, failed=sorted(failed))
+    return Panel(
+        lines, key, result_title(found, by), is_geometric(levels), log_y, ticks, failed=sorted(failed), band=_band(most)
+    )
 
 
 def heat_map(found: Sequence[Entry], by: Ranking, column: str, row: str) -> HeatMap:
@@ -224,22 +233,53 @@ def differing(found: Sequence[Entry]) -> list[str]:
     return [key for key in keys if key not in _BESIDES and len({text(one, key) for one in found}) > 1]
 
 
-def labels(found: Sequence[Entry], keys: Sequence[str]) -> list[str]:
-    """Return what to call each of some runs: by their own names if each has one, else by what they differ in."""
+def telling(found: Sequence[Entry], keys: Sequence[str]) -> list[str]:
+    """Return as few of the settings that set runs apart as tell them all from each other; a few are all kept."""
+    if len(keys) <= _FEW:
+        return list(keys)
+    keys = sorted(keys, key=lambda key: key not in GROUPS)  # of two that tell as much, the part before its settings
+    chosen: list[str] = []
+
+    def told(key: str) -> int:
+        return len({tuple(text(one, each) for each in (*chosen, key)) for one in found})
+
+    while len(chosen) < len(keys) and (not chosen or told(chosen[-1]) < len(found)):
+        best = max((key for key in keys if key not in chosen), key=told)
+        if chosen and told(best) == told(chosen[-1]):
+            break
+        chosen.append(best)
+    return chosen
+
+
+def labels(found: Sequence[Entry], differing_in: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what to call each of some runs, and a heading: their own names if each has one, else what they differ in.
+
+    Args:
+        found: The runs.
+        differing_in: The settings that set them apart.
+    """
+    keys = telling(found, differing_in)
     names = [one.status.get("name") for one in found]
     if len(set(names)) == len(names) and all(names):
-        told = [printable(str(name)) for name in names]
+        heading, told = "", [printable(str(name)) for name in names]
     elif len(keys) == 1:
-        told = [text(one, keys[0]) for one in found]
+        heading, told = keys[0], [text(one, keys[0]) for one in found]
     else:
-        told = [", ".join(f"{key}={text(one, key)}" for key in keys if setting(one, key) is not None) for one in found]
+        heading, told = (
+            "",
+            [", ".join(f"{key}={text(one, key)}" for key in keys if setting(one, key) is not None) for one in found],
+        )
     many = Counter(told)
     for index, one in enumerate(found):
         if many[told[index]] > 1 or not told[index]:
             told[index] = f"{told[index]} ({one.short})" if told[index] else one.short
         if one.state in ("failed", "running", "interrupted"):
             told[index] += f", {one.state}" + (f" at {one.step:,}" if one.state != "running" else "")
-    return [label if len(label) <= _LONGEST else f"{label[: _LONGEST - 3]}..." for label in told]
+    return heading, [label if len(label) <= _LONGEST else f"{label[: _LONGEST - 3]}..." for label in told]
+
+
+def _told(of: Entry, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={text(of, key)}" for key in keys if setting(of, key) is not None)
 
 
 def text(of: Entry, key: str) -> str:
@@ -294,6 +334,20 @@ def result_title(found: Sequence[Entry], by: Ranking) -> str:
     return f"{'best' if watched else 'last'} {_with_loss(str(by.metric), found)}"
 
 
+def mean_of(counts: Sequence[int]) -> str:
+    """Say of how many runs the means of some groups are; nothing if they have one each."""
+    most, least = max(counts, default=0), min(counts, default=0)
+    if most <= 1:
+        return ""
+    return f"mean of {most}" if most == least else f"mean of {least} to {most}"
+
+
+def stops_apart(members: Iterable[Measured], metrics: Iterable[str]) -> bool:
+    """Say whether runs of a group that did not fail stopped at different steps."""
+    whole = [one for one in members if not one.failed]
+    return any(len({one.curves[name].steps[-1] for one in whole if name in one.curves}) > 1 for name in metrics)
+
+
 def title(metric: str) -> str:
     """Return the name of a metric as one reads it."""
     return {"loss": "training loss", "lr": "learning rate"}.get(metric, printable(metric).replace("_", " "))
@@ -324,7 +378,7 @@ def _best(of: Entry, metric: str, curve: Curve, labelled: bool = False) -> Point
     return Point(best["step"], value, label) if math.isfinite(value) else None
 
 
-def mean(of: Sequence[Curve], label: str = "", colour: int = 0) -> Line:
+def mean(of: Sequence[Curve], label: str = "", colour: int | None = 0) -> Line:
     """Return the mean of curves at all steps at which one of them has a value and all of them have begun and go on."""
     if all(curve.steps == of[0].steps for curve in of):
         steps: Sequence[int] = of[0].steps
@@ -336,7 +390,9 @@ def mean(of: Sequence[Curve], label: str = "", colour: int = 0) -> Line:
     return _spread(steps, columns, label, colour, dots=False)
 
 
-def _spread(x: Sequence[float], of: Sequence[Sequence[float]], label: str, colour: int, dots: bool = True) -> Line:
+def _spread(
+    x: Sequence[float], of: Sequence[Sequence[float]], label: str, colour: int | None, dots: bool = True
+) -> Line:
     """Return a line through means, in a band: the standard deviation to either side; of two values their range."""
     means = [_fmean(values) for values in of]
     low: list[float] = []
@@ -369,15 +425,21 @@ def _group_label(values: tuple[str, ...], members: Sequence[Measured], groups: I
     counts = {len(group) - sum(one.failed for one in group) for group in groups}
     facts = [count(whole, "run")] if whole and len(counts) > 1 else []
     facts += [f"{failed} failed"] if failed else []
-    label = ", ".join(values) or _mean_of([whole])
+    label = ", ".join(values) or mean_of([whole])
     return f"{label} ({', '.join(facts)})" if facts else label
 
 
-def _mean_of(counts: Sequence[int]) -> str:
-    most, least = max(counts, default=0), min(counts, default=0)
-    if most <= 1:
-        return ""
-    return f"mean of {most}" if most == least else f"mean of {least} to {most}"
+def _band(most: int) -> str:
+    """Return what the band around means of so many values is."""
+    return "" if most < 2 else "range" if most == 2 else "± standard deviation"
+
+
+def _is_rough(curve: Curve) -> bool:
+    """Say whether a curve goes up and down at most steps, as a loss over single batches does."""
+    turns = sum(
+        (b - a) * (c - b) < 0 for a, b, c in zip(curve.values, curve.values[1:], curve.values[2:], strict=False)
+    )
+    return turns > len(curve.values) / 4
 
 
 def _kind(metric: str) -> str:
