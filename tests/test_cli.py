@@ -26,6 +26,7 @@ for argv, heavy in [
     (["resume", "--help"], {"torch", "hydra", "omegaconf", "numpy", "rich"}),
     (["list"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["info", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["plot", "--help"], {"torch", "hydra", "omegaconf", "numpy", "matplotlib"}),
 ]:
     assert main(argv) == 0, argv
     assert not heavy & set(sys.modules), (argv, heavy & set(sys.modules))

@@ -35,6 +35,7 @@ _PALE_MARK = "."
 _BEST, _BROKEN, _POINT = ("◆", "O"), ("✗", "X"), ("●", "O")  # in Unicode and in ASCII
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
 _BRAILLE = 0x2800
+_SAME, _TINY = 1e-12, 1e-270  # numbers closer than this share of them, or of this, are drawn as one
 _TICK_COLUMNS = 12  # an x tick for so many
 _TICK_ROWS = 4
 
@@ -100,8 +101,9 @@ class _Axis:
         low, high = min(values), max(values)
         if from_zero and not log and 0 < low <= high / 20:
             low = 0.0
-        if low == high:
-            low, high = (low / 2, high * 2) if log else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+        if high - low <= _SAME * max(abs(low), abs(high), _TINY):
+            room = abs(low) / 2 if abs(low) > _TINY else 1.0
+            low, high = (low / 2, high * 2) if log else (low - room, high + room)
         self._low, self._high = self._map(low), self._map(high)
         chosen = ticks or (_decades(low, high, most) if log else _round_numbers(low, high, most))
         self.labels = {value: tick(value) for value in chosen}

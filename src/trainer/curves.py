@@ -17,6 +17,7 @@ from trainer import reading
 _BLOCK = 2**20  # bytes read at a time
 _LONGEST = 2**20  # bytes of a row
 _LARGEST_STEP = 2**53
+LARGEST = 1e150  # its square is still a number
 _MISSING = object()
 
 
@@ -26,7 +27,7 @@ class Curve:
 
     Args:
         steps: Rising step numbers.
-        values: As many values; nan where the run had no finite number.
+        values: As many values; nan where the run had no number to reckon with.
     """
 
     steps: Sequence[int] = field(default_factory=lambda: array("q"))
@@ -82,10 +83,8 @@ def read(path: Path, metrics: Iterable[str]) -> dict[str, Curve]:
 
 
 def _finite(values: array[float]) -> array[float]:
-    """Return values with nan where they are not finite, as 1e999 in a file that somebody else wrote."""
-    return (
-        values if all(map(math.isfinite, values)) else array("d", (v if math.isfinite(v) else math.nan for v in values))
-    )
+    """Return values with nan where they are too large to reckon with, as 1e999 in a file that somebody else wrote."""
+    return array("d", (value if abs(value) <= LARGEST else math.nan for value in values))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ _SIDE = 1.6  # inches for a legend at the side
 _BUCKETS = 2000  # columns whose extremes are drawn
 _FEW, _ONE_ROW = 4, 64  # names that stand above a panel, and their characters
 _SHORT = 26  # characters of a name at the side
+_BELOW = 3.0  # how far a band goes below the lowest line on a log scale, where it may reach zero
 _ROW = 0.2  # inches of a name below
 _MOST_CELLS = 15  # columns of a heat map that still have numbers in them
 # Okabe and Ito's colours, told apart with any colour vision; the yellow, which is lost on white, left out.
@@ -147,8 +148,8 @@ def _is_shared(picture: Picture) -> bool:
 
 
 def _place(names: Sequence[str]) -> str:
-    """Return where a legend has room: above, in one row, at the right, or below where the names are long."""
-    if len(names) <= _FEW and sum(map(len, names)) <= _ONE_ROW:
+    """Return where a legend has room: above, in a row or two, at the right, or below where the names are long."""
+    if len(names) <= _FEW and sum(map(len, names)) <= 2 * _ONE_ROW and max(map(len, names), default=0) <= _ONE_ROW // 2:
         return "above"
     return "right" if max(map(len, names)) <= _SHORT else "below"
 
@@ -231,12 +232,13 @@ def _scales(axes: Axes, panel: Panel) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if not panel.log_y:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    if panel.top is not None:
-        axes.set_ylim(top=panel.top)
-    if panel.log_y and any(line.low for line in panel.lines):  # a band may reach below zero, the axis does not
-        lowest = min((y for line in panel.lines for y in line.y if y > 0), default=1.0) / 3
-        if min(y for line in panel.lines for y in (*line.y, *line.low)) < lowest:
-            axes.set_ylim(bottom=lowest)
+    lowest = min((y for line in panel.lines for y in line.y if y > 0 or not panel.log_y), default=1.0)
+    if panel.top is not None:  # what runs off does not count
+        lowest = lowest if panel.log_y else min([lowest, *(low for line in panel.lines for low in line.low)])
+        margin = (panel.top / lowest) ** 0.05 if panel.log_y else (panel.top - lowest) * 0.05
+        axes.set_ylim(lowest / margin if panel.log_y else lowest - margin, panel.top)
+    elif panel.log_y and any(low < lowest / _BELOW for line in panel.lines for low in line.low):
+        axes.set_ylim(bottom=lowest / _BELOW)
 
 
 def _legend(owner: Figure | Axes, handles: Sequence[tuple[Any, str]], heading: str) -> None:
@@ -246,10 +248,11 @@ def _legend(owner: Figure | Axes, handles: Sequence[tuple[Any, str]], heading: s
     drawn, names = zip(*((one, f" {_plain(name)}") for one, name in handles), strict=True)
     place = _place(names)
     style: dict[str, Any] = {"title": _plain(heading) or None, "alignment": "left"}
+    columns = len(names) if sum(map(len, names)) <= _ONE_ROW else 2
     if place == "above" and isinstance(owner, Axes):
-        style |= {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": len(names), "borderaxespad": 0.2}
+        style |= {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": columns, "borderaxespad": 0.2}
     elif place == "above":
-        style |= {"loc": "outside upper left", "ncols": len(names)}
+        style |= {"loc": "outside upper left", "ncols": columns}
     elif isinstance(owner, Axes) and place == "right":
         style |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
     elif place == "right":

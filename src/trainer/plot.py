@@ -136,7 +136,9 @@ def _file(name: str) -> Path:
     """
     file = Path(name)
     if file.suffix.lower() not in (*figure.SUFFIXES, CSV):
-        raise refusal(f"-o {name}", "does not end in a format", [*figure.SUFFIXES, CSV], f"{file.name or 'curve'}.png")
+        raise refusal(
+            f"-o {name}", "does not end in a format", [*figure.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
+        )
     if not file.parent.is_dir():
         raise refusal(f"-o {name}", f"no such folder: {file.parent.absolute()}")
     if file.is_dir():
@@ -242,7 +244,9 @@ def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> 
 
 
 def _usual(found: list[Entry], ranking: Ranking) -> list[str]:
-    """Return the metrics that are drawn unless others are named: the training loss and what is watched."""
+    """Return the metrics that are drawn unless others are named: the losses of one run, of several what is watched."""
+    if len(found) == 1:
+        return [*views.LOSSES]
     watched = ranking.metric or "validation_loss"
     measured = {name for one in found for name in one.metrics}
     return ["loss", *([watched] if watched in measured and watched != "loss" else [])]
@@ -255,14 +259,15 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
         UsageError: The runs have measured nothing yet.
     """
     notes: list[str] = []
-    if plan.ranking.metric is None and len(plan.entries) > 1:
-        notes.append("the runs have different losses or data: their numbers do not compare")
+    if runs.differ(plan.entries, "data"):
+        notes.append("the runs have different data: their numbers do not compare")
+    elif runs.differ(plan.entries, "loss") and any(name.endswith("loss") for name in plan.metrics):
+        notes.append("the runs have different losses: their losses do not compare")
     parts: list[Panel | HeatMap] = []
     legend, is_ordered = "", False
     if plan.curves:
         if len(plan.entries) == 1:
-            metrics = plan.metrics if plan.metrics != _usual(plan.entries, plan.ranking) else [*views.LOSSES]
-            parts += views.of_run(plan.entries[0], metrics)
+            parts += views.of_run(plan.entries[0], plan.metrics)
         elif plan.by is not None:
             panels, more = _groups(plan, plan.by)
             parts, notes = [*parts, *panels], [*notes, *more]
@@ -365,6 +370,7 @@ def _show(picture: Picture) -> None:
         screen.say(f"lines: {picture.legend}")
     for part in picture.parts:
         if isinstance(part, HeatMap):
+            screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
             screen.table(_squares(part))
         else:
             screen.stdout.print(chart.draw(part, screen.stdout), soft_wrap=True)
@@ -372,8 +378,8 @@ def _show(picture: Picture) -> None:
 
 def _squares(found: HeatMap) -> Table:
     """Return a heat map as a table, the best square in bold."""
-    table = Table(box=None, header_style="bold", pad_edge=False, title=f"{found.z_label}", title_justify="left")
-    table.add_column(f"{found.y_label} \\ {found.x_label}", overflow="fold")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("", style="bold", no_wrap=True)
     for column in found.columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in reversed(found.rows):

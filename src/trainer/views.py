@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from trainer import advice, curves
 from trainer.chart import tick
 from trainer.curves import Curve
-from trainer.errors import UsageError, printable, unknown
+from trainer.errors import UsageError, nearest, printable, refusal
 from trainer.leaderboard import number_of, setting
 from trainer.options import GROUPS
 from trainer.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
@@ -125,7 +125,7 @@ def of_groups(groups: _Groups, metrics: Sequence[str], bright: set[tuple[str, ..
             for one in members:
                 if metric in one.curves and (one.failed or len(groups) == 1):
                     curve, shade = one.curves[metric], colour if one.failed else None
-                    name = label if one.failed and not whole else ""
+                    name = label if one.failed and not whole and one is members[0] else ""
                     behind.append(Line(name, curve.steps, curve.values, shade, dashed=one.failed, broken=one.failed))
         if lines or behind:
             of = [one.entry for members in groups.values() for one in members]
@@ -294,15 +294,16 @@ def is_number(found: Iterable[Entry], key: str) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def require_setting(found: Iterable[Entry], key: str, flag: str) -> None:
+def require_setting(found: Sequence[Entry], key: str, flag: str) -> None:
     """Refuse a key that no run has.
 
     Raises:
-        UsageError: None has; names the nearest.
+        UsageError: None has; names those that set the runs apart, and the nearest of all.
     """
     keys = {key for one in found for key in (*one.choices, *flat(dict(one.config)))}
     if key not in keys:
-        raise unknown(f"{flag}={key}", "no run here has such a setting", key, keys, f"{flag}=")
+        near = nearest(key, keys)
+        raise refusal(f"{flag}={key}", "no run here has such a setting", differing(found), near and f"{flag}={near}")
 
 
 def grouped(found: Iterable[Entry], keys: Sequence[str]) -> dict[tuple[str, ...], list[Entry]]:
@@ -325,7 +326,7 @@ def ordered(texts: Iterable[str]) -> list[str]:
 def result(of: Entry, by: Ranking) -> float | None:
     """Return what a run is judged by; None if it failed or has no such number."""
     value = None if of.state == "failed" else by.value(of)
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and abs(value) <= curves.LARGEST else None
 
 
 def result_title(found: Sequence[Entry], by: Ranking) -> str:
@@ -393,7 +394,10 @@ def mean(of: Sequence[Curve], label: str = "", colour: int | None = 0) -> Line:
 def _spread(
     x: Sequence[float], of: Sequence[Sequence[float]], label: str, colour: int | None, dots: bool = True
 ) -> Line:
-    """Return a line through means, in a band: the standard deviation to either side; of two values their range."""
+    """Return a line through means, in a band: the standard deviation to either side; of two values their range.
+
+    A band of positive numbers does not reach zero: there it ends at the lowest of them.
+    """
     means = [_fmean(values) for values in of]
     low: list[float] = []
     high: list[float] = []
@@ -415,14 +419,15 @@ def _edges(mean: float, values: Sequence[float]) -> tuple[float, float]:
     if len(values) == 2:
         return min(values), max(values)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return mean - spread, mean + spread
+    low = mean - spread
+    return (min(values) if low <= 0 < min(values) else low), mean + spread
 
 
 def _group_label(values: tuple[str, ...], members: Sequence[Measured], groups: Iterable[Sequence[Measured]]) -> str:
     """Return what the line of a group is called: its values, and its runs where the groups differ in them."""
     failed = sum(one.failed for one in members)
     whole = len(members) - failed
-    counts = {len(group) - sum(one.failed for one in group) for group in groups}
+    counts = {len(group) - sum(one.failed for one in group) for group in groups} - {0}
     facts = [count(whole, "run")] if whole and len(counts) > 1 else []
     facts += [f"{failed} failed"] if failed else []
     label = ", ".join(values) or mean_of([whole])
