@@ -109,7 +109,7 @@ def test_a_wrong_command_leads_to_the_right_one(cli):
     result = cli("resum", "last")
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "error: resum: no such command; allowed: run, resume, runs, verify, list, info;"
+        "error: resum: no such command; allowed: run, resume, runs, plot, verify, list, info;"
         " did you mean `trainer resume`?\n"
     )
 

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 import statistics
 import struct
 import sys
@@ -125,12 +126,14 @@ def test_one_run_in_the_terminal(cli):
     assert "  save it  trainer plot one -o curve.png\n" in result.out
 
 
-def test_the_suggested_commands_work(cli, monkeypatch):
+def test_the_suggested_commands_work(cli):
     write("one run")
     commands = cli("plot", "one run").out.splitlines()[-1].partition("trainer ")[2]
     assert commands == "plot 'one run' -o curve.png"
-    result = cli("plot", "one run", "-o", "curve.png")
-    assert "  its numbers  trainer plot 'one run' -o curve.csv" in result.out
+    result = cli("plot", "one run", "-o", "curve.png", "--size=6x4", "--title", "a title")
+    again = result.out.splitlines()[-1].partition("trainer ")[2]
+    assert again == "plot 'one run' --title 'a title' -o curve.csv"
+    assert cli(*shlex.split(again)).code == 0
 
 
 def test_the_lines_of_a_picture_are_those_of_the_file(cli):
@@ -534,6 +537,17 @@ def test_a_sweep_over_two_numbers_is_a_heat_map(cli):
     shown = texts_of(cli, "sweep")
     assert {"failed", "optim.lr", "batch_size", "16", "64", "256", lines["16"][0]} <= shown
     assert "training loss (cross_entropy)" in cli("plot", "sweep", "--curves").out
+
+
+def test_a_sweep_of_which_all_failed_is_drawn(cli):
+    rows = [{"step": 1, "epoch": 0, "loss": 5.0}, {"step": 2, "epoch": 0, "loss": None}]
+    failed = {"rows": rows, "state": "failed", "error": "too large"}
+    write_sweep("sweep", [{"lr": lr, "run": dict(failed)} for lr in (1.0, 2.0, 3.0, 4.0)])
+    result = cli("plot", "sweep", "-o", "sweep.svg")
+    assert (result.code, result.err) == (0, "")
+    assert "1 more failed; `trainer runs state=failed` lists them" in result.out
+    assert "failed" in texts("sweep.svg")
+    assert cli("plot", "sweep").code == 0
 
 
 def test_a_heat_map_may_be_over_words(cli):

@@ -34,6 +34,7 @@ Start with:
   trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep, a run for each
   trainer resume last steps=1000                 go on longer with the newest
   trainer runs                                   what has been run, best first
+  trainer plot last                              the curves of the newest
   trainer list                                   all models, data, losses, ...
 
 `trainer COMMAND --help` says more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -169,7 +169,7 @@ class Picture:
         ordered: Whether the colours of the lines follow a number that rises from line to line.
     """
 
-    parts: Sequence[Panel | HeatMap] = field(default_factory=list)
+    parts: Sequence[Panel | HeatMap]
     title: str = ""
     legend: str = ""
     ordered: bool = False

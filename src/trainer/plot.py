@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from trainer import chart, durable, figure, runs, screen, spreadsheet, views
+from trainer import durable, figure, runs, screen, spreadsheet, views
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal, unknown
 from trainer.leaderboard import setting
@@ -23,10 +23,11 @@ from trainer.runs import Entry, Ranking
 from trainer.views import Measured
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
-                    [--against KEY[,KEY]] [--curves] [--title TEXT] [--size WxH]
+                    [--against KEY[,KEY]] [--curves] [--title TEXT]
+                    [--size WxH]
 
-Draws what runs have measured: in the terminal, or into FILE, whose name ends in
-.png, .svg, .pdf, or .csv for the numbers. A FILE that exists is replaced.
+Draws what runs have measured: in the terminal, or into FILE, whose name ends
+in .png, .svg, .pdf, or .csv for the numbers. A FILE that exists is replaced.
 
 One run: its training and its validation loss, the best evaluation marked.
 Several, or a sweep: a line a run, named by what sets the runs apart; of more
@@ -97,7 +98,6 @@ def main(argv: list[str]) -> int:
     if not found:
         raise UsageError(f"plot: {paths[0]} has no jobs")
     plan = _plan(found, flags, is_sweep=len(paths) == 1 and runs.is_sweep(paths[0]))
-    again = shlex.join(["trainer", "plot", *argv])
     if file is not None and file.suffix.lower() == CSV:
         _write(file, _numbers(plan, flags).encode())
         screen.say(f"wrote {file}")
@@ -111,21 +111,21 @@ def main(argv: list[str]) -> int:
     for note in notes:
         screen.say(note)
     if file is None:
-        screen.next_commands({f"{again} -o curve.png": "save it"})
+        screen.next_commands({shlex.join(["trainer", "plot", *argv, "-o", "curve.png"]): "save it"})
     else:
-        screen.next_commands({_with_output(argv, file.with_suffix(CSV)): "its numbers"})
+        screen.next_commands({_as_csv(argv, file): "its numbers"})
     return 0
 
 
-def _with_output(argv: Sequence[str], file: Path) -> str:
-    """Return the command with another file to write."""
+def _as_csv(argv: Sequence[str], file: Path) -> str:
+    """Return the command that writes the numbers of a picture instead."""
     words = list(argv)
-    for index, word in enumerate(words):
-        name, equals, _ = word.partition("=")
-        if name in ("-o", "--output"):
-            words[index : index + (1 if equals else 2)] = ["-o", str(file)]
-            break
-    return shlex.join(["trainer", "plot", *words])
+    for flag in ("-o", "--output", "--size"):
+        for index, word in enumerate(words):
+            if word.partition("=")[0] == flag:
+                del words[index : index + (1 if "=" in word else 2)]
+                break
+    return shlex.join(["trainer", "plot", *words, "-o", str(file.with_suffix(CSV))])
 
 
 def _file(name: str) -> Path:
@@ -136,9 +136,8 @@ def _file(name: str) -> Path:
     """
     file = Path(name)
     if file.suffix.lower() not in (*figure.SUFFIXES, CSV):
-        raise refusal(
-            f"-o {name}", "does not end in a format", [*figure.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
-        )
+        allowed, near = [*figure.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
+        raise refusal(f"-o {name}", "does not end in a format", allowed, near)
     if not file.parent.is_dir():
         raise refusal(f"-o {name}", f"no such folder: {file.parent.absolute()}")
     if file.is_dir():
@@ -191,34 +190,62 @@ def _plan(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
     """
     if "curves" in flags and "against" in flags:
         raise refusal("--curves --against", "exclude each other", "one of them")
-    named = _listed(flags, "metric")
+    named = _metrics(found, flags)
+    judged = [name for name in named if any(name in one.metrics for one in found)]
+    ranking = runs.ranking(found, judged[-1] if judged else None)
+    differing = views.differing(found)
+    by = _settings(found, flags, "by") if "by" in flags else None
+    against = _settings(found, flags, "against")
+    _require_numbers(found, against, differing)
+    curves, chosen = not against, False
+    if is_sweep and not against:
+        free = [key for key in differing if key != views.SEED]
+        if "curves" not in flags and by is None and _suggests_numbers(found, free, ranking):
+            against, curves, chosen = free, len(free) == 1, True
+        if by is None and views.SEED in differing:
+            by = free
+    if against and ranking.metric is None:
+        raise refusal("--against", "the runs have different losses or data", "--metric NAME as well")
+    return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves, chosen)
+
+
+def _metrics(found: Sequence[Entry], flags: dict[str, str]) -> list[str]:
+    """Return the metrics that were asked for.
+
+    Raises:
+        UsageError: No run has measured one of them.
+    """
+    named = [name.replace(" ", "_") for name in _listed(flags, "metric")]
     known = {"loss", "lr", *(name for one in found for name in one.metrics)}
     for name in named:
         if name not in known:
             raise unknown(f"--metric={name}", "no run here has measured it", name, known, "--metric=")
-    judged = [name for name in named if any(name in one.metrics for one in found)]
-    ranking = runs.ranking(found, judged[-1] if judged else None)
-    differing = views.differing(found)
-    for flag in ("by", "against"):
-        for key in _listed(flags, flag):
-            views.require_setting(found, key, f"--{flag}")
-    by = _listed(flags, "by") if "by" in flags else None
-    against = _listed(flags, "against")
+    return named
+
+
+def _settings(found: Sequence[Entry], flags: dict[str, str], flag: str) -> list[str]:
+    """Return the settings that a flag names.
+
+    Raises:
+        UsageError: No run has one of them.
+    """
+    keys = _listed(flags, flag)
+    for key in keys:
+        views.require_setting(found, key, f"--{flag}")
+    return keys
+
+
+def _require_numbers(found: Sequence[Entry], against: list[str], differing: list[str]) -> None:
+    """Refuse settings that results can't be drawn against.
+
+    Raises:
+        UsageError: They are too many, or a single one that is no number.
+    """
     if len(against) > 2:
         raise refusal(f"--against={','.join(against)}", "are more than two settings", "KEY, or KEY,KEY for a heat map")
     if len(against) == 1 and not views.is_number(found, against[0]):
         numbers = [key for key in differing if views.is_number(found, key)]
         raise refusal(f"--against={against[0]}", "is no number in each of the runs", numbers)
-    curves, chosen = not against, False
-    if is_sweep:
-        free = [key for key in differing if key != views.SEED]
-        if by is None and not against and views.SEED in differing:
-            by = free
-        if "curves" not in flags and "by" not in flags and not against and _suggests_numbers(found, free, ranking):
-            against, curves, chosen = free, len(free) == 1, True
-    if against and ranking.metric is None:
-        raise refusal("--against", "the runs have different losses or data", "--metric NAME as well")
-    return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves, chosen)
 
 
 def _listed(flags: dict[str, str], flag: str) -> list[str]:
@@ -232,7 +259,7 @@ def _listed(flags: dict[str, str], flag: str) -> list[str]:
     words = [word.strip() for word in flags[flag].split(",")]
     if not all(words):
         raise refusal(f"--{flag}={flags[flag]}", "has an empty name", f"--{flag} NAME,NAME")
-    return list(dict.fromkeys(word.replace(" ", "_") for word in words))
+    return list(dict.fromkeys(words))
 
 
 def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> bool:
@@ -283,10 +310,9 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
         if plan.chosen:
             notes.append(f"{key} is a number, so the results against it are drawn as well; --curves leaves them out")
     elif plan.against:
-        parts.append(views.heat_map(plan.entries, plan.ranking, *plan.against))
-        if any(
-            part.cells[place].spread is not None for part in parts if isinstance(part, HeatMap) for place in part.cells
-        ):
+        squares = views.heat_map(plan.entries, plan.ranking, *plan.against)
+        parts.append(squares)
+        if any(cell.spread is not None for cell in squares.cells.values()):
             notes.append("numbers are means, ± the standard deviation, over the runs that are equal in both")
         if plan.chosen:
             notes.append("a sweep over two numbers: their results; --curves draws its curves instead")
@@ -349,7 +375,8 @@ def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
     bright = {*[*best_first, *(values for values in groups if values not in means)][: views.MOST]}
     notes = []
     if len(groups) > len(bright):
-        notes.append(f"{len(groups)} groups: the best {len(bright)} are in colour, the others pale")
+        which = "best" if means else "first"
+        notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in colour, the others pale")
     if any(views.stops_apart(members, plan.metrics) for members in groups.values()):
         notes.append("a mean ends where the first run of its group stopped")
     return views.of_groups(groups, plan.metrics, bright), notes
@@ -373,7 +400,7 @@ def _show(picture: Picture) -> None:
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
             screen.table(_squares(part))
         else:
-            screen.stdout.print(chart.draw(part, screen.stdout), soft_wrap=True)
+            screen.charts([part])
 
 
 def _squares(found: HeatMap) -> Table:
