@@ -161,7 +161,8 @@ def test_any_numbers_fit(y, width, log):
 
 
 @pytest.mark.parametrize(
-    ("value", "written"), [(1e-5, "1e-5"), (0.05, "0.05"), (2000.0, "2,000"), (1e6, "1e6"), (1.5, "1.5"), (0.0, "0")]
+    ("value", "written"),
+    [(1e-5, "1e-5"), (0.05, "0.05"), (2000.0, "2,000"), (1e6, "1,000,000"), (1e7, "1e7"), (1.5, "1.5"), (0.0, "0")],
 )
 def test_numbers_at_axes_are_short(value, written):
     assert chart.tick(value) == written

@@ -77,8 +77,8 @@ def draw(panel: Panel, console: Console, height: int | None = None) -> Text:
 
 
 def tick(value: float) -> str:
-    """Write a number at an axis: 2,000, 0.05, 1e-5."""
-    if 1000 <= abs(value) < 1e6 and value == round(value):
+    """Write a number at an axis: 2,000, 0.05, 1e-5, 1e7."""
+    if 1000 <= abs(value) < 1e7 and value == round(value):
         return f"{value:,.0f}"
     return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 

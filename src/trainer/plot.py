@@ -398,13 +398,15 @@ def _show(picture: Picture) -> None:
     for part in picture.parts:
         if isinstance(part, HeatMap):
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
-            screen.table(_squares(part))
+            squares = _squares(part, spread=True)
+            whole = not screen.stdout.is_terminal or screen.stdout.measure(squares).maximum <= screen.stdout.width
+            screen.table(squares if whole else _squares(part, spread=False))
         else:
             screen.charts([part])
 
 
-def _squares(found: HeatMap) -> Table:
-    """Return a heat map as a table, the best square in bold."""
+def _squares(found: HeatMap, spread: bool) -> Table:
+    """Return a heat map as a table, the best square in bold, with or without the spread of each."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("", style="bold", no_wrap=True)
     for column in found.columns:
@@ -413,17 +415,17 @@ def _squares(found: HeatMap) -> Table:
         cells = []
         for column in found.columns:
             cell = found.cells.get((column, row))
-            value = "" if cell is None else _square(cell)
+            value = "" if cell is None else _square(cell, spread)
             cells.append(Text(value, style="bold green" if (column, row) == found.best else ""))
         table.add_row(row, *cells)
     return table
 
 
-def _square(cell: Cell) -> str:
+def _square(cell: Cell, spread: bool) -> str:
     if cell.value is None:
         return "failed" if cell.failed else "no result"
-    spread = f"\n± {cell.spread:.2g}" if cell.spread is not None else ""
-    return f"{cell.value:.3g}{spread}" + (f"\n{cell.failed} failed" if cell.failed else "")
+    deviation = f"\n± {cell.spread:.2g}" if spread and cell.spread is not None else ""
+    return f"{cell.value:.3g}{deviation}" + (f"\n{cell.failed} failed" if cell.failed else "")
 
 
 def _numbers(plan: Plan, flags: dict[str, str]) -> str:
