@@ -399,7 +399,8 @@ def _show(picture: Picture) -> None:
         if isinstance(part, HeatMap):
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
             squares = _squares(part, spread=True)
-            whole = not screen.stdout.is_terminal or screen.stdout.measure(squares).maximum <= screen.stdout.width
+            wanted = screen.stdout.measure(squares, options=screen.stdout.options.update(max_width=sys.maxsize)).maximum
+            whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
             screen.table(squares if whole else _squares(part, spread=False))
         else:
             screen.charts([part])
