@@ -88,10 +88,14 @@ def test_the_command_line_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "name", ["runs", "options", "listing", "settings", "screen", "progress", "advice", "manual", "info"]
+    "name",
+    [
+        *("runs", "options", "listing", "settings", "screen", "progress", "advice", "manual", "info"),
+        *("plot", "views", "curves", "chart", "figure", "spreadsheet"),
+    ],
 )
 def test_what_only_reads_needs_no_torch(name):
-    assert not at_start(name) & {"torch", "numpy", "hydra", "omegaconf", "safetensors"}
+    assert not at_start(name) & {"torch", "numpy", "hydra", "omegaconf", "safetensors", "matplotlib"}
 
 
 def test_the_loop_fits_a_screen_and_names_no_model_loss_or_optimizer():

@@ -13,6 +13,7 @@ COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
     "runs": "show what has been run, best first",
+    "plot": "draw the curves of runs, in the terminal or in a file",
     "eval": "show how good a run's model is, on held-out rows or other data",
     "predict": "predict from new rows",
     "export": "write a model that other tools load",
@@ -36,6 +37,7 @@ Start with:
   trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep, a run for each
   trainer resume last steps=1000                 go on longer with the newest
   trainer runs                                   what has been run, best first
+  trainer plot last                              the curves of the newest
   trainer list                                   all models, data, losses, ...
 
 `trainer COMMAND --help` says more.

@@ -33,7 +33,7 @@ Examples:
   trainer export kfrw --format safetensors --output house_prices
 """
 FORMATS = {"safetensors": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
-FLAGS = ("--format", "--output", "--checkpoint", "--trust-code", *command_line.HELP_FLAGS)
+FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", *command_line.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:

@@ -31,7 +31,7 @@ Examples:
   trainer predict kfrw --row city=Bonn,area=80,rooms=3,garden=yes
 """
 FLAGS = (
-    *("--input", "--output", "--row", "--checkpoint", "--json", "--trust-code"),
+    *("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code"),
     *command_line.HELP_FLAGS,
 )
 

@@ -190,9 +190,9 @@ def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
         if metric not in measured:
             raise unknown(f"--by={metric}", "no run here has such a metric", metric, measured, "--by=")
     else:
-        if _differ(of, "data"):
+        if differ(of, "data"):
             return Ranking(None)
-        if _differ(of, "loss"):
+        if differ(of, "loss"):
             if "validation_accuracy" not in measured:
                 return Ranking(None)
             metric = "validation_accuracy"
@@ -204,7 +204,7 @@ def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
     return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes != {"min"}))
 
 
-def _differ(of: Sequence[Entry], group: str) -> bool:
+def differ(of: Sequence[Entry], group: str) -> bool:
     """Say whether runs have different parts of a group, or the same with other settings."""
     return len({(one.choices.get(group), show(one.config.get(group))) for one in of if one.config}) > 1
 

@@ -12,8 +12,9 @@ from rich.progress import track as rich_track
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, redact
+from trainer import advice, chart, redact
 from trainer.errors import printable
+from trainer.picture import Panel
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
 from trainer.settings import Change
@@ -76,6 +77,12 @@ def table(content: Table) -> None:
         stdout.print(content)
     else:
         Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False).print(content)
+
+
+def charts(panels: Iterable[Panel]) -> None:
+    """Print curves, as wide and as colourful as the screen is."""
+    for panel in panels:
+        stdout.print(chart.draw(panel, stdout), soft_wrap=True)
 
 
 def is_live() -> bool:

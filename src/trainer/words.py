@@ -27,6 +27,7 @@ FLAGS = {
     "--force": "force",
     "--trust-code": "trust_code",
     "--allow-data-change": "allow_data_change",
+    "--curves": "curves",
     "-h": "help",
     "--help": "help",
 }
@@ -41,9 +42,14 @@ VALUED_FLAGS = {
     "--group-by": "group_by",
     "--checkpoint": "checkpoint",
     "--input": "input",
-    "--output": "output",
     "--row": "row",
     "--format": "format",
+    "--against": "against",
+    "--metric": "metric",
+    "--title": "title",
+    "--size": "size",
+    "-o": "output",
+    "--output": "output",
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }

@@ -1,0 +1,443 @@
+"""`trainer plot`: pictures of runs, in the terminal or in a file. Reads files only, without torch."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from trainer import durable, figure, runs, screen, spreadsheet, views
+from trainer import words as command_line
+from trainer.errors import UsageError, refusal, unknown
+from trainer.leaderboard import setting
+from trainer.picture import Cell, HeatMap, Panel, Picture
+from trainer.runs import Entry, Ranking
+from trainer.views import Measured
+
+HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
+                    [--against KEY[,KEY]] [--curves] [--title TEXT]
+                    [--size WxH]
+
+Draws what runs have measured: in the terminal, or into FILE, whose name ends
+in .png, .svg, .pdf, or .csv for the numbers. A FILE that exists is replaced.
+
+One run: its training and its validation loss, the best evaluation marked.
+Several, or a sweep: a line a run, named by what sets the runs apart; of more
+than 10 the best 10, the others pale. A sweep over seeds: the mean, in a band
+of the standard deviation (of two runs: their range). A sweep over one number:
+also the result against that number; over two numbers: a heat map.
+
+  --metric NAMES   what to draw: loss, validation_loss, validation_accuracy, lr
+  --by KEYS        the mean over the runs that are equal in these settings
+  --against KEYS   the result against one setting that is a number, or a heat
+                   map over two
+  --curves         of a sweep, the curves only
+  --title TEXT     stands above the picture
+  --size WxH       of FILE, in inches: 6x4; a PNG has 200 pixels an inch
+
+Examples:
+  trainer plot last
+  trainer plot kfrw qwrt --metric validation_accuracy
+  trainer plot kfrw -o curve.png
+  trainer plot last --by optim.lr -o lr.svg --size 5x3.5
+  trainer plot last --against optim.lr,batch_size -o map.pdf
+"""
+FLAGS = ("-o", "--output", "--metric", "--by", "--against", "--curves", "--title", "--size")
+CSV = ".csv"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)")
+_SMALLEST, _LARGEST = 2.0, 50.0  # inches
+_LEAST = 3  # values of a number that make a curve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be drawn of which runs.
+
+    Args:
+        entries: The runs.
+        metrics: What they measured.
+        ranking: What they are judged by.
+        differing: The settings that set them apart.
+        by: The settings to group by; None: a line a run.
+        against: The settings to draw the result against.
+        curves: Whether curves are drawn.
+        chosen: Whether the settings to draw against were chosen here, and not asked for.
+    """
+
+    entries: list[Entry]
+    metrics: list[str]
+    ranking: Ranking
+    differing: list[str]
+    by: list[str] | None
+    against: list[str]
+    curves: bool
+    chosen: bool = False
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, (*FLAGS, *command_line.HELP_FLAGS))
+    flags = words.flags
+    if "help" in flags:
+        sys.stdout.write(HELP)
+        return 0
+    if not words.overrides:
+        raise UsageError("plot: which run? `trainer plot last`, or paths, ids or their four letters")
+    file = _file(flags["output"]) if "output" in flags else None
+    size = _size(flags["size"], file) if "size" in flags else None
+    paths = list(dict.fromkeys(map(runs.find, words.overrides)))
+    found = runs.entries(paths)
+    if not found:
+        raise UsageError(f"plot: {paths[0]} has no jobs")
+    plan = _plan(found, flags, is_sweep=len(paths) == 1 and runs.is_sweep(paths[0]))
+    if file is not None and file.suffix.lower() == CSV:
+        _write(file, _numbers(plan, flags).encode())
+        screen.say(f"wrote {file}")
+        return 0
+    picture, notes = _picture(plan, flags.get("title", ""))
+    if file is None:
+        _show(picture)
+    else:
+        _write(file, figure.draw(picture, file.suffix.lower(), size))
+        screen.say(f"wrote {file}, {_told(size or figure.default_size(picture), file)}")
+    for note in notes:
+        screen.say(note)
+    if file is None:
+        screen.next_commands({shlex.join(["trainer", "plot", *argv, "-o", "curve.png"]): "save it"})
+    else:
+        screen.next_commands({_as_csv(argv, file): "its numbers"})
+    return 0
+
+
+def _as_csv(argv: Sequence[str], file: Path) -> str:
+    """Return the command that writes the numbers of a picture instead."""
+    words = list(argv)
+    for flag in ("-o", "--output", "--size"):
+        for index, word in enumerate(words):
+            if word.partition("=")[0] == flag:
+                del words[index : index + (1 if "=" in word else 2)]
+                break
+    return shlex.join(["trainer", "plot", *words, "-o", str(file.with_suffix(CSV))])
+
+
+def _file(name: str) -> Path:
+    """Return the file to write.
+
+    Raises:
+        UsageError: Its name or its folder will not do.
+    """
+    file = Path(name)
+    if file.suffix.lower() not in (*figure.SUFFIXES, CSV):
+        allowed, near = [*figure.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
+        raise refusal(f"-o {name}", "does not end in a format", allowed, near)
+    if not file.parent.is_dir():
+        raise refusal(f"-o {name}", f"no such folder: {file.parent.absolute()}")
+    if file.is_dir():
+        raise refusal(f"-o {name}", "is a folder")
+    return file
+
+
+def _size(text: str, file: Path | None) -> tuple[float, float]:
+    """Return a width and a height in inches.
+
+    Raises:
+        UsageError: They are none, too small or too large, or there is no file that has a size.
+    """
+    if file is None or file.suffix.lower() == CSV:
+        raise refusal(f"--size={text}", "is that of a picture in a file", "-o FILE.png as well")
+    limits = f"WIDTHxHEIGHT in inches, {_SMALLEST:g} to {_LARGEST:g} each"
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise refusal(f"--size={text}", "is no size", limits, "6x4")
+    width, height = float(match[1]), float(match[2])
+    if not all(_SMALLEST <= side <= _LARGEST for side in (width, height)):
+        pixels = f"{width / figure.PIXELS:g}x{height / figure.PIXELS:g}" if width > _LARGEST else None
+        raise refusal(f"--size={text}", f"is out of range; a PNG has {figure.PIXELS} pixels an inch", limits, pixels)
+    return width, height
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file whole, or leave what was there.
+
+    Raises:
+        UsageError: It can't be written.
+    """
+    try:
+        durable.replace(file, content)
+    except OSError as error:
+        raise refusal(f"-o {file}", f"can't be written: {error.strerror}") from error
+
+
+def _told(size: tuple[float, float], file: Path) -> str:
+    if file.suffix.lower() == ".png":
+        return f"{int(size[0] * figure.PIXELS):,} x {int(size[1] * figure.PIXELS):,} pixels"
+    return f"{size[0]:g} x {size[1]:g} inches"
+
+
+def _plan(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
+    """Choose what to draw: what is asked for, else what the runs differ in suggests.
+
+    Raises:
+        UsageError: A metric or a setting that no run has, or flags that exclude each other.
+    """
+    if "curves" in flags and "against" in flags:
+        raise refusal("--curves --against", "exclude each other", "one of them")
+    named = _metrics(found, flags)
+    judged = [name for name in named if any(name in one.metrics for one in found)]
+    ranking = runs.ranking(found, judged[-1] if judged else None)
+    differing = views.differing(found)
+    by = _settings(found, flags, "by") if "by" in flags else None
+    against = _settings(found, flags, "against")
+    _require_numbers(found, against, differing)
+    curves, chosen = not against, False
+    if is_sweep and not against:
+        free = [key for key in differing if key != views.SEED]
+        if "curves" not in flags and by is None and _suggests_numbers(found, free, ranking):
+            against, curves, chosen = free, len(free) == 1, True
+        if by is None and views.SEED in differing:
+            by = free
+    if against and ranking.metric is None:
+        raise refusal("--against", "the runs have different losses or data", "--metric NAME as well")
+    return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves, chosen)
+
+
+def _metrics(found: Sequence[Entry], flags: dict[str, str]) -> list[str]:
+    """Return the metrics that were asked for.
+
+    Raises:
+        UsageError: No run has measured one of them.
+    """
+    named = [name.replace(" ", "_") for name in _listed(flags, "metric")]
+    known = {"loss", "lr", *(name for one in found for name in one.metrics)}
+    for name in named:
+        if name not in known:
+            raise unknown(f"--metric={name}", "no run here has measured it", name, known, "--metric=")
+    return named
+
+
+def _settings(found: Sequence[Entry], flags: dict[str, str], flag: str) -> list[str]:
+    """Return the settings that a flag names.
+
+    Raises:
+        UsageError: No run has one of them.
+    """
+    keys = _listed(flags, flag)
+    for key in keys:
+        views.require_setting(found, key, f"--{flag}")
+    return keys
+
+
+def _require_numbers(found: Sequence[Entry], against: list[str], differing: list[str]) -> None:
+    """Refuse settings that results can't be drawn against.
+
+    Raises:
+        UsageError: They are too many, or a single one that is no number.
+    """
+    if len(against) > 2:
+        raise refusal(f"--against={','.join(against)}", "are more than two settings", "KEY, or KEY,KEY for a heat map")
+    if len(against) == 1 and not views.is_number(found, against[0]):
+        numbers = [key for key in differing if views.is_number(found, key)]
+        raise refusal(f"--against={against[0]}", "is no number in each of the runs", numbers)
+
+
+def _listed(flags: dict[str, str], flag: str) -> list[str]:
+    """Return the words that a flag is followed by.
+
+    Raises:
+        UsageError: One of them is empty.
+    """
+    if flag not in flags:
+        return []
+    words = [word.strip() for word in flags[flag].split(",")]
+    if not all(words):
+        raise refusal(f"--{flag}={flags[flag]}", "has an empty name", f"--{flag} NAME,NAME")
+    return list(dict.fromkeys(words))
+
+
+def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> bool:
+    """Say whether a sweep is one over one or two numbers, so that the result against them is what one wants to see."""
+    if ranking.metric is None or not all(views.is_number(found, key) for key in free):
+        return False
+    levels = [len({setting(one, key) for one in found}) for key in free]
+    return (len(free) == 1 and levels[0] >= _LEAST) or len(free) == 2
+
+
+def _usual(found: list[Entry], ranking: Ranking) -> list[str]:
+    """Return the metrics that are drawn unless others are named: the losses of one run, of several what is watched."""
+    if len(found) == 1:
+        return [*views.LOSSES]
+    watched = ranking.metric or "validation_loss"
+    measured = {name for one in found for name in one.metrics}
+    return ["loss", *([watched] if watched in measured and watched != "loss" else [])]
+
+
+def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
+    """Return the picture, and what there is to say of it.
+
+    Raises:
+        UsageError: The runs have measured nothing yet.
+    """
+    notes: list[str] = []
+    if runs.differ(plan.entries, "data"):
+        notes.append("the runs have different data: their numbers do not compare")
+    elif runs.differ(plan.entries, "loss") and any(name.endswith("loss") for name in plan.metrics):
+        notes.append("the runs have different losses: their losses do not compare")
+    parts: list[Panel | HeatMap] = []
+    legend, is_ordered = "", False
+    if plan.curves:
+        if len(plan.entries) == 1:
+            parts += views.of_run(plan.entries[0], plan.metrics)
+        elif plan.by is not None:
+            panels, more = _groups(plan, plan.by)
+            parts, notes = [*parts, *panels], [*notes, *more]
+            legend, is_ordered = _heading(plan, plan.by), _is_ordered(plan.entries, plan.by)
+        else:
+            panels, more, legend = _each(plan)
+            parts, notes = [*parts, *panels], [*notes, *more]
+            is_ordered = _is_ordered(plan.entries, plan.differing)
+    if len(plan.against) == 1:
+        (key,) = plan.against
+        others = [other for other in plan.differing if other not in (key, views.SEED)]
+        parts = [*parts[-1:], views.against(plan.entries, plan.ranking, key, others)]
+        if plan.chosen:
+            notes.append(f"{key} is a number, so the results against it are drawn as well; --curves leaves them out")
+    elif plan.against:
+        squares = views.heat_map(plan.entries, plan.ranking, *plan.against)
+        parts.append(squares)
+        if any(cell.spread is not None for cell in squares.cells.values()):
+            notes.append("numbers are means, ± the standard deviation, over the runs that are equal in both")
+        if plan.chosen:
+            notes.append("a sweep over two numbers: their results; --curves draws its curves instead")
+    if not any(_has_numbers(part) for part in parts):
+        raise UsageError(f"plot: no numbers yet in {', '.join(one.short for one in plan.entries[:5])}")
+    failed = [one for one in plan.entries if one.state == "failed"]
+    notes += [f"failed: {one.short}: {one.error}" for one in failed[:3]]
+    if len(failed) > 3:
+        notes.append(f"{len(failed) - 3} more failed; `trainer runs state=failed` lists them")
+    return Picture(parts, title, legend, is_ordered), notes
+
+
+def _is_ordered(found: list[Entry], keys: Sequence[str]) -> bool:
+    """Say whether colours can follow the one number that runs differ in."""
+    return len(keys) == 1 and keys[0] != views.SEED and views.is_number(found, keys[0])
+
+
+def _has_numbers(part: Panel | HeatMap) -> bool:
+    if isinstance(part, HeatMap):
+        return any(cell.value is not None for cell in part.cells.values())
+    return any(math.isfinite(y) for line in part.lines for y in line.y)
+
+
+def _measured(plan: Plan, of: Sequence[Entry], labels: Sequence[str]) -> list[Measured]:
+    tracked = screen.track(of, "reading")
+    return [Measured(one, views.measured(one, plan.metrics), label) for one, label in zip(tracked, labels, strict=True)]
+
+
+def _grouped(plan: Plan, by: Sequence[str]) -> dict[tuple[str, ...], list[Measured]]:
+    groups = views.grouped(plan.entries, by)
+    return {values: _measured(plan, of, [one.short for one in of]) for values, of in groups.items()}
+
+
+def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
+    """Return the curves with a line a run, what there is to say of them, and a heading for their names."""
+    best_first = sorted(plan.entries, key=plan.ranking.key)
+    if plan.ranking.metric is None:
+        best_first.sort(key=lambda one: one.name, reverse=True)
+    bright = {one.short for one in best_first[: views.MOST]}
+    if _is_ordered(plan.entries, plan.differing):
+        best_first.sort(key=lambda one: float(setting(one, plan.differing[0])))
+    heading, labels = views.labels(best_first, plan.differing)
+    several = _measured(plan, best_first, labels)
+    notes = []
+    if len(several) > len(bright):
+        which = "best" if plan.ranking.metric is not None else "newest"
+        notes.append(f"{len(several)} runs: the {which} {len(bright)} are in colour, the others pale")
+    return views.of_runs(several, plan.metrics, bright), notes, heading
+
+
+def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
+    """Return the curves with a line a group, and what there is to say of them."""
+    groups = _grouped(plan, by)
+    means = {}
+    for values, members in groups.items():
+        results = [value for one in members if (value := views.result(one.entry, plan.ranking)) is not None]
+        if results:
+            means[values] = statistics.fmean(results)
+    best_first = sorted(means, key=means.__getitem__, reverse=plan.ranking.descending)
+    bright = {*[*best_first, *(values for values in groups if values not in means)][: views.MOST]}
+    notes = []
+    if len(groups) > len(bright):
+        which = "best" if means else "first"
+        notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in colour, the others pale")
+    if any(views.stops_apart(members, plan.metrics) for members in groups.values()):
+        notes.append("a mean ends where the first run of its group stopped")
+    return views.of_groups(groups, plan.metrics, bright), notes
+
+
+def _heading(plan: Plan, by: Sequence[str]) -> str:
+    """Return what explains the names of groups: their settings, and of how many runs each is the mean."""
+    counts = [sum(one.state != "failed" for one in of) for of in views.grouped(plan.entries, by).values()]
+    told = views.mean_of([number for number in counts if number])
+    return f"{', '.join(by)} ({told})" if by and told else ", ".join(by)
+
+
+def _show(picture: Picture) -> None:
+    """Draw in the terminal."""
+    if picture.title:
+        screen.say(picture.title)
+    if picture.legend:
+        screen.say(f"lines: {picture.legend}")
+    for part in picture.parts:
+        if isinstance(part, HeatMap):
+            screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
+            squares = _squares(part, spread=True)
+            wanted = screen.stdout.measure(squares, options=screen.stdout.options.update(max_width=sys.maxsize)).maximum
+            whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
+            screen.table(squares if whole else _squares(part, spread=False))
+        else:
+            screen.charts([part])
+
+
+def _squares(found: HeatMap, spread: bool) -> Table:
+    """Return a heat map as a table, the best square in bold, with or without the spread of each."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("", style="bold", no_wrap=True)
+    for column in found.columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in reversed(found.rows):
+        cells = []
+        for column in found.columns:
+            cell = found.cells.get((column, row))
+            value = "" if cell is None else _square(cell, spread)
+            cells.append(Text(value, style="bold green" if (column, row) == found.best else ""))
+        table.add_row(row, *cells)
+    return table
+
+
+def _square(cell: Cell, spread: bool) -> str:
+    if cell.value is None:
+        return "failed" if cell.failed else "no result"
+    deviation = f"\n± {cell.spread:.2g}" if spread and cell.spread is not None else ""
+    return f"{cell.value:.3g}{deviation}" + (f"\n{cell.failed} failed" if cell.failed else "")
+
+
+def _numbers(plan: Plan, flags: dict[str, str]) -> str:
+    """Return the numbers as CSV: what --by or --against asks for, else every value of every run."""
+    if "against" in flags:
+        return spreadsheet.of_results(plan.entries, plan.differing, plan.ranking)
+    if "metric" not in flags:
+        measured = (name for one in plan.entries for name in one.metrics)
+        plan = replace(plan, metrics=list(dict.fromkeys([*plan.metrics, *measured])))
+    if "by" in flags:
+        by = plan.by or []
+        return spreadsheet.of_means(_grouped(plan, by), by, plan.metrics)
+    several = _measured(plan, plan.entries, [one.short for one in plan.entries])
+    return spreadsheet.of_runs(several, plan.differing, plan.metrics)

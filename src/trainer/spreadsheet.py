@@ -1,0 +1,91 @@
+"""Numbers of runs as CSV: tidy tables, a row a value, that every spreadsheet reads and pandas needs no words for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from trainer import views
+from trainer.errors import printable
+from trainer.leaderboard import number_of, setting
+from trainer.runs import Entry, Ranking
+from trainer.values import show
+from trainer.views import Measured
+
+_OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins so for a formula
+
+
+def of_runs(several: Iterable[Measured], keys: Sequence[str], metrics: Iterable[str]) -> str:
+    """Return every value: run, the settings that set runs apart, step, metric, value. A gap has no value.
+
+    Args:
+        several: The runs.
+        keys: The settings.
+        metrics: The metrics, one after the other.
+    """
+    metrics = list(metrics)
+    rows = (
+        [*_identity(one.entry, keys), step, metric, value]
+        for one in several
+        for metric in metrics
+        if metric in one.curves
+        for step, value in zip(one.curves[metric].steps, one.curves[metric].values, strict=True)
+    )
+    return _written(["run", *keys, "step", "metric", "value"], rows)
+
+
+def of_means(groups: Mapping[tuple[str, ...], Sequence[Measured]], keys: Sequence[str], metrics: Iterable[str]) -> str:
+    """Return the means of groups: the settings that they share, step, metric, mean, the edges of the band, runs.
+
+    Args:
+        groups: The runs, by the values of the settings.
+        keys: The settings.
+        metrics: The metrics, one after the other.
+    """
+    rows: list[list[Any]] = []
+    for values, members in groups.items():
+        for metric in metrics:
+            whole = [one.curves[metric] for one in members if metric in one.curves and not one.failed]
+            if whole:
+                line = views.mean(whole)
+                band = (line.low, line.high) if line.low else (line.y, line.y)
+                for step, value, low, high in zip(line.x, line.y, *band, strict=True):
+                    rows.append([*values, step, metric, value, low, high, len(whole)])
+    return _written([*keys, "step", "metric", "mean", "low", "high", "runs"], rows)
+
+
+def of_results(found: Iterable[Entry], keys: Sequence[str], by: Ranking) -> str:
+    """Return a row a run: run, the settings that set runs apart, state, metric, value.
+
+    Args:
+        found: The runs.
+        keys: The settings.
+        by: What the value is; a run that failed has none.
+    """
+    rows = ([*_identity(one, keys), one.state, by.metric, views.result(one, by)] for one in found)
+    return _written(["run", *keys, "state", "metric", "value"], rows)
+
+
+def _identity(of: Entry, keys: Iterable[str]) -> list[Any]:
+    return [of.short, *(setting(of, key) for key in keys)]
+
+
+def _written(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, head))
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return what stands in a cell: numbers whole, nothing for what is no number, no text that would be obeyed."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    text = printable(value if isinstance(value, str) else show(value))
+    return f"'{text}" if text.startswith(_OBEYED) and number_of(text) is None else text
