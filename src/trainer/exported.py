@@ -144,6 +144,7 @@ def _whole(model: Trained) -> Whole:
     if getattr(model.model, "cpu_only", False):
         raise _no_graph(model, "its mathematics is NumPy, of which there is no graph")
     whole = Whole(model.preprocess, model.model.cpu(), next(model.model.parameters()).dtype).eval()
+    whole.requires_grad_(False)
     raw = _examples(model)
     with torch.no_grad():
         passes = []

@@ -14,8 +14,8 @@ HELP = """Usage: trainer predict RUN --input FILE [--output FILE]
        trainer predict RUN --row=VALUE,VALUE,... [--row=...]
 
 Predicts from rows that the model has not seen, which are prepared as those that
-it was trained on were. Targets are printed in their own units and classes by
-their names; a file keeps its columns and gets the predicted ones beside them.
+it was trained on were. Targets come in their own units, classes by their
+names; a file keeps its columns and gets what is predicted beside them.
 
   --input FILE     .csv or .parquet with the columns that the run learned from,
                    or .npy for a run that learned from an array

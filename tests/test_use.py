@@ -1,0 +1,300 @@
+"""A trained model is of use: evaluated, asked about new rows, taken along to other tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import Run
+from safetensors.numpy import load_file
+
+ROWS = 60
+
+
+@pytest.fixture
+def houses() -> pl.DataFrame:
+    random = np.random.default_rng(0)
+    size, city = random.uniform(30, 200, ROWS), random.choice(["Bonn", "Kiel", "Ulm"], ROWS)
+    price = 1000 * size + np.select([city == "Ulm"], [50_000.0], 0) + random.normal(0, 5000, ROWS)
+    frame = pl.DataFrame({"size": size.round(1), "city": city, "price": price.round()})
+    frame.write_csv("houses.csv")
+    frame.select("city", "size").head(7).write_csv("new.csv")  # other columns first
+    return frame
+
+
+@pytest.fixture
+def priced(houses, train) -> Run:
+    return train("experiment=table", "data.path=houses.csv", "data.target=price", "model.sizes=[8]", "epochs=4")
+
+
+@pytest.fixture
+def flowers(train) -> Run:
+    return train(
+        "data=sklearn", "model=mlp", "model.sizes=[8]", "loss=auto", "optim=adam", "optim.lr=0.01", "epochs=60"
+    )
+
+
+def by_hand(run: Run, frame: pl.DataFrame) -> np.ndarray:
+    """Prices of rows, computed with NumPy from the files of a run."""
+    kept = json.loads((run.path / "preprocess.json").read_text())
+    columns = []
+    for one in kept["inputs"]:
+        values = frame[one["column"]].to_numpy()
+        if one["kind"] == "number":
+            columns.append((values - one["mean"]) / one["deviation"])
+        else:
+            columns += [(values == name).astype(float) for name in one["values"]]
+    step = run.status["best"]["step"]
+    weights = load_file(run.path / "checkpoints" / f"step-{step:012d}" / "model.safetensors")
+    names = [*weights]
+    x = np.stack(columns, axis=1)
+    layers = sorted({name.rpartition(".")[0] for name in names})
+    for index, layer in enumerate(layers):
+        x = x @ weights[f"{layer}.weight"].T.astype(float) + weights[f"{layer}.bias"]
+        x = np.maximum(x, 0) if index < len(layers) - 1 else x
+    (target,) = kept["targets"]
+    return x[:, 0] * target["deviation"] + target["mean"]
+
+
+def held_out(frame: pl.DataFrame) -> pl.DataFrame:
+    from trainer.data import split
+
+    return frame[split(frame.height, 0.2, seed=0)[1].numpy()]
+
+
+def test_eval_shows_what_fits_numbers(cli, priced, houses):
+    part = held_out(houses)
+    error = by_hand(priced, part) - part["price"].to_numpy()
+    spread = part["price"].to_numpy() - part["price"].mean()
+    result = json.loads(cli("eval", "run", "--json").out)
+    assert result["rows"] == 12
+    assert result["step"] == priced.status["best"]["step"]
+    assert result["loss"] == pytest.approx(priced.status["best"]["value"], rel=1e-5)
+    assert result["r2"] == pytest.approx(1 - error @ error / (spread @ spread), rel=1e-4)
+    assert result["rmse"] == pytest.approx(np.sqrt(error @ error / 12), rel=1e-4)
+    assert result["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+    assert "12 held out" in cli("eval", "run").out
+
+
+def test_eval_of_other_data_looks_at_all_rows_prepared_as_before(cli, priced, houses):
+    other = houses.filter(pl.col("city") != "Bonn").with_columns(pl.col("size") + 100)
+    other.write_csv("other.csv")
+    error = by_hand(priced, other) - other["price"].to_numpy()
+    result = json.loads(cli("eval", "run", "data.path=other.csv", "--json").out)
+    assert result["rows"] == other.height
+    assert result["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
+    one = houses.head(1)
+    one.write_csv("other.csv")
+    assert json.loads(cli("eval", "run", "data.path=other.csv", "--json").out)["rows"] == 1
+
+
+def test_eval_shows_what_fits_classes(cli, flowers):
+    result = json.loads(cli("eval", "run", "--json").out)
+    assert result["classes"] == ["setosa", "versicolor", "virginica"]
+    table = np.array(result["confusion"])
+    assert table.sum() == 30
+    assert np.trace(table) / 30 == pytest.approx(result["accuracy"])
+    assert result["accuracy"] == pytest.approx(
+        flowers.evaluations[flowers.status["best"]["step"] - 1]["validation_accuracy"]
+    )
+    shown = cli("eval", "run").out
+    assert all(name in shown for name in result["classes"])
+
+
+@pytest.mark.parametrize("asked", ["best", "last", "2"])
+def test_the_checkpoint_is_the_one_asked_for(cli, train, houses, asked):
+    run = train(
+        "experiment=table",
+        "data.path=houses.csv",
+        "data.target=price",
+        "steps=6",
+        "checkpoint.every=2",
+        "checkpoint.keep=9",
+    )
+    step = {"best": run.status["best"]["step"], "last": 6, "2": 2}[asked]
+    result = json.loads(cli("eval", "run", "--checkpoint", asked, "--json").out)
+    assert result["step"] == step
+    row = next(row for row in run.evaluations if row["step"] == step)
+    assert result["loss"] == pytest.approx(row["validation_loss"], rel=1e-6)
+    assert f"step {step}" in cli("predict", "run", "--row=50,Ulm", "--checkpoint", asked).err
+
+
+def test_predict_keeps_the_columns_and_adds_the_predicted(cli, priced):
+    result = cli("predict", "run", "--input", "new.csv", "--output", "out.csv")
+    assert result.code == 0, result.err
+    new, out = pl.read_csv("new.csv"), pl.read_csv("out.csv")
+    assert out.columns == ["city", "size", "predicted_price"]
+    assert out.drop("predicted_price").equals(new)
+    np.testing.assert_allclose(out["predicted_price"].to_numpy(), by_hand(priced, new), rtol=1e-5)
+    assert pl.read_csv(cli("predict", "run", "--input", "new.csv").out.encode()).equals(out)
+    new.write_parquet("new.parquet")
+    assert cli("predict", "run", "--input", "new.parquet", "--output", "out.parquet").code == 0
+    assert pl.read_parquet("out.parquet")["predicted_price"].to_list() == out["predicted_price"].to_list()
+
+
+def test_predict_takes_rows_from_the_command_line(cli, priced):
+    expected = by_hand(priced, pl.DataFrame({"size": [80.0, -3.5], "city": ["Ulm", "Bonn"]}))
+    rows = json.loads(cli("predict", "run", "--row=80,Ulm", "--row", "city=Bonn,size=-3.5", "--json").out)
+    assert [row["predicted_price"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_predict_names_classes(cli, flowers):
+    rows = json.loads(cli("predict", "run", "--row=5.1,3.5,1.4,0.2", "--row=6.7,3.0,5.2,2.3", "--json").out)
+    assert [row["predicted_target"] for row in rows] == ["setosa", "virginica"]
+    assert all(1 / 3 < row["probability"] <= 1 for row in rows)
+
+
+def test_predict_says_which_names_it_has_not_seen_and_fills_what_is_missing(cli, train, houses):
+    words = ("experiment=table", "data.path=houses.csv", "data.target=price", "steps=3", "data.nan=mean")
+    run = train(*words)
+    Path("new.csv").write_text("size,city\n50,Rom\n,Ulm\n")
+    result = cli("predict", "run", "--input", "new.csv")
+    assert "warning: city: the run has not seen 'Rom' (1 rows)" in result.err
+    mean = json.loads((run.path / "preprocess.json").read_text())["inputs"][0]["mean"]
+    filled = json.loads(cli("predict", "run", f"--row={mean!r},Ulm", "--json").out)[0]["predicted_price"]
+    assert float(result.out.splitlines()[2].rpartition(",")[2]) == pytest.approx(filled)
+
+
+def test_predict_from_arrays(cli, train):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(30, 4)).astype(np.float32)
+    np.savez("t.npz", x=x, y=x @ [1, 2, 3, 4])
+    run = train("data=npz", "data.path=t.npz", "data.standardize=true", "model=linear", "loss=mse", "steps=5")
+    np.save("new.npy", x)
+    assert cli("predict", "run", "--input", "new.npy", "--output", "out.npy").code == 0
+    kept = json.loads((run.path / "preprocess.json").read_text())["inputs"][0]
+    step = run.status["best"]["step"]
+    weights = load_file(run.path / "checkpoints" / f"step-{step:012d}" / "model.safetensors")
+    weight, bias = sorted(weights.values(), key=lambda value: -value.ndim)
+    expected = (x - kept["mean"]) / kept["deviation"] @ weight.T + bias
+    np.testing.assert_allclose(np.load("out.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_rows_are_predicted_in_parts(cli, priced):
+    count = 150_000
+    frame = pl.DataFrame({"size": np.arange(count) / 1000, "city": ["Ulm"] * count})
+    frame.write_csv("many.csv")
+    assert "150,000 predictions in out.csv" in cli("predict", "run", "--input", "many.csv", "--output", "out.csv").out
+    out = pl.read_csv("out.csv")
+    assert out["size"].to_list() == frame["size"].to_list()
+    np.testing.assert_allclose(out["predicted_price"][::1000].to_numpy(), by_hand(priced, frame[::1000]), rtol=1e-4)
+
+
+WRONG = {
+    "no run": (("eval",), "eval: which run?"),
+    "a setting of training": (("eval", "run", "optim.lr=3"), "optim.lr=3: is not a matter of evaluating"),
+    "no such checkpoint": (
+        ("eval", "run", "--checkpoint", "77"),
+        "--checkpoint=77: no such checkpoint; allowed: best, last, ",
+    ),
+    "no rows": (("predict", "run"), "predict: from what?"),
+    "both": (("predict", "run", "--row=1,2", "--input", "new.csv"), "both --input and --row"),
+    "too few values": (
+        ("predict", "run", "--row=1"),
+        "--row=1: has 1 values, and the run learned from 2; allowed: size, city",
+    ),
+    "text for a number": (("predict", "run", "--row=big,Ulm"), "size is 'big', and the run learned from numbers"),
+    "no such input": (("predict", "run", "--input", "none.csv"), "--input=none.csv: no such file"),
+    "a strange input": (("predict", "run", "--input", "run/config.yaml"), "is of no kind that can be read"),
+    "a strange output": (
+        ("predict", "run", "--input", "new.csv", "--output", "o.xls"),
+        "--output=o.xls: is of no kind",
+    ),
+    "no folder": (("predict", "run", "--input", "new.csv", "--output", "no/o.csv"), "no such folder"),
+    "onto itself": (("predict", "run", "--input", "new.csv", "--output", "new.csv"), "is the file of the input"),
+    "a hole": (("predict", "run", "--input", "hole.csv"), "hole.csv: line 3: size is empty or not finite"),
+    "text in a file": (("predict", "run", "--input", "text.csv"), "text.csv: line 2: size is 'x'"),
+    "a column less": (("predict", "run", "--input", "less.csv"), "has no column city"),
+    "no format": (("export", "run"), "export: as what?; allowed: --format safetensors"),
+    "a strange format": (
+        ("export", "run", "--format=onx"),
+        "--format=onx: no such format; allowed: onnx, pt2, safetensors; did",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_words_are_answered_in_one_line(cli, priced, case):
+    words, message = WRONG[case]
+    Path("hole.csv").write_text("size,city\n5,Ulm\n,Ulm\n")
+    Path("text.csv").write_text("size,city\nx,Ulm\n")
+    Path("less.csv").write_text("size\n5\n")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    result = cli(*words)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_weights_load_with_numpy_alone(cli, priced):
+    result = cli("export", "run", "--format", "safetensors", "--output", "out")
+    assert result.code == 0, result.err
+    step = priced.status["best"]["step"]
+    original = load_file(priced.path / "checkpoints" / f"step-{step:012d}" / "model.safetensors")
+    exported = load_file("out/model.safetensors")
+    assert exported.keys() == original.keys()
+    assert all(np.array_equal(exported[name], original[name]) for name in original)
+    assert Path("out/preprocess.json").read_bytes() == (priced.path / "preprocess.json").read_bytes()
+
+
+def raw(frame: pl.DataFrame) -> np.ndarray:
+    cities = [["Bonn", "Kiel", "Ulm"].index(city) for city in frame["city"]]
+    return np.stack([frame["size"].to_numpy(), cities], axis=1).astype(np.float32)
+
+
+def test_a_graph_of_torch_takes_raw_numbers(cli, priced, houses):
+    assert cli("export", "run", "--format", "pt2", "--output", "out").code == 0
+    model = torch.export.load("out/model.pt2").module()
+    for rows in (houses, houses.head(1)):
+        found = model(torch.from_numpy(raw(rows)))[:, 0].numpy()
+        np.testing.assert_allclose(found, by_hand(priced, rows), rtol=1e-5)
+
+
+def test_onnx_takes_raw_numbers(cli, priced, houses):
+    import onnxruntime
+
+    result = cli("export", "run", "--format", "onnx", "--output", "out")
+    assert result.code == 0, result.err
+    session = onnxruntime.InferenceSession("out/model.onnx", providers=["CPUExecutionProvider"])
+    for rows in (houses, houses.head(1)):
+        (found,) = session.run(None, {"raw": raw(rows)})
+        np.testing.assert_allclose(found[:, 0], by_hand(priced, rows), rtol=1e-5)
+    assert sorted(path.name for path in Path("out").iterdir()) == ["model.onnx", "preprocess.json"]
+
+
+@pytest.mark.parametrize(
+    ("model", "why"), [("numpy", "NumPy"), ("dynamic", "drawn anew in every pass"), ("product", "it takes no inputs")]
+)
+def test_what_is_no_graph_is_refused_in_words_and_its_weights_are_exported(cli, train, model, why):
+    train(f"model={model}", "steps=1")
+    for kind in ("pt2", "onnx"):
+        result = cli("export", "run", "--format", kind)
+        assert result.code == 2
+        assert why in result.err
+        assert "allowed: --format safetensors" in result.err
+        assert [path.name for path in Path().iterdir()] == ["run"]
+    assert cli("export", "run", "--format", "safetensors").code == 0
+    assert Path("exported-run/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", [("eval",), ("predict", "--row=1,2"), ("export", "--format", "pt2")])
+def test_code_of_others_is_not_run(cli, own_part, train, command, monkeypatch, tmp_path_factory):
+    source = "from trainer.models import Linear\n\n\nclass Part(Linear):\n    pass\n"
+    own_part("model", "mine", source.replace("Linear", "TwoLayerNet"))
+    train("model=mine", "data.inputs=2", "data.outputs=1", "steps=1")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    Path("run").rename(elsewhere / "run")
+    Path("own_mine.py").unlink()
+    monkeypatch.chdir(elsewhere)
+    sys.modules.pop("own_mine", None)
+    refused = cli(command[0], "run", *command[1:])
+    assert refused.code == 2
+    assert "--trust-code" in refused.err
+    assert "own_mine" not in sys.modules
+    assert cli(command[0], "run", *command[1:], "--trust-code").code == 0
