@@ -26,6 +26,8 @@ for argv, heavy in [
     (["resume", "--help"], {"torch", "hydra", "omegaconf", "numpy", "rich"}),
     (["list"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["info", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["show", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["compare", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
 ]:
     assert main(argv) == 0, argv
     assert not heavy & set(sys.modules), (argv, heavy & set(sys.modules))
@@ -108,7 +110,7 @@ def test_a_wrong_command_leads_to_the_right_one(cli):
     result = cli("resum", "last")
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "error: resum: no such command; allowed: run, resume, runs, verify, list, info;"
+        "error: resum: no such command; allowed: run, resume, runs, show, compare, verify, list, info;"
         " did you mean `trainer resume`?\n"
     )
 

@@ -84,7 +84,23 @@ def test_the_command_line_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "name", ["runs", "options", "listing", "settings", "screen", "progress", "advice", "manual", "info"]
+    "name",
+    [
+        "runs",
+        "leaderboard",
+        "show",
+        "compare",
+        "verify",
+        "sweep_file",
+        "options",
+        "listing",
+        "settings",
+        "screen",
+        "progress",
+        "advice",
+        "manual",
+        "info",
+    ],
 )
 def test_what_only_reads_needs_no_torch(name):
     assert not at_start(name) & {"torch", "numpy", "hydra", "omegaconf", "safetensors"}

@@ -13,6 +13,8 @@ COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
     "runs": "show what has been run, best first",
+    "show": "show one run or sweep: config, result, what made it, weights",
+    "compare": "show what differs between runs, side by side",
     "verify": "check every checkpoint of a run",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",

@@ -85,12 +85,35 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = path / "metrics.jsonl"
-        self.checkpoints = path / "checkpoints"
-        self.log = path / "trainer.log"
-        self.code = path / "code"
-        self._config = path / "config.yaml"
-        self._status = path / "status.json"
+
+    # Paths are made when they are asked for: a table of runs makes ten thousand of these objects.
+    @property
+    def metrics(self) -> Path:
+        """The file of rows."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """The file that says what happened when."""
+        return self.path / "trainer.log"
+
+    @property
+    def code(self) -> Path:
+        """The folder of the user's own modules."""
+        return self.path / "code"
+
+    @property
+    def _config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def _status(self) -> Path:
+        return self.path / "status.json"
 
     @property
     def short(self) -> str:
@@ -103,7 +126,7 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether this is a run: a directory with a config.yaml."""
-        return self._config.is_file()
+        return os.path.isfile(os.path.join(self.path, "config.yaml"))
 
     def create(self, config: dict[str, Any], status: dict[str, Any], code: dict[str, bytes] | None = None) -> None:
         """Make the directory with its configuration, first status and the sources of the user's modules.
@@ -152,7 +175,7 @@ class RunDir:
             status = reading.json_data(self._status)
         except (OSError, ValueError):
             return {}
-        return schema.parts(reading.printable_data(status), Status)
+        return schema.parts(status, Status)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""

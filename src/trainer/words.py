@@ -25,6 +25,7 @@ FLAGS = {
     "--json": "json",
     "--all": "all",
     "--force": "force",
+    "--parameters": "parameters",
     "--trust-code": "trust_code",
     "-h": "help",
     "--help": "help",
@@ -38,6 +39,7 @@ VALUED_FLAGS = {
     "--package": "package",
     "--by": "by",
     "--group-by": "group_by",
+    "--checkpoint": "checkpoint",
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }
