@@ -311,6 +311,18 @@ def test_foreign_code_runs_only_when_it_is_trusted(cli, refused, own_part):
     assert re.search(r"^weight +10 x 4 ", sections(result.out)["gradients"], re.MULTILINE)
 
 
+def test_a_module_that_has_changed_is_imported_only_when_insisted_on(cli, refused, own_part, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit within a second would not be noticed
+    own_part("model", "net", NET, "inputs: null\noutputs: null\n")
+    assert cli("run", "model=net", "run_dir=run", "data.inputs=4", "steps=2").code == 0
+    Path("own_net.py").write_text(NET + "# edited\n")
+    sys.modules.pop("own_net")
+    assert "`trainer show run --parameters --force`" in refused("show", "run", "--parameters")
+    result = cli("show", "run", "--parameters", "--force")
+    assert result.code == 0
+    assert "warning: own_net.py has changed since the run started" in result.err
+
+
 def test_weights_are_shown_where_the_run_cannot_be_built(cli, own_part):
     own_part(
         "data",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -47,9 +47,10 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     found = _named(words.overrides)
+    choices = _choices(found)
     differing = {
-        "choices": _choices(found),
-        "settings": _settings(found),
+        "choices": choices,
+        "settings": _settings(found, choices),
         "circumstances": _differing({name: _circumstances(one) for name, one in found.items()}),
     }
     if "json" in words.flags:
@@ -84,11 +85,11 @@ def _choices(found: Mapping[str, Entry]) -> Differences:
     return {group: differing[group] for group in GROUPS if group in differing}
 
 
-def _settings(found: Mapping[str, Entry]) -> Differences:
+def _settings(found: Mapping[str, Entry], choices: Collection[str]) -> Differences:
     """Return the settings that differ; of a part that one run has and another has not, those that change anything."""
     configs = {name: flat(dict(one.config) or RunDir(one.path).read_config()) for name, one in found.items()}
     differing = _differing(configs)
-    swapped = {group for group in COMPONENTS if f"{group}._target_" in differing or group in _choices(found)}
+    swapped = {group for group in COMPONENTS if f"{group}._target_" in differing or group in choices}
     places = {name: place for place, name in enumerate(Settings.__dataclass_fields__)}
     told = {}
     for key in sorted(differing, key=lambda key: places.get(key.partition(".")[0], len(places))):

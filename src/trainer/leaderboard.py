@@ -203,12 +203,10 @@ def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
     return _means(found, by, keys, {key: [show(setting(one, key)) for one in found] for key in keys}, "runs")
 
 
-def print_results(path: Path, jobs: Sequence[str], swept: Sequence[str]) -> None:
+def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> None:
     """Print the table of a sweep's jobs, the means over seeds, the failures, and what one may type next."""
-    with runs.uncollected():
-        entries = [runs.entry(path / name) for name in jobs]
-    by = ranking(entries)
-    entries.sort(key=by.key)
+    by = ranking(jobs)
+    entries = sorted(jobs, key=by.key)
     screen.table(_jobs(entries[:FIRST], by, swept))
     if len(entries) > FIRST:
         command = f"trainer runs {shlex.quote(RunDir(path).short)} --all"

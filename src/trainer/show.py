@@ -99,7 +99,7 @@ def _show_sweep(path: Path, words: Words) -> int:
     screen.heading(short, str(path))
     screen.rows(_varied(sweep, jobs))
     screen.heading("results", "")
-    leaderboard.print_results(path, sweep["jobs"], sweep["swept"])
+    leaderboard.print_results(path, jobs, sweep["swept"])
     return 0
 
 

@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import durable, job, leaderboard, modules, redact, screen, sweep_file
+from trainer import durable, job, leaderboard, modules, redact, runs, screen, sweep_file
 from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.explain import explained
@@ -151,13 +151,13 @@ def launch(
         except Exception as error:  # a launcher may raise anything when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
-    leaderboard.print_results(path, sweep["jobs"], sweep["swept"])
+    ended = [runs.entry(path / name) for name in sweep["jobs"]]
+    leaderboard.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal
     if problem is not None:
         raise RunFailed(problem)
-    states = {RunDir(path / name).read_status().get("state") for name in sweep["jobs"]}
-    return 0 if states == {"done"} else 1
+    return 0 if all(one.state == "done" for one in ended) else 1
 
 
 def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
