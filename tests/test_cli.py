@@ -27,6 +27,8 @@ for argv, heavy in [
     (["list"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["info", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["plot", "--help"], {"torch", "hydra", "omegaconf", "numpy", "matplotlib"}),
+    (["show", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["compare", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
 ]:
     assert main(argv) == 0, argv
     assert not heavy & set(sys.modules), (argv, heavy & set(sys.modules))

@@ -90,7 +90,8 @@ def test_the_command_line_imports_nothing_heavy():
 @pytest.mark.parametrize(
     "name",
     [
-        *("runs", "options", "listing", "settings", "screen", "progress", "advice", "manual", "info"),
+        *("runs", "leaderboard", "show", "compare", "verify", "sweep_file", "options", "listing", "settings"),
+        *("screen", "progress", "advice", "manual", "info", "fingerprint", "evaluation", "predict", "export"),
         *("plot", "views", "curves", "chart", "figure", "spreadsheet"),
     ],
 )

@@ -19,13 +19,14 @@ _spec.loader.exec_module(readme)
 
 
 def shape(line: str) -> str:
-    """A line without what differs from run to run and machine to machine: ids, numbers, curves, widths."""
+    """A line without what differs from run to run and machine to machine: ids, numbers, curves, widths, the machine."""
     line = re.sub(r"(?<=[│┤]).*", "CHART", line)
     line = re.sub(r"\d{8}-\d{6}-[a-z]{4}", "ID", line)
     line = re.sub(r"\b[b-df-hj-np-tv-xz]{4}\b(?=/\d{3}| |$)", "RUN", line)
     line = re.sub(r"[-+]?\d[\d,.:]*(e[-+]?\d+)?", "0", line)
     line = re.sub(r"[▁▂▃▄▅▆▇█]+", "CURVE", line)
     line = re.sub(r"[─┬]{2,}", "AXIS", line)
+    line = re.sub(r"^  (versions|machine) .*", r"\1", line)
     return " ".join(line.replace("threads", "thread").split())
 
 

@@ -116,6 +116,54 @@ def test_best_is_a_run_like_others(cli, some):
     assert best.status["step"] == 25
 
 
+def test_the_best_of_a_sweep_and_the_newest_of_all(cli, some):
+    """`last` is a sweep if that is the newest; `/best` after the name of a sweep is the best of its jobs."""
+    assert cli("run", "-m", "optim.lr=1e-6,1e-3", "steps=20", *SMALL).code == 0
+    sweep = max(Path("runs").iterdir())
+    jobs = [Run(sweep / name) for name in ("000", "001")]
+    best = min(jobs, key=last_loss).path
+    for word in ("last/best", f"{sweep.name[-4:]}/best", f"{sweep.name}/best", f"{sweep}/best"):
+        assert json.loads(cli("show", word, "--json").out)["path"] == str(best)
+    assert json.loads(cli("show", "last", "--json").out)["path"] == str(sweep)
+    for job in jobs:
+        assert json.loads(cli("show", f"last/{job.path.name}", "--json").out)["path"] == str(job.path)
+    overall = min([*some, *jobs], key=last_loss).path
+    assert json.loads(cli("show", "best", "--json").out)["path"] == str(overall)
+    assert "bbbb/best: " in cli("show", "bbbb/best").err
+
+
+def test_only_sweeps_here_and_the_best_is_one_of_their_jobs(cli):
+    for lr in ("1e-6", "1e-3"):
+        assert cli("run", "-m", "seed=0,1", f"optim.lr={lr}", "steps=20", *SMALL).code == 0
+    jobs = [Run(path) for sweep in Path("runs").iterdir() for path in sweep.iterdir() if path.is_dir()]
+    assert len(jobs) == 4
+    assert json.loads(cli("show", "best", "--json").out)["path"] == str(min(jobs, key=last_loss).path)
+
+
+def test_a_sweep_is_ranked_by_its_name_too(cli, some):
+    assert cli("run", "-m", "seed=5,6", "steps=20", *SMALL).code == 0
+    short = max(Path("runs").iterdir()).name[-4:]
+    shown = [line.split()[0] for line in cli("runs", short).out.splitlines() if line.startswith(f"{short}/")]
+    assert sorted(shown) == [f"{short}/000", f"{short}/001"]
+
+
+def test_the_newest_come_first_where_nothing_ranks_them(cli, some):
+    """Jobs of a sweep stand where their sweep does."""
+    assert cli("run", "-m", "seed=5,6", "loss=mse", "steps=2", *SMALL).code == 0
+    short = max(Path("runs").iterdir()).name[-4:]
+    names = [line.split()[0] for line in cli("runs").out.splitlines()[1:7]]
+    assert names == [f"{short}/001", f"{short}/000", "bbbf", "bbbd", "bbbc", "bbbb"]
+
+
+def test_what_may_be_typed_next_works(cli, some):
+    out = cli("runs").out
+    first, second = listed(out)[:2]
+    words = [line.split("trainer ")[1].split() for line in out.splitlines() if "  trainer " in line]
+    assert words == [["show", first], ["compare", first, second], ["resume", first]]
+    for one in words:
+        assert cli(*one).code == 0
+
+
 def test_jobs_of_sweeps_stand_among_them(cli, some):
     assert cli("run", "-m", "seed=5,6", "steps=20", *SMALL).code == 0
     out = cli("runs").out
@@ -146,6 +194,49 @@ def test_nothing_in_a_name_is_obeyed(cli, some):
     status = json.loads(file.read_text())
     file.write_text(json.dumps({**status, "name": "[red]\x1b[31mx", "state": "\x1b]0;x\x07"}))
     assert "\x1b" not in cli("runs").out
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("step", "three"),
+        ("step", 10**400),
+        ("steps", True),
+        ("metrics", {"loss": "small"}),
+        ("metrics", [1]),
+        ("best", {"step": 1, "metric": "loss"}),
+        ("choices", {"model": 3}),
+        ("segments", [{"seconds": []}]),
+        ("rows", {"training": 1.5}),
+        ("state", None),
+    ],
+)
+def test_what_is_of_another_kind_is_passed_over(cli, key, wrong):
+    file = begin("runs/20260101-000000-bbbb", *SMALL) / "status.json"
+    status = json.loads(file.read_text())
+    file.write_text(json.dumps({**status, key: wrong}))
+    result = cli("runs", "--json")
+    assert result.code == 0, result.err
+    (found,) = json.loads(result.out)
+    status.pop(key, None)
+    assert {name: found[name] for name in status} == status
+    assert found.get(key) == ("unreadable" if key == "state" else None)
+    assert cli("runs").code == 0
+
+
+@pytest.mark.parametrize("character", ["\x7f", "\x9b", "\u202e", "\x1b", "\ud800"])
+@pytest.mark.parametrize("escaped", [True, False])
+def test_control_characters_are_escaped_however_they_are_written(cli, character, escaped):
+    file = begin("runs/20260101-000000-bbbb", *SMALL) / "status.json"
+    fields = {**json.loads(file.read_text()), "name": f"a{character}b", "choices": {character: "x"}}
+    text = json.dumps(fields, ensure_ascii=escaped)  # bare, but for those that JSON always escapes
+    file.write_text(text, errors="surrogatepass")
+    (found,) = json.loads(cli("runs", "--json").out)
+    if character == "\ud800" and not escaped:
+        assert found["state"] == "unreadable"  # it is no UTF-8
+        return
+    assert found["name"] == f"a{repr(character)[1:-1]}b"
+    assert [*found["choices"]] == [repr(character)[1:-1]]
 
 
 def test_no_runs_yet(cli):

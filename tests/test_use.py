@@ -190,7 +190,7 @@ WRONG = {
     "a setting of training": (("eval", "run", "optim.lr=3"), "optim.lr=3: is not a matter of evaluating"),
     "no such checkpoint": (
         ("eval", "run", "--checkpoint", "77"),
-        "--checkpoint=77: no such checkpoint; allowed: best, last, ",
+        "--checkpoint=77: run has no such checkpoint; allowed: best, last, ",
     ),
     "no rows": (("predict", "run"), "predict: from what?"),
     "both": (("predict", "run", "--row=1,2", "--input", "new.csv"), "both --input and --row"),

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer import manifest
+from trainer.errors import UsageError
 from trainer.options import GROUPS
 from trainer.redact import MARK, secrets
 from trainer.rundir import RunDir
-from trainer.settings import Settings
+from trainer.settings import Settings, check
 
 
 def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
@@ -22,21 +23,37 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
         rundir: The run's directory.
         status: What its status.json says.
     """
-    config = status.get("config", {})
-    again = "".join(f" {key}=..." for key, _ in secrets(config))  # they are not kept
+    settings = _settings(status)
+    again = "".join(f" {key}=..." for key, _ in secrets(settings.to_dict()))  # they are not kept
     resume = f"trainer resume {shlex.quote(rundir.short)}{again}"
     if reason == "stopped":
         return {resume: "go on"}
     commands = {}
-    if reason == "patience" and config.get("patience"):
-        commands[f"{resume} patience={2 * config['patience']}"] = "be more patient"
-    elif config.get("epochs"):
-        commands[f"{resume} epochs={2 * config['epochs']}"] = "go on longer"
+    if reason == "patience" and settings.patience:
+        commands[f"{resume} patience={2 * settings.patience}"] = "be more patient"
+    elif settings.epochs:
+        commands[f"{resume} epochs={2 * settings.epochs}"] = "go on longer"
     else:
         commands[f"{resume} steps={2 * status.get('steps', 500)}"] = "go on longer"
     if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
         commands[_run({**typed(status), "init_from": rundir.short}) + again] = "start anew from its weights"
     return commands
+
+
+def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
+    """Return commands, each with what it does, for a run that stands in its directory.
+
+    Args:
+        state: Its state; interrupted if it is running and nobody trains it.
+        rundir: Its directory.
+        status: What its status.json says.
+    """
+    if state == "failed":
+        return after_failure(status.get("error") or "", rundir)
+    if state == "done":
+        patience = status.get("step", 0) < status.get("steps", 0)
+        return after_end("patience" if patience else "complete", rundir, status)
+    return {} if state == "running" else after_end("stopped", rundir, status)
 
 
 def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
@@ -47,9 +64,9 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
         rundir: The run's directory.
     """
     status = rundir.read_status()
-    lr = status.get("config", {}).get("optim", {}).get("lr")
+    lr = _settings(status).optim.get("lr")
     change, how = {}, ""
-    if "optim.lr" in message and lr:
+    if "optim.lr" in message and isinstance(lr, int | float) and lr:
         change, how = {"optim.lr": f"{lr / 10:g}"}, " with a smaller learning rate"
     elif "no minimum" in message:
         return {"trainer list loss": "choose a loss that has one"}
@@ -69,6 +86,14 @@ def typed(status: Mapping[str, Any]) -> dict[str, str]:
     words = dict(word.lstrip("+").partition("=")[::2] for word in segments[0].get("overrides", ()))
     words.update(status.get("swept") or {})
     return {key: value for key, value in words.items() if _may_be_typed(key, value)}
+
+
+def _settings(status: Mapping[str, Any]) -> Settings:
+    """Return the settings that a status.json repeats; the defaults where it has none that are right."""
+    try:
+        return check(status.get("config") or {})
+    except UsageError:
+        return Settings()
 
 
 def _may_be_typed(key: str, value: str) -> bool:

@@ -13,6 +13,8 @@ COMMANDS = {
     "run": "train one model, or a sweep with -m",
     "resume": "continue a run or a sweep where it stopped, or longer",
     "runs": "show what has been run, best first",
+    "show": "show one run or sweep: config, result, what made it, weights",
+    "compare": "show what differs between runs, side by side",
     "plot": "draw the curves of runs, in the terminal or in a file",
     "eval": "show how good a run's model is, on held-out rows or other data",
     "predict": "predict from new rows",

@@ -12,8 +12,8 @@ from trainer.errors import UsageError, refusal, unknown
 
 HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
 
-Writes a run's model into a folder, with preprocess.json beside it, and checks it
-by loading it again and comparing what both say.
+Writes a run's model into a folder, with preprocess.json beside it, and checks
+it by loading it again and comparing what both say.
 
   safetensors  the weights alone, by name: for NumPy, Rust, JavaScript, torch
   pt2          the whole computation, for torch.export.load without this code

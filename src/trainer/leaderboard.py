@@ -18,15 +18,17 @@ from trainer import words as command_line
 from trainer.errors import UsageError, printable, refusal, unknown
 from trainer.progress import number
 from trainer.rundir import RunDir
-from trainer.runs import Entry, Ranking, entry, ranking
+from trainer.runs import Entry, Ranking, ranking
 from trainer.settings import flat
 from trainer.values import show, typed
+from trainer.words import Words
 
 HELP = """Usage: trainer runs [DIR] [KEY=VALUE ...] [--by METRIC] [--group-by KEY,...]
                     [--all] [--json]
 
-Shows the runs in ./runs, or in DIR, best first. Runs with different losses or
-data do not compare; they stand newest first unless --by names a metric.
+Shows the runs in ./runs, or in DIR or the sweep of that id, best first. Runs
+with different losses or data do not compare; they stand newest first unless
+--by names a metric.
 
   KEY=VALUE        only runs with that setting, choice or state:
                    model=dynamic, optim.lr=1e-4, state=done, name=first
@@ -50,10 +52,16 @@ def main(argv: list[str]) -> int:
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
+    with runs.uncollected():
+        return _rank(words)
+
+
+def _rank(words: Words) -> int:
+    """Print the runs that the words ask for, best first, and return the exit code."""
     folders = [word for word in words.overrides if "=" not in word]
     if len(folders) > 1:
         raise UsageError(f"runs: one directory at a time; {' '.join(folders)} are {len(folders)}")
-    known = runs.entries(_below(Path(folders[0])) if folders else runs.every())
+    known = runs.entries(_below(folders[0]) if folders else runs.every())
     wanted = dict(word.split("=", 1) for word in words.overrides if "=" in word)
     for key in wanted if known else ():
         _require_setting(known, key)
@@ -64,10 +72,10 @@ def main(argv: list[str]) -> int:
     if not found:
         _explain_none(known, wanted)
     by = ranking(found, words.flags.get("by"))
-    found.sort(key=lambda one: one.name, reverse=True)
+    found.sort(key=lambda one: str(one.path), reverse=True)
     found.sort(key=by.key)
     if "json" in words.flags:
-        screen.as_json([{"run": one.short, **one.status, "state": one.state} for one in found])
+        screen.as_json([one.to_dict() for one in found])
         return 0
     if "group_by" in words.flags:
         screen.table(_grouped(found, by, words.flags["group_by"].split(",")))
@@ -78,26 +86,44 @@ def main(argv: list[str]) -> int:
         screen.say(f"{len(shown)} of {len(found):,} runs; --all shows the others")
     if by.metric is None:
         screen.say("not ranked: the runs have different losses or data; --by METRIC ranks them")
-    screen.next_commands({f"trainer resume {shlex.quote(found[0].short)}": "go on with the first"})
+    screen.next_commands({**_looks(found), f"trainer resume {shlex.quote(found[0].short)}": "go on with the first"})
     return 0
 
 
-def _below(folder: Path) -> list[Path]:
-    """Return the runs and sweeps in a directory, which may be one itself.
+def _below(word: str) -> list[Path]:
+    """Return the runs and sweeps in a directory, or the one that a word means.
 
     Raises:
         UsageError: There is no such directory.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such directory")
-    return [folder] if runs.is_run(folder) else [path for path in sorted(folder.iterdir()) if runs.is_run(path)]
+    folder = Path(word)
+    if folder.is_dir() and not runs.is_run(folder):
+        return [path for path in sorted(folder.iterdir()) if runs.is_run(path)]
+    try:
+        return [runs.find(word)]
+    except UsageError as error:
+        raise UsageError(f"{word}: no such directory, and no such run or sweep") from error
+
+
+def _looks(found: Sequence[Entry]) -> dict[str, str]:
+    """Return the commands that look closer at the first of several runs."""
+    names = [shlex.quote(one.short) for one in found[:2]]
+    commands = {f"trainer show {names[0]}": "look at the first"}
+    if len(names) > 1:
+        commands[f"trainer compare {' '.join(names)}"] = "see how the first two differ"
+    return commands
 
 
 def setting(of: Entry, key: str) -> Any:
     """Return what a run has under a key: a choice, a setting, its state or its name; None if it has none."""
     if key in ("state", "name"):
         return of.state if key == "state" else of.status.get("name")
-    return of.choices.get(key, flat(dict(of.config)).get(key))
+    if key in of.choices:
+        return of.choices[key]
+    found: Any = of.config
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return None if isinstance(found, dict) else found
 
 
 def _has(of: Entry, key: str, value: str) -> bool:
@@ -119,9 +145,10 @@ def _require_setting(known: list[Entry], key: str) -> None:
     Raises:
         UsageError: None has; names the nearest.
     """
-    keys = {"state", "name", *(key for one in known for key in (*one.choices, *flat(dict(one.config))))}
-    if key not in keys:
-        raise unknown(key, "no run has such a setting", key, keys)
+    if all(setting(one, key) is None for one in known):
+        keys = {"state", "name", *(key for one in known for key in (*one.choices, *flat(dict(one.config))))}
+        if key not in keys:
+            raise unknown(key, "no run has such a setting", key, keys)
 
 
 def _explain_none(known: list[Entry], wanted: dict[str, str]) -> None:
@@ -160,7 +187,7 @@ def _table(found: list[Entry], by: Ranking) -> Table:
         if ranked and one.best is not None and one.best["metric"] == by.metric:
             cells.append(f"{number(by.value(one))} at {one.best['step']:,}")
         table.add_row(*cells)
-    return _whole_numbers(table)
+    return table
 
 
 def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
@@ -176,12 +203,14 @@ def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
     return _means(found, by, keys, {key: [show(setting(one, key)) for one in found] for key in keys}, "runs")
 
 
-def print_results(path: Path, jobs: Sequence[str], swept: Sequence[str]) -> None:
+def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> None:
     """Print the table of a sweep's jobs, the means over seeds, the failures, and what one may type next."""
-    entries = [entry(path / name) for name in jobs]
-    by = ranking(entries)
-    entries.sort(key=by.key)
-    screen.table(_jobs(entries, by, swept))
+    by = ranking(jobs)
+    entries = sorted(jobs, key=by.key)
+    screen.table(_jobs(entries[:FIRST], by, swept))
+    if len(entries) > FIRST:
+        command = f"trainer runs {shlex.quote(RunDir(path).short)} --all"
+        screen.say(f"{FIRST} of {len(entries):,} jobs; `{command}` shows the others")
     several = "seed" in swept and len(entries) > 1
     if several and by.metric is not None and any(e.state == "done" for e in entries):
         keys = [key for key in swept if key != "seed"]
@@ -218,15 +247,6 @@ def _jobs(entries: list[Entry], by: Ranking, swept: Sequence[str]) -> Table:
         if e.best is not None and by.metric is not None:
             cells.append(f"{number(by.value(e))} at {e.best['step']:,}")
         table.add_row(*cells)
-    return _whole_numbers(table)
-
-
-def _whole_numbers(table: Table) -> Table:
-    """Return a table whose headings give way on a narrow screen, but never its numbers."""
-    for column in table.columns:
-        if column.justify == "right":
-            column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
-            column.overflow = "fold"
     return table
 
 
@@ -246,13 +266,15 @@ def _means(found: list[Entry], by: Ranking, keys: list[str], values: dict[str, l
     for chosen, numbers in order:
         spread = number(statistics.stdev(numbers)) if len(numbers) > 1 else ""
         table.add_row(*map(Text, chosen), number(statistics.fmean(numbers)), spread, str(len(numbers)))
-    return _whole_numbers(table)
+    return table
 
 
 def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
-    if any(e.state != "done" for e in entries):
-        screen.next_commands({f"trainer resume {shlex.quote(RunDir(path).short)}": "run what is not done"})
+    commands = _looks(entries)
+    if any(e.state != "done" for e in entries) and not RunDir(path).is_held():
+        commands[f"trainer resume {shlex.quote(RunDir(path).short)}"] = "run what is not done"
     elif ranked:
         best = RunDir(path / entries[0].name)
         command = next(iter(advice.after_end("complete", best, best.read_status())))
-        screen.next_commands({command: "go on with the best"})
+        commands[command] = "go on with the best"
+    screen.next_commands(commands)

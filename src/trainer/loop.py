@@ -198,7 +198,7 @@ def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], 
         else "the gradients are not finite"
     )
     step = run.state.step
-    where = f"step {step + 1}, epoch {step // run.batches.steps_per_epoch}, {_rows(wrong or batches)}"
+    where = f"step {step + 1}, epoch {step // run.batches.steps_per_epoch}, {row_numbers(wrong or batches)}"
     first = (
         "Nothing has been trained yet: look at the data"
         if step == 0
@@ -221,7 +221,8 @@ def require_bounded(run: Run) -> None:
     )
 
 
-def _rows(batches: Sequence[Batch]) -> str:
+def row_numbers(batches: Sequence[Batch]) -> str:
+    """Name the first of the training rows that batches are made of."""
     if any(batch.rows is None for batch in batches):
         return "all rows"
     rows: list[int] = [row for batch in batches if isinstance(batch.rows, Tensor) for row in batch.rows.tolist()]

@@ -13,9 +13,9 @@ from trainer.errors import UsageError, refusal
 HELP = """Usage: trainer predict RUN --input FILE [--output FILE]
        trainer predict RUN --row=VALUE,VALUE,... [--row=...]
 
-Predicts from rows that the model has not seen, which are prepared as those that
-it was trained on were. Targets come in their own units, classes by their
-names; a file keeps its columns and gets what is predicted beside them.
+Predicts from rows that the model has not seen, prepared as those that it was
+trained on. Targets come in their own units, classes by their names; a file
+keeps its columns and gets what is predicted beside them.
 
   --input FILE     .csv or .parquet with the columns that the run learned from,
                    or .npy for a run that learned from an array
@@ -61,11 +61,18 @@ def main(argv: list[str]) -> int:
         if "json" in words.flags:
             screen.as_json(rows)
         else:
-            screen.rows({name: ", ".join(str(row[name]) for row in rows) for name in rows[0]})
+            screen.rows({name: ", ".join(_text(row[name]) for row in rows) for name in rows[0]})
             screen.note(f"{model.rundir.path}, {model.called}")
         return 0
     count = prediction.of_file(model, Path(source), None if target is None else Path(target))
     screen.note(f"{model.rundir.path}, {model.called}")
     if target is not None:
         screen.say(f"{count:,} predictions in {target}")
+        screen.next_commands(
+            {f"trainer export {shlex.quote(model.rundir.short)} --format onnx": "take the model along"}
+        )
     return 0
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

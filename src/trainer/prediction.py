@@ -152,11 +152,9 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list
         name = frame.columns[int((~raw.flatten(1)[row].isfinite()).nonzero()[0, 0])]
         raise refusal(place(row), f"{name} is empty or not finite, and the run was trained with data.nan=error")
     named = _named(model, _predicted(model, torch.where(raw.isfinite(), raw, 0.0)))
-    if bool(holes.any()):
-        return {
-            name: [None if hole else v for v, hole in zip(values, holes.tolist(), strict=True)]
-            for name, values in named.items()
-        }
+    for values in named.values():
+        for hole in holes.nonzero().flatten().tolist():
+            values[hole] = None
     return named
 
 

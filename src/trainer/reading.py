@@ -18,10 +18,18 @@ MOST_JSON = 2**26
 DEEPEST = 32  # levels of a YAML file
 MOST_VALUES = 10_000
 _LARGE = 2**27
+_DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
 
 
 class Unreadable(ValueError):
     """A file is not what a run would hold; the message says what is wrong, without the path."""
+
+
+def _refuse(constant: str) -> None:
+    raise Unreadable(f"holds {constant}")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
 def opened(path: Path) -> int:
@@ -49,35 +57,49 @@ def content(path: Path, most: int = MOST_JSON) -> bytes:
         OSError: It can't be read.
         Unreadable: It has more than `most` bytes.
     """
-    with os.fdopen(opened(path), "rb") as file:
-        found = os.fstat(file.fileno())
+    descriptor = opened(path)
+    try:
+        found = os.fstat(descriptor)
         if found.st_size > most:
             raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
         if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
             raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
-        return file.read(most)
+        data = b""
+        while chunk := os.read(descriptor, found.st_size - len(data)):
+            data += chunk
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def json_data(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return what a JSON file holds, with the control characters in its texts escaped, which a terminal would obey.
 
     Raises:
         OSError: It can't be read.
         ValueError: It is no JSON.
     """
+    text = content(path)
     try:
-        return json.loads(content(path), parse_constant=_refuse)
+        data = _JSON.decode(text.decode())
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
+    # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
+    is_plain = text.isascii() and b"\\" not in text and b"\x7f" not in text
+    is_shallow = text.count(b"{") + text.count(b"[") <= _DEEPEST_JSON
+    return data if is_plain and is_shallow else _printable(data)
 
 
-def printable_data(data: Any) -> Any:
-    """Return data of a JSON file with the control characters in its texts escaped, which a terminal would obey."""
+def _printable(data: Any, depth: int = 0) -> Any:
     if isinstance(data, str):
         return printable(data)
+    if not isinstance(data, dict | list):
+        return data
+    if depth == _DEEPEST_JSON:
+        raise Unreadable("is nested too deeply")
     if isinstance(data, dict):
-        return {printable(key): printable_data(value) for key, value in data.items()}
-    return [printable_data(value) for value in data] if isinstance(data, list) else data
+        return {printable(key): _printable(value, depth + 1) for key, value in data.items()}
+    return [_printable(value, depth + 1) for value in data]
 
 
 def yaml_data(path: Path) -> Any:
@@ -95,10 +117,6 @@ def yaml_data(path: Path) -> Any:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
-
-
-def _refuse(constant: str) -> None:
-    raise Unreadable(f"holds {constant}")
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, manifest, modules, redact, runs, settings
+from trainer import fingerprint, manifest, modules, redact, runs, settings, sweep_file
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.modules import require_known
@@ -132,7 +132,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         sweep.require_harmless_launcher(path, command)
     for module in dict.fromkeys(name for names in edited for name in names):
         screen.note(f"warning: {module} has changed since the sweep started: the same bits are not promised")
-    require_not_swept(path, sweep.read(path)["swept"], words)
+    require_not_swept(path, sweep_file.read(path)["swept"], words)
     with RunDir(path).lock(command):
         plans, secrets = [], {}
         for folder in runs.jobs(path):

@@ -104,13 +104,39 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = path / "metrics.jsonl"
-        self.checkpoints = path / "checkpoints"
-        self.log = path / "trainer.log"
-        self.code = path / "code"
-        self._config = path / "config.yaml"
-        self._status = path / "status.json"
-        self._preprocess = path / "preprocess.json"
+
+    # Paths are made when they are asked for: a table of runs makes ten thousand of these objects.
+    @property
+    def metrics(self) -> Path:
+        """The file of rows."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """The file that says what happened when."""
+        return self.path / "trainer.log"
+
+    @property
+    def code(self) -> Path:
+        """The folder of the user's own modules."""
+        return self.path / "code"
+
+    @property
+    def _config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def _status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def _preprocess(self) -> Path:
+        return self.path / "preprocess.json"
 
     @property
     def short(self) -> str:
@@ -123,7 +149,7 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether this is a run: a directory with a config.yaml."""
-        return self._config.is_file()
+        return os.path.isfile(os.path.join(self.path, "config.yaml"))
 
     def create(
         self,
@@ -179,7 +205,7 @@ class RunDir:
             status = reading.json_data(self._status)
         except (OSError, ValueError):
             return {}
-        return schema.parts(reading.printable_data(status), Status)
+        return schema.parts(status, Status)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import UsageError, nearest, unknown
 from trainer.rundir import RUNS, RunDir
-from trainer.values import show
 
 _JOB = re.compile(r"[0-9]{3,9}")
 
@@ -31,7 +32,9 @@ def find(word: str) -> Path:
     except OSError as error:
         raise UsageError(f"{word}: {error.strerror}") from error
     if word == "best":
-        return best().path
+        return best(every()).path
+    if word.endswith("/best") and is_sweep(sweep := find(word.removesuffix("/best"))):
+        return best([sweep]).path
     head, _, job = word.partition("/")
     named = [p for p in every() if p.name == head or p.name[-4:] == head]
     if head == "last" and not named:
@@ -53,15 +56,28 @@ def find(word: str) -> Path:
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
 
 
+def only(command: str, words: Sequence[str]) -> Path:
+    """Return the directory of the one run or sweep that the words of a command name.
+
+    Raises:
+        UsageError: They name none or several, or there is no such run.
+    """
+    if len(words) != 1:
+        which = "one run at a time" if words else "which run?"
+        raise UsageError(f"{command}: {which} `trainer {command} last`, or a path, an id or its four letters")
+    return find(words[0])
+
+
 def is_sweep(path: Path) -> bool:
     """Say whether a directory holds a sweep."""
-    return (path / "sweep.json").is_file()
+    return os.path.isfile(os.path.join(path, "sweep.json"))
 
 
 def jobs(path: Path) -> list[Path]:
     """Return the job directories of a sweep, in their order."""
-    folders = (p for p in path.iterdir() if _JOB.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
-    return sorted(folders, key=lambda p: int(p.name))
+    with os.scandir(path) as found:
+        names = [one.name for one in found if _JOB.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
+    return [path / name for name in sorted(names, key=int)]
 
 
 def is_run(path: Path) -> bool:
@@ -73,7 +89,7 @@ def every() -> list[Path]:
     """Return the directories of all runs and sweeps in ./runs, the oldest first."""
     if not RUNS.is_dir():
         return []
-    return [RUNS / name for name in sorted(os.listdir(RUNS)) if is_run(RUNS / name)]
+    return [path for name in sorted(os.listdir(RUNS)) if is_run(path := RUNS / name)]
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,15 @@ class Entry:
         """What the groups select."""
         return self.status.get("choices") or {}
 
+    @property
+    def segments(self) -> Sequence[Mapping[str, Any]]:
+        """Its starts: the first one and each resume."""
+        return self.status.get("segments") or []
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that is known of it as plain data."""
+        return {"run": self.short, "path": str(self.path), **self.status, "state": self.state}
+
 
 def entry(path: Path) -> Entry:
     """Read the run in a directory; one that nobody trains any more and that has not ended was interrupted."""
@@ -146,9 +171,22 @@ def entry(path: Path) -> Entry:
 def entries(folders: Iterable[Path]) -> list[Entry]:
     """Read the runs in directories, and of sweeps every job."""
     found = []
-    for folder in folders:
-        found += [entry(job) for job in jobs(folder)] if is_sweep(folder) else [entry(folder)]
+    with uncollected():
+        for folder in folders:
+            found += [entry(job) for job in jobs(folder)] if is_sweep(folder) else [entry(folder)]
     return found
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python, for the duration of a block that reads many runs, from searching all of them for garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -185,6 +223,7 @@ def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
         UsageError: None of the runs has such a metric.
     """
     measured = sorted({name for one in of for name in one.metrics})
+    watched = [(best["metric"], one.config.get("mode")) for one in of if (best := one.best) is not None]
     if metric is not None:
         metric = metric.replace(" ", "_")
         if metric not in measured:
@@ -197,25 +236,26 @@ def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
                 return Ranking(None)
             metric = "validation_accuracy"
         else:
-            watched = {one.best["metric"] for one in of if one.best is not None}
             usual = "validation_loss" if "validation_loss" in measured else "loss"
-            metric = watched.pop() if len(watched) == 1 else usual
-    modes = {one.config.get("mode") for one in of if one.best is not None and one.best["metric"] == metric}
+            names = {name for name, _ in watched}
+            metric = names.pop() if len(names) == 1 else usual
+    modes = {mode for name, mode in watched if name == metric}
     return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes != {"min"}))
 
 
 def differ(of: Sequence[Entry], group: str) -> bool:
     """Say whether runs have different parts of a group, or the same with other settings."""
-    return len({(one.choices.get(group), show(one.config.get(group))) for one in of if one.config}) > 1
+    parts = [(one.choices.get(group), config.get(group)) for one in of if (config := one.config)]
+    return any(part != parts[0] for part in parts)
 
 
-def best() -> Entry:
-    """Return the best run in ./runs.
+def best(folders: Iterable[Path]) -> Entry:
+    """Return the best run in directories of runs and sweeps.
 
     Raises:
         UsageError: There is none, or the runs do not compare.
     """
-    known = entries(every())
+    known = entries(folders)
     by = ranking(known)
     if by.metric is None:
         raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` shows them by one")

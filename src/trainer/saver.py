@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -244,19 +245,38 @@ def start_from(model: nn.Module, source: str) -> None:
     if runs.is_sweep(path):
         jobs = [f"init_from={RunDir(job).short}" for job in runs.jobs(path)]
         raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
-    folder = RunDir(path).checkpoints
-    found, problems = checkpoint.newest(folder)
-    if problems:  # an older one in its place would be another start
-        raise refusal(f"init_from={source}", "; ".join(problems))
+    try:
+        found = chosen(RunDir(path), "best")
+    except BadCheckpoint as error:
+        raise refusal(f"init_from={source}", str(error)) from error
     if found is None:
         raise refusal(f"init_from={source}", "that run has no checkpoint yet")
-    best = found.training["state"].get("best_step") if has_shape(Snapshot)(found.training) else None
-    if best is not None and best in manifest.steps(folder):
-        try:
-            found = checkpoint.load(folder / manifest.name_of(best))
-        except BadCheckpoint as error:
-            raise refusal(f"init_from={source}", str(error)) from error
     load_weights(model, found.weights, f"init_from={source}")
+
+
+def chosen(rundir: RunDir, which: str) -> Checkpoint | None:
+    """Return the checkpoint of a run that a word means, None if the run has none yet.
+
+    Args:
+        rundir: The run's directory.
+        which: last, best (of a run that held no rows out, the last) or a step.
+
+    Raises:
+        UsageError: There is none of that step.
+        BadCheckpoint: It is damaged; another one would not be what was asked for.
+    """
+    folder, saved = rundir.checkpoints, manifest.steps(rundir.checkpoints)
+    if not saved:
+        return None
+    if which not in ("best", "last"):
+        step = int(which) if re.fullmatch("[0-9]{1,12}", which) else -1
+        if step not in saved:
+            allowed = ["best", "last", *map(str, saved)]
+            raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
+        return checkpoint.load(folder / manifest.name_of(step))
+    last = checkpoint.load(folder / manifest.name_of(saved[-1]))
+    best = last.training["state"].get("best_step") if has_shape(Snapshot)(last.training) else None
+    return checkpoint.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from trainer.values import fits
@@ -19,20 +19,8 @@ def has_shape(kind: Any) -> Check:
 
     Keys that a TypedDict does not name may hold anything.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return lambda value: True
-    if kind in (str, dict):
-        return lambda value: isinstance(value, kind)
-    if origin in (typing.Union, types.UnionType):
-        return _any_of([has_shape(argument) for argument in arguments])
-    if typing.is_typeddict(kind):
-        return _dict_with(_checks(kind), kind.__required_keys__)
-    if origin is dict:
-        return _dict_of(*map(has_shape, arguments))
-    if origin is list:
-        return _list_of(*map(has_shape, arguments))
-    return lambda value: fits(value, kind)[0]
+    check, sure = _check(kind), _sure(kind)
+    return (lambda value: type(value) in sure or check(value)) if sure else check
 
 
 def parts(data: Any, kind: Any) -> dict[str, Any]:
@@ -43,30 +31,52 @@ def parts(data: Any, kind: Any) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in checks or checks[key](value)}
 
 
+def _check(kind: Any) -> Check:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return lambda value: True
+    if kind in (str, dict):
+        return lambda value: isinstance(value, kind)
+    if kind is int:  # as most are, else looked at more closely
+        return lambda value: (type(value) is int and 0 <= value < 2**63) or fits(value, int)[0]
+    if origin in (typing.Union, types.UnionType):
+        checks = list(map(has_shape, arguments))
+        return lambda value: any(check(value) for check in checks)
+    if typing.is_typeddict(kind):
+        return _dict_with(_checks(kind), kind.__required_keys__)
+    if origin is dict:
+        keys, values = map(_all_of, arguments)
+        return lambda value: isinstance(value, dict) and keys(value) and values(value.values())
+    if origin is list:
+        items = _all_of(*arguments)
+        return lambda value: isinstance(value, list) and items(value)
+    return lambda value: fits(value, kind)[0]
+
+
+def _sure(kind: Any) -> frozenset[type]:
+    """Return types of which any value is of a kind: to look at the type is quicker than to check the value."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return frozenset[type]().union(*map(_sure, typing.get_args(kind)))
+    return frozenset({kind} & {str, bool, float, types.NoneType})
+
+
 @functools.cache
 def _checks(kind: Any) -> dict[str, Check]:
     return {key: has_shape(hint) for key, hint in typing.get_type_hints(kind).items()}
 
 
-def _any_of(checks: Iterable[Check]) -> Check:
-    return lambda value: any(check(value) for check in checks)
+def _all_of(kind: Any) -> Callable[[Collection[Any]], bool]:
+    """Return a function that says whether several values are all of a kind."""
+    if kind is Any:
+        return lambda values: True
+    check, sure = has_shape(kind), _sure(kind)
+    return lambda values: sure.issuperset(map(type, values)) or all(map(check, values))
 
 
 def _dict_with(inner: dict[str, Check], required: frozenset[str]) -> Check:
     def check(value: Any) -> bool:
         if not isinstance(value, dict) or not required <= value.keys():
             return False
-        return all(key not in inner or inner[key](item) for key, item in value.items())
+        return all(inner[key](item) for key, item in value.items() if key in inner)
 
     return check
-
-
-def _dict_of(key_check: Check, item_check: Check) -> Check:
-    def check(value: Any) -> bool:
-        return isinstance(value, dict) and all(key_check(key) and item_check(item) for key, item in value.items())
-
-    return check
-
-
-def _list_of(item_check: Check) -> Check:
-    return lambda value: isinstance(value, list) and all(map(item_check, value))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import track as rich_track
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 stdout = Console(file=Stream("stdout", BrokenPipeError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
 stderr = Console(file=Stream("stderr", OSError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
 _UNWRAPPED = 10_000  # columns of a file or a pipe
+_UNBOUNDED = Console(width=_UNWRAPPED)
 _NARROW = 50  # columns
 _STATES = {"done": "green", "failed": "red", "running": "cyan", "stopped": "magenta"}
 _RUN = "run"
@@ -48,8 +50,9 @@ def say(text: str) -> None:
 
 
 def as_json(data: Any) -> None:
-    """Print a result for programs."""
-    stdout.print(json.dumps(data, indent=1), soft_wrap=True)
+    """Print a result for programs; of a list, which may be long, an item a line."""
+    items = ",\n".join(map(json.dumps, data)) if isinstance(data, list) else ""
+    stdout.file.write(f"[\n{items}\n]\n" if items else f"{json.dumps(data, indent=1)}\n")
 
 
 def as_yaml(data: dict[str, Any]) -> None:
@@ -71,8 +74,33 @@ def rows(texts: Mapping[str, str]) -> None:
     _rows(stdout, texts, "bold")
 
 
+def columns(texts: Sequence[str], numbers: Sequence[str] = (), lines: Iterable[Sequence[str]] = ()) -> Table:
+    """Return a table with columns of texts, then of numbers.
+
+    Args:
+        texts: Headings of the columns that hold texts.
+        numbers: Headings of those that hold numbers.
+        lines: A cell for each column.
+    """
+    content = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in texts:
+        content.add_column(Text(printable(heading)), overflow="fold")
+    for heading in numbers:
+        content.add_column(heading, justify="right")
+    for line in lines:
+        content.add_row(*(Text(printable(cell)) for cell in line))
+    return content
+
+
 def table(content: Table) -> None:
-    """Print a table of results; a row stays one line where there is no screen to fit."""
+    """Print a table of results; a row stays one line where there is no screen to fit.
+
+    On a narrow screen headings and texts give way, but never numbers, which stand in the columns on the right.
+    """
+    for column in content.columns:
+        if column.justify == "right":
+            column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
+            column.overflow = "fold"
     if stdout.is_terminal:
         stdout.print(content)
     else:
@@ -83,6 +111,22 @@ def charts(panels: Iterable[Panel]) -> None:
     """Print curves, as wide and as colourful as the screen is."""
     for panel in panels:
         stdout.print(chart.draw(panel, stdout), soft_wrap=True)
+
+
+def fits(content: Table) -> bool:
+    """Say whether a table can be printed without folding anything."""
+    return not stdout.is_terminal or Measurement.get(_UNBOUNDED, _UNBOUNDED.options, content).maximum <= stdout.width
+
+
+def arguments(group: str, component: Mapping[str, Any]) -> str:
+    """Write the arguments of a component as they are typed, without those that change nothing or come from the data."""
+    untyped = ("_target_", "inputs", "outputs") if group == "model" else ("_target_",)
+    shown = {
+        key: value
+        for key, value in redact.tree(component).items()
+        if key not in untyped and value not in (None, False, 0, [])
+    }
+    return " ".join(f"{key}={show(value)}" for key, value in shown.items())
 
 
 def is_live() -> bool:
@@ -121,11 +165,9 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
 
     parameters = num_parameters(built.run)
     model = printable(choices.get("model", type(built.run.model).__name__))
-    arguments = printable(_arguments(built.settings.model))
+    given = printable(arguments("model", built.settings.model))
     stderr.print(
-        Text.assemble(
-            (model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {arguments}" if arguments else "", "dim")
-        ),
+        Text.assemble((model, "bold"), f"  {count(parameters, 'parameter')}", (f"  {given}" if given else "", "dim")),
         soft_wrap=not stderr.is_terminal,
     )
     _rows(stderr, {**_parts(built, choices, resolved(built).to_dict()), _RUN: str(rundir.path)})
@@ -171,8 +213,7 @@ def complete(rundir: RunDir) -> None:
     """Say that a run has nothing left to do, and what one may type instead."""
     status = rundir.read_status()
     say(f"{rundir.path} is complete at step {status.get('step', 0):,}")
-    patience = status.get("step", 0) < status.get("steps", 0)
-    next_commands(advice.after_end("patience" if patience else "complete", rundir, status))
+    next_commands(advice.after("done", rundir, status))
 
 
 def failure(error: Exception, rundir: RunDir) -> str:
@@ -193,20 +234,10 @@ def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) 
     parts.update(built.data.described())
     for group in ("loss", "optim", "schedule"):
         if choices.get(group) != "constant":
-            parts[group] = f"{choices.get(group)} {_arguments(getattr(settings, group))}".rstrip()
+            parts[group] = f"{choices.get(group)} {arguments(group, getattr(settings, group))}".rstrip()
     parts["steps"] = f"{run.steps:,}, {_batches(built)}"
     parts["device"] = _device(built, config)
     return parts
-
-
-def _arguments(component: Mapping[str, Any]) -> str:
-    """Write the arguments of a component as they are typed, without those that change nothing."""
-    shown = {
-        key: value
-        for key, value in redact.tree(component).items()
-        if key not in ("_target_", "inputs", "outputs") and value not in (None, False, 0)
-    }
-    return " ".join(f"{key}={show(value)}" for key, value in shown.items())
 
 
 def _described(built: Built) -> str:
@@ -221,11 +252,17 @@ def _described(built: Built) -> str:
 
 
 def _batches(built: Built) -> str:
-    batches, accumulate = built.run.batches, built.settings.accumulate
-    if batches.steps_per_epoch == 1 and accumulate == 1:
-        return "all rows in each" if batches.rows > 1 else "one row in each"
-    size = f"{accumulate} x {batches.batch_size:,}" if accumulate > 1 else f"{batches.batch_size:,}"
-    return f"{size} rows in each, {batches.steps_per_epoch:,} an epoch"
+    batches = built.run.batches
+    return step_rows(batches.rows, batches.batch_size, built.settings.accumulate)
+
+
+def step_rows(rows: int, batch_size: int, accumulate: int) -> str:
+    """Say how many of the training rows a step takes."""
+    steps_per_epoch = -(-rows // (batch_size * accumulate))
+    if steps_per_epoch == 1 and accumulate == 1:
+        return "all rows in each" if rows > 1 else "one row in each"
+    size = f"{accumulate} x {batch_size:,}" if accumulate > 1 else f"{batch_size:,}"
+    return f"{size} rows in each, {steps_per_epoch:,} an epoch"
 
 
 def _device(built: Built, config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any
 
 from hydra import compose
 from hydra._internal.callbacks import Callbacks
@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import durable, job, leaderboard, modules, reading, redact, runs, screen
+from trainer import durable, job, leaderboard, modules, redact, runs, screen, sweep_file
 from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.explain import explained
@@ -28,35 +28,15 @@ from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.progress import count
 from trainer.rundir import RunDir
-from trainer.schema import has_shape
 from trainer.signals import Stopping
+from trainer.sweep_file import Sweep
 from trainer.values import typed
 from trainer.words import Choice, Words
 
-FORMAT = 1
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
 _HARMLESS = re.compile(r"hydra/launcher=(basic|joblib)|hydra\.launcher\.\w+=-?[0-9]+")
 IN_MEMORY = ("basic", "joblib")  # launchers that write no job into a file
 IN_PROCESS = ("basic",)  # launchers whose jobs run one after the other in this process
-
-
-class Launcher(TypedDict):
-    """What a sweep was launched with."""
-
-    name: str
-    overrides: list[str]
-    config_dirs: list[str]
-
-
-class Sweep(TypedDict):
-    """What sweep.json holds."""
-
-    format: int
-    name: str | None
-    command: str
-    launcher: Launcher
-    swept: list[str]
-    jobs: list[str]
 
 
 def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Words, command: str) -> int:
@@ -90,7 +70,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         screen.note(note)
     names = [f"{index:03d}" for index in range(len(plans))]
     sweep: Sweep = {
-        "format": FORMAT,
+        "format": sweep_file.FORMAT,
         "name": jobs[0].settings.name,
         "command": command,
         "launcher": {"name": name, "overrides": words.launcher, "config_dirs": words.config_dirs},
@@ -147,7 +127,7 @@ def launch(
         UsageError: Another process trains it or one of its jobs.
         RunFailed: The launcher failed.
     """
-    sweep = read(path)
+    sweep = sweep_file.read(path)
     require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
     task = Task(path.absolute(), command, tuple(overrides), force, trust, dict(secrets or {}), os.getpid())
     words, folders = sweep["launcher"]["overrides"], sweep["launcher"]["config_dirs"]
@@ -171,13 +151,13 @@ def launch(
         except Exception as error:  # a launcher may raise anything when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
-    leaderboard.print_results(path, sweep["jobs"], sweep["swept"])
+    ended = [runs.entry(path / name) for name in sweep["jobs"]]
+    leaderboard.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal
     if problem is not None:
         raise RunFailed(problem)
-    states = {RunDir(path / name).read_status().get("state") for name in sweep["jobs"]}
-    return 0 if states == {"done"} else 1
+    return 0 if all(one.state == "done" for one in ended) else 1
 
 
 def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
@@ -230,7 +210,7 @@ def require_harmless_launcher(path: Path, command: str, typed_now: Sequence[str]
     Raises:
         UsageError: It could; the message has the whole command to type.
     """
-    for word in read(path)["launcher"]["overrides"]:
+    for word in sweep_file.read(path)["launcher"]["overrides"]:
         if word not in typed_now and not _HARMLESS.fullmatch(word):
             raise refusal(
                 f"{path / 'sweep.json'}: {word}", "could run anything", f"`{command} --trust-code` if it is yours"
@@ -275,21 +255,3 @@ def launcher_name(words: Words) -> str:
     """Return the launcher that the words choose."""
     chosen = [word.partition("=")[2] for word in words.launcher if word.startswith("hydra/launcher=")]
     return chosen[0] if chosen else "basic"
-
-
-def read(path: Path) -> Sweep:
-    """Return sweep.json.
-
-    Raises:
-        UsageError: It can't be read, or names jobs that are not there.
-    """
-    file = path / "sweep.json"
-    try:
-        sweep = reading.printable_data(reading.json_data(file))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} can't be read: {error}") from error
-    if not has_shape(Sweep)(sweep):
-        raise UsageError(f"{file} does not hold what it must")
-    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
-        raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
-    return cast(Sweep, sweep)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint, generators, manifest, modules, runs
 from trainer import device as devices
+from trainer import generators, manifest, modules, runs
 from trainer.build import build_model
 from trainer.checkpoint import Checkpoint
 from trainer.components import locate
@@ -18,10 +18,8 @@ from trainer.errors import UsageError, refusal
 from trainer.job import kept_preprocess
 from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir
-from trainer.saver import load_weights
+from trainer.saver import chosen, load_weights
 from trainer.settings import Settings, check
-
-CHECKPOINTS = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def open_run(word: str, command: str, trust: bool) -> tuple[RunDir, Settings]:
     path = runs.find(word)
     if runs.is_sweep(path):
         jobs = [RunDir(job).short for job in runs.jobs(path)]
-        raise refusal(word, f"is a sweep of {len(jobs)} jobs", jobs[:8])
+        raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDir(path).short}/best", *jobs[:8]])
     rundir = RunDir(path)
     settings = check(rundir.read_config())
     modules.require_known(rundir, settings, command, trust, force=False)
@@ -83,24 +81,18 @@ def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
     Raises:
         UsageError: There is no such checkpoint, or it is damaged.
     """
-    what, saved = f"--checkpoint={asked}", manifest.steps(rundir.checkpoints)
-    if not saved:
-        raise UsageError(f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` goes on")
-    best = (rundir.read_status().get("best") or {}).get("step")
-    chosen = {"last": saved[-1], "best": best if best in saved else saved[-1]}.get(asked)
-    if chosen is None:
-        if not asked.isdecimal() or int(asked) not in saved:
-            raise refusal(what, "no such checkpoint", [*CHECKPOINTS, *map(str, saved)])
-        chosen = int(asked)
     try:
-        found = checkpoint.load(rundir.checkpoints / manifest.name_of(chosen))
+        found = chosen(rundir, asked)
     except BadCheckpoint as error:
-        others = [str(step) for step in saved if step != chosen]
-        raise refusal(what, str(error), [f"--checkpoint {step}" for step in others]) from error
-    called = f"step {chosen:,}"
-    if chosen == best:
+        steps = manifest.steps(rundir.checkpoints)
+        others = [str(step) for step in steps if manifest.name_of(step) not in str(error)]
+        raise refusal(f"--checkpoint={asked}", str(error), others) from error
+    if found is None:
+        raise UsageError(f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` goes on")
+    called = f"step {found.step:,}"
+    if found.step == (rundir.read_status().get("best") or {}).get("step"):
         called += ", the best"
-    elif chosen == saved[-1]:
+    elif found.step == manifest.steps(rundir.checkpoints)[-1]:
         called += ", the last"
     return found, called
 

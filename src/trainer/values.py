@@ -43,16 +43,18 @@ def fits(value: Any, kind: Any) -> tuple[bool, Any]:
         return True, value
     if kind in (None, type(None)):
         return value is None, value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return next((hit for hit in (fits(value, a) for a in arguments) if hit[0]), (False, value))
-    if origin is Literal:
-        return value in arguments, value
+    if kind in (str, bool):
+        return isinstance(value, kind), value
     if kind is int:
         whole = _is_number(value) and math.isfinite(value) and value == int(value)
         return whole, int(value) if whole else value
     if kind is float:
         return _is_number(value), value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return next((hit for hit in (fits(value, a) for a in arguments) if hit[0]), (False, value))
+    if origin is Literal:
+        return value in arguments, value
     if origin in _SEQUENCES or kind in _SEQUENCES:
         return _fits_sequence(value, origin, arguments)
     if kind is dict or origin is dict:

@@ -34,10 +34,7 @@ def main(argv: list[str]) -> int:
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
-    if len(words.overrides) != 1:
-        which = "one run at a time" if words.overrides else "which run?"
-        raise UsageError(f"verify: {which} `trainer verify last`, or a path, an id or its four letters")
-    path = runs.find(words.overrides[0])
+    path = runs.only("verify", words.overrides)
     folders = runs.jobs(path) if runs.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
     wrong = [entry for entry in found if entry["problem"] is not None]

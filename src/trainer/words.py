@@ -25,6 +25,7 @@ FLAGS = {
     "--json": "json",
     "--all": "all",
     "--force": "force",
+    "--parameters": "parameters",
     "--trust-code": "trust_code",
     "--allow-data-change": "allow_data_change",
     "--curves": "curves",

@@ -1,0 +1,194 @@
+"""`trainer compare`: what differs between runs, side by side, and what came of them. Without torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from trainer import runs, screen
+from trainer import words as command_line
+from trainer.errors import UsageError
+from trainer.options import GROUPS
+from trainer.progress import number
+from trainer.rundir import RunDir
+from trainer.runs import Entry, ranking
+from trainer.settings import COMPONENTS, Settings, flat
+from trainer.values import show
+
+HELP = """Usage: trainer compare RUN RUN [RUN ...] [--json]
+
+Shows side by side what differs between runs, and that alone: what was chosen,
+the settings, the versions, the machine and your own modules; then what came
+of each. A sweep stands for its jobs.
+
+RUN is last, best, an id or its four letters, a job (kfrw/003) or a path.
+
+  --json           for programs: every run, where more than eight are given
+                   the screen shows the first eight
+
+Examples:
+  trainer compare kfrw jvtx
+  trainer compare last best
+  trainer compare kfrw/000 kfrw/003 --json
+"""
+MOST = 8  # columns
+_SHORT_SUM = 12  # digits of a SHA-256 that are shown
+Differences = dict[str, dict[str, Any]]  # by key, what each run that has it holds, by run
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, ("--json", *command_line.HELP_FLAGS))
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    found = _named(words.overrides)
+    choices = _choices(found)
+    differing = {
+        "choices": choices,
+        "settings": _settings(found, choices),
+        "circumstances": _differing({name: _circumstances(one) for name, one in found.items()}),
+    }
+    if "json" in words.flags:
+        screen.as_json({**differing, "results": {name: _result(one) for name, one in found.items()}})
+        return 0
+    _print(found, differing)
+    return 0
+
+
+def _named(words: Sequence[str]) -> dict[str, Entry]:
+    """Return the runs that words name, each by what one types to mean it; of sweeps every job.
+
+    Raises:
+        UsageError: They are fewer than two.
+    """
+    folders = []
+    for word in words:
+        path = runs.find(word)
+        folders += runs.jobs(path) if runs.is_sweep(path) else [path]
+    with runs.uncollected():
+        entries = [runs.entry(path) for path in {path.resolve(): path for path in folders}.values()]
+    if len(entries) < 2:
+        what = f"{' and '.join(words)} are one and the same run" if len(words) > 1 else "it takes two runs or more"
+        raise UsageError(f"compare: {what}; `trainer compare last best`, or paths, ids or their four letters")
+    shorts = [one.short for one in entries]
+    return {one.short if shorts.count(one.short) == 1 else str(one.path): one for one in entries}
+
+
+def _choices(found: Mapping[str, Entry]) -> Differences:
+    """Return the groups of which the runs select different options."""
+    differing = _differing({name: one.choices for name, one in found.items()})
+    return {group: differing[group] for group in GROUPS if group in differing}
+
+
+def _settings(found: Mapping[str, Entry], choices: Collection[str]) -> Differences:
+    """Return the settings that differ; of a part that one run has and another has not, those that change anything."""
+    configs = {name: flat(dict(one.config) or RunDir(one.path).read_config()) for name, one in found.items()}
+    differing = _differing(configs)
+    swapped = {group for group in COMPONENTS if f"{group}._target_" in differing or group in choices}
+    places = {name: place for place, name in enumerate(Settings.__dataclass_fields__)}
+    told = {}
+    for key in sorted(differing, key=lambda key: places.get(key.partition(".")[0], len(places))):
+        values = differing[key]
+        group, _, name = key.partition(".")
+        is_missing = len(values) < len(found)
+        if group in swapped and (name == "_target_" or (is_missing and _is_idle(values.values()))):
+            continue
+        told[key] = values
+    return told
+
+
+def _is_idle(values: Iterable[Any]) -> bool:
+    """Say whether settings change as little as not to have them: null, false or 0."""
+    return all(value in (None, False, 0) for value in values)
+
+
+def _circumstances(one: Entry) -> dict[str, Any]:
+    """Return what else a run's numbers depend on, as it stood when the run was last started."""
+    segment = one.segments[-1] if one.segments else {}
+    facts = flat({part: dict(segment.get(part, {})) for part in ("versions", "machine")})
+    facts.pop("machine.threads", None)  # the settings have them
+    code = {f"code {name}": sum_ for name, sum_ in (one.status.get("code") or {}).items()}
+    return {**facts, "git": segment.get("git"), **code}
+
+
+def _differing(of: Mapping[str, Mapping[str, Any]]) -> Differences:
+    """Return the keys under which runs hold different things, or some hold nothing."""
+    keys = dict.fromkeys(key for values in of.values() for key in values)
+    held = {key: {name: values[key] for name, values in of.items() if key in values} for key in keys}
+    return {
+        key: values
+        for key, values in held.items()
+        if len(values) < len(of) or any(value != next(iter(values.values())) for value in values.values())
+    }
+
+
+def _result(one: Entry) -> dict[str, Any]:
+    """Return how a run stands, as plain data."""
+    known = {"path": str(one.path), "state": one.state, "step": one.step, "metrics": one.metrics}
+    return {**known, "best": one.best, "error": one.error}
+
+
+def _print(found: Mapping[str, Entry], differing: Mapping[str, Differences]) -> None:
+    results = _results(found)
+    shown = list(found)[:MOST]
+    parts = [{key: {n: show(v) for n, v in of.items()} for key, of in part.items()} for part in differing.values()]
+    for key, of in parts[-1].items():
+        if key.startswith("code "):
+            parts[-1][key] = {name: sum_[:_SHORT_SUM] for name, sum_ in of.items()}
+    if any(parts):
+        _side_by_side(shown, [*parts, results])
+    elif _differing({name: {**_result(one), "path": None} for name, one in found.items()}):
+        screen.say("nothing differs but the results")
+        _side_by_side(shown, [results])
+    else:
+        screen.say("nothing differs: choices, settings, versions, machine and results are the same")
+    if len(shown) < len(found):
+        screen.say(f"{len(shown)} of {len(found):,} runs; --json has all")
+    by = ranking(list(found.values()))
+    best = min(found, key=lambda name: by.key(found[name]))
+    what = "look at the best" if by.metric is not None else "look at the first"
+    screen.next_commands({f"trainer show {shlex.quote(best)}": what})
+
+
+def _results(found: Mapping[str, Entry]) -> dict[str, dict[str, str]]:
+    """Return how each run stands, by what is told of it."""
+    rows: dict[str, dict[str, str]] = {"state": {}, "step": {}}
+    for name, one in found.items():
+        rows["state"][name], rows["step"][name] = one.state, f"{one.step:,}"
+        for metric, value in one.metrics.items():
+            rows.setdefault(metric.replace("_", " "), {})[name] = number(value)
+    for name, one in found.items():
+        if one.best is not None:
+            row = rows.setdefault(f"best {one.best['metric'].replace('_', ' ')}", {})
+            row[name] = f"{number(one.best['value'])} at {one.best['step']:,}"
+    return rows
+
+
+def _side_by_side(names: Sequence[str], parts: Sequence[Mapping[str, Mapping[str, str]]]) -> None:
+    """Print parts of a table with a column for each run, as many beside each other as there is room for."""
+    count = len(names)
+    while count > 2 and not screen.fits(_table(names[:count], parts)):
+        count -= 1
+    if screen.fits(content := _table(names[:count], parts)):
+        screen.table(content)
+        if names[count:]:
+            screen.say("")
+            _side_by_side(names[count:], parts)
+        return
+    for key, values in (line for part in parts for line in part.items()):  # not even two have: under each other
+        screen.heading(key, "")
+        screen.rows({name: values[name] for name in names if name in values})
+
+
+def _table(names: Sequence[str], parts: Sequence[Mapping[str, Mapping[str, str]]]) -> Table:
+    """Return a table with a column for each run, with a space between its parts."""
+    lines: list[list[str]] = []
+    for part in filter(None, parts):
+        lines += [[""]] if lines else []
+        lines += [[key, *(values.get(name, "") for name in names)] for key, values in part.items()]
+    return screen.columns(("", *names), (), lines)

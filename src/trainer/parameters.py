@@ -1,0 +1,135 @@
+"""What a checkpoint holds of the model and the optimizer, and the gradients that the run's next step would take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from trainer.build import Built, build
+from trainer.checkpoint import Checkpoint
+from trainer.errors import TrainerError, UsageError
+from trainer.loop import NonFinite, gradients, row_numbers, total_norm
+from trainer.metrics import FEW_NUMBERS, finite
+from trainer.redact import require_given
+from trainer.saver import Snapshot, put_back
+from trainer.schema import has_shape
+from trainer.settings import Settings
+
+
+class _Optimizer(TypedDict):
+    """What a checkpoint holds of an optimizer."""
+
+    state: dict[int, dict[Any, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+def gather(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> dict[str, Any]:
+    """Return the parameters, their gradients and the optimizer of a run at a checkpoint, as plain data.
+
+    The run is built anew in memory, with the saved generators; no file is changed.
+
+    Args:
+        found: The checkpoint.
+        settings: The run's configuration.
+        choices: What the groups select.
+
+    Raises:
+        UsageError: The checkpoint holds something else.
+    """
+    if not has_shape(Snapshot)(found.training) or not has_shape(_Optimizer)(found.training["optimizer"]):
+        raise UsageError(f"{found.path} does not hold what a checkpoint must")
+    tensors = {name: value for name, value in found.weights.items() if isinstance(value, Tensor)}
+    small = sum(tensor.numel() for tensor in tensors.values()) <= FEW_NUMBERS
+    kinds: dict[str, str] = {}
+    try:
+        built = _built_at(found, settings, choices)
+    except TrainerError as error:  # the weights can be shown all the same
+        step: dict[str, Any] = {"problem": f"the run can't be built here: {error}"}
+    else:
+        kinds, step = _kinds(built), _next_step(built, small)
+    trained = [name for name, kind in kinds.items() if kind == "parameter"]
+    order = {name: place for place, name in enumerate(kinds)}
+    return {
+        "step": found.step,
+        "parameters": [
+            {"name": name, "kind": kinds.get(name, "shared" if kinds else None), **described(tensor, small)}
+            for name, tensor in sorted(tensors.items(), key=lambda item: order.get(item[0], len(order)))
+        ],
+        "next_step": step,
+        "optimizer": _optimizer(found.training["optimizer"], trained, small),
+    }
+
+
+def described(tensor: Tensor, whole: bool) -> dict[str, Any]:
+    """Return what there is to say of a tensor: its shape, and all of its numbers or where they lie.
+
+    Args:
+        tensor: What is described.
+        whole: Whether to return every number.
+    """
+    tensor = tensor.detach().to_dense().cpu()
+    facts: dict[str, Any] = {"shape": list(tensor.shape), "numbers": tensor.numel(), "dtype": str(tensor.dtype)}
+    if whole:
+        return {**facts, "values": finite(tensor.tolist())}
+    if not tensor.numel():
+        return facts
+    values = tensor.double()
+    smallest, largest = values.aminmax()
+    spread = {"mean": values.mean(), "spread": values.std(correction=0), "smallest": smallest, "largest": largest}
+    return {**facts, **{name: finite(float(value)) for name, value in spread.items()}}
+
+
+def _built_at(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> Built:
+    require_given(settings.to_dict())
+    built = build(settings, choices)
+    put_back(built, found, lambda remark: None)
+    built.run.model.train()
+    return built
+
+
+def _kinds(built: Built) -> dict[str, str]:
+    """Return what each name in the model's state_dict is; those that share memory with another are left out."""
+    model = built.run.model
+    parameters = {name: "parameter" if p.requires_grad else "frozen" for name, p in model.named_parameters()}
+    return {**parameters, **{name: "buffer" for name, _ in model.named_buffers()}}
+
+
+def _next_step(built: Built, whole: bool) -> dict[str, Any]:
+    """Return the loss and the gradients of the step that the run would take next, as the loop computes them."""
+    run = built.run
+    weights = [p for p in run.model.parameters() if p.requires_grad]
+    batches = run.batches.at(run.state.step)
+    facts: dict[str, Any] = {"step": run.state.step + 1, "rows": row_numbers(batches)}
+    facts["lr"] = run.schedule.apply(run.optimizer, run.state.step)
+    try:
+        facts["loss"] = gradients(run, weights, batches)
+    except NonFinite as error:
+        return {**facts, "problem": str(error)}
+    named = ((name, p.grad) for name, p in run.model.named_parameters() if p.requires_grad)
+    facts["norm"] = finite(float(total_norm(weights)))
+    facts["gradients"] = [{"name": n, **({} if grad is None else described(grad, whole))} for n, grad in named]
+    return facts
+
+
+def _optimizer(saved: _Optimizer, names: Sequence[str], whole: bool) -> dict[str, Any]:
+    """Return the settings of a saved optimizer, one dict a group of weights, and what it keeps of each weight."""
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in saved["param_groups"]]
+    state = []
+    for index, kept in saved["state"].items():
+        weight = names[index] if index < len(names) else str(index)
+        state += [{"weight": weight, "name": str(name), **_kept(value, whole)} for name, value in kept.items()]
+    return {"settings": finite(groups), "state": state}
+
+
+def _kept(value: Any, whole: bool) -> dict[str, Any]:
+    """Return what there is to say of something that an optimizer keeps: a tensor, a list of them or a plain value."""
+    if isinstance(value, Tensor):
+        return described(value, whole or value.numel() == 1)
+    tensors = [item for item in value if isinstance(item, Tensor)] if isinstance(value, list) else []
+    if tensors:
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        return {**described(flat, whole), "shape": [len(tensors), *tensors[0].shape]}
+    return {"values": finite(value)}

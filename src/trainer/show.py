@@ -1,0 +1,347 @@
+"""`trainer show`: what a run is, what came of it and what made it. Imports torch for --parameters alone."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from trainer import advice, leaderboard, manifest, modules, runs, screen, settings, sweep_file, views
+from trainer import words as command_line
+from trainer.errors import UsageError, refusal
+from trainer.progress import count, duration, number
+from trainer.rundir import RunDir
+from trainer.runs import Entry
+from trainer.settings import COMPONENTS, flat
+from trainer.sweep_file import Sweep
+from trainer.values import show
+from trainer.words import Words
+
+HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]
+
+Shows what a run is (its config), what came of it, what made it (commands,
+versions, machine, git, your own modules) and which checkpoints it has; of a
+sweep what it varies and the results of its jobs, best first.
+
+RUN is one of:
+  last                    the newest run or sweep in ./runs
+  best                    the best run there; kfrw/best is the best of a sweep
+  kfrw                    the last four letters of an id, or a whole id
+  kfrw/003                a job of a sweep
+  results/first           a path
+
+  --parameters            the weights of a checkpoint: names, shapes, values;
+                          the gradients that the next step would take there;
+                          the optimizer's settings and what it keeps
+  --checkpoint WHICH      that of the best evaluation, the last (the default)
+                          or that of a step
+  --trust-code            for --parameters of a run that somebody else has
+                          made: import the modules that came with it
+  --force                 for --parameters: import your modules as they are
+                          now, though they have changed since the run
+  --json                  for programs: everything that is known
+
+Examples:
+  trainer show last
+  trainer show best --parameters
+  trainer show kfrw/003 --parameters --checkpoint best
+  trainer show kfrw --json
+"""
+FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json", *command_line.HELP_FLAGS)
+_MOST_VALUES = 8  # of a swept setting that are named
+_NOTES = {"buffer": " (no parameter)", "frozen": " (not trained)", "shared": " (shared)"}
+# What the lines of the parts, the steps and the device say already.
+_SAID = ("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "device.type", "device.dtype")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, FLAGS)
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    for flag in ("checkpoint", "trust_code", "force"):
+        if flag in words.flags and "parameters" not in words.flags:
+            what = f"--{flag.replace('_', '-')}"
+            raise refusal(what, "goes with --parameters, which it is about", f"--parameters {what}")
+    path = runs.only("show", words.overrides)
+    if runs.is_sweep(path):
+        return _show_sweep(path, words)
+    one = runs.entry(path)
+    weights = _parameters(one, words, argv) if "parameters" in words.flags else None
+    if "json" in words.flags:
+        saved = [{"step": step, "bytes": size} for step, size in _checkpoints(RunDir(path))]
+        screen.as_json({**one.to_dict(), "checkpoints": saved, **({"checkpoint": weights} if weights else {})})
+    elif weights is not None:
+        _print_parameters(one, weights)
+    else:
+        _print_run(one)
+    return 0
+
+
+def _show_sweep(path: Path, words: Words) -> int:
+    """Print what a sweep varies and what came of it, and return the exit code."""
+    sweep = sweep_file.read(path)
+    short = RunDir(path).short
+    if "parameters" in words.flags:
+        some = [f"{short}/{name}" for name in sweep["jobs"][:8]]
+        raise refusal(f"{short} --parameters", "is a sweep of several jobs", [f"{short}/best", *some])
+    with runs.uncollected():
+        jobs = [runs.entry(path / name) for name in sweep["jobs"]]
+    if "json" in words.flags:
+        screen.as_json({"run": short, "path": str(path), **sweep, "jobs": [job.to_dict() for job in jobs]})
+        return 0
+    screen.heading(short, str(path))
+    screen.rows(_varied(sweep, jobs))
+    screen.heading("results", "")
+    leaderboard.print_results(path, jobs, sweep["swept"])
+    return 0
+
+
+def _varied(sweep: Sweep, jobs: Sequence[Entry]) -> dict[str, str]:
+    """Return the lines about a whole sweep: what it varies and how its jobs stand."""
+    states = Counter(job.state for job in jobs)
+    lines = {"name": sweep["name"]} if sweep["name"] else {}
+    lines["jobs"] = ", ".join(f"{amount:,} {state}" for state, amount in states.items())
+    for key in sweep["swept"]:
+        values = list(dict.fromkeys(job.swept[key] for job in jobs if key in job.swept))
+        more = f", ... {len(values):,} in all" if len(values) > _MOST_VALUES else ""
+        lines[key] = ", ".join(values[:_MOST_VALUES]) + more
+    lines["command"] = sweep["command"]
+    return lines
+
+
+def _print_run(one: Entry) -> None:
+    rundir = RunDir(one.path)
+    screen.heading(one.short, str(one.path))
+    screen.rows(_result(one))
+    screen.charts(views.of_run(one))
+    screen.heading("config", "")
+    screen.rows(_config(one, _settings_of(one)))
+    screen.heading("made by", "")
+    if one.segments:
+        screen.table(screen.columns(("from step", "started", "took", "command"), (), _segments(one)))
+    screen.rows({**_circumstances(one), **{name: f"SHA-256 {sum_}" for name, sum_ in _code(one).items()}})
+    screen.heading("checkpoints", "" if manifest.steps(rundir.checkpoints) else "none yet")
+    screen.rows(_saved(one))
+    commands = advice.after(one.state, rundir, one.status) or {f"trainer show {shlex.quote(one.short)}": "look again"}
+    if manifest.steps(rundir.checkpoints):
+        commands = {f"trainer show {shlex.quote(one.short)} --parameters": "see its weights and gradients", **commands}
+    screen.next_commands(commands)
+
+
+def _result(one: Entry) -> dict[str, str]:
+    """Return the lines about how a run stands."""
+    lines = {"name": str(one.status["name"])} if one.status.get("name") else {}
+    of = f" of {one.steps:,}" if one.steps else ""
+    lines["state"] = f"{one.state} at step {one.step:,}{of}"
+    lines.update({name.replace("_", " "): number(value) for name, value in one.metrics.items()})
+    if one.best is not None:
+        metric = one.best["metric"].replace("_", " ")
+        lines["best"] = f"{metric} {number(one.best['value'])} at step {one.best['step']:,}"
+    if skipped := one.status.get("skipped"):
+        lines["skipped"] = f"{count(skipped, 'step')}: the loss or the gradients were not finite"
+    if one.error:
+        lines["error"] = one.error
+    return lines
+
+
+def _settings_of(one: Entry) -> dict[str, Any]:
+    """Return a run's settings as plain data: as its status repeats them, else from its config.yaml."""
+    return dict(one.config) or RunDir(one.path).read_config()
+
+
+def _config(one: Entry, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the lines about what a run is made of, as `trainer run` begins, then those of its other settings."""
+    lines = {}
+    for group in (*(("experiment",) if "experiment" in one.choices else ()), *COMPONENTS):
+        part = config.get(group)
+        words = [one.choices.get(group, ""), _facts(one, group)]
+        words.append(screen.arguments(group, part) if isinstance(part, dict) else "")
+        lines[group] = "  ".join(filter(None, words))
+    if lines["schedule"] == "constant":
+        del lines["schedule"]
+    lines["steps"] = _length(one, config)
+    lines["device"] = _device(one, config)
+    usual = flat(settings.defaults())
+    given = {key: value for key, value in flat(dict(config)).items() if key.partition(".")[0] not in COMPONENTS}
+    lines.update({key: show(value) for key, value in given.items() if _is_told(key, value, usual)})
+    return lines
+
+
+def _is_told(key: str, value: Any, usual: Mapping[str, Any]) -> bool:
+    """Say whether a setting gets a line of its own: it differs from the default and no other line says it."""
+    return value != usual.get(key) and key not in (*_SAID, "device.threads", "name")
+
+
+def _facts(one: Entry, group: str) -> str:
+    """Return what is known of a part beside its settings."""
+    parameters, rows = one.status.get("parameters"), one.status.get("rows") or {}
+    if group == "model" and parameters is not None:
+        return count(parameters, "parameter")
+    if group == "data" and rows.get("training"):
+        training, validation = rows["training"], rows.get("validation")
+        return count(training, "row") + (f" to train on, {validation:,} to validate" if validation else "")
+    return ""
+
+
+def _length(one: Entry, config: Mapping[str, Any]) -> str:
+    """Say how long a run is, and how many rows a step takes."""
+    sizes = [(one.status.get("rows") or {}).get("training"), config.get("batch_size"), config.get("accumulate")]
+    epochs = f", {count(config['epochs'], 'epoch')}" if isinstance(config.get("epochs"), int) else ""
+    whole = all(isinstance(size, int) and size > 0 for size in sizes)
+    return f"{one.steps:,}{epochs}" + (f", {screen.step_rows(*sizes)}" if whole else "")  # type: ignore[arg-type]
+
+
+def _device(one: Entry, config: Mapping[str, Any]) -> str:
+    """Say where a run computed and in which numbers."""
+    machine = one.segments[-1].get("machine", {}) if one.segments else {}
+    known = flat(dict(config))
+    facts = [show(machine.get("device", one.choices.get("device", known.get("device.type"))))]
+    facts.append(show(known.get("device.dtype")))
+    if isinstance(threads := known.get("device.threads"), int):
+        facts.append(count(threads, "thread"))
+    return ", ".join(facts)
+
+
+def _segments(one: Entry) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each start of a run."""
+    for segment in one.segments:
+        started = str(segment.get("started", "")).replace("T", " ")[:19]
+        took = duration(segment["seconds"]) if "seconds" in segment else ""
+        yield f"{segment.get('from_step', 0):,}", started, took, segment.get("command", "")
+
+
+def _circumstances(one: Entry) -> dict[str, str]:
+    """Return the lines about versions, machine and git; where they changed, from which step on they were others."""
+    lines: dict[str, str] = {}
+    last: dict[str, str] = {}
+    for segment in one.segments:
+        told = {
+            "versions": ", ".join(f"{name} {show(value)}" for name, value in segment.get("versions", {}).items()),
+            "machine": ", ".join(f"{name} {show(value)}" for name, value in segment.get("machine", {}).items()),
+            "git": segment.get("git") or "",
+        }
+        for name, text in told.items():
+            if text and text != last.get(name):
+                before = f"{lines[name]}; from step {segment.get('from_step', 0):,} on " if name in lines else ""
+                lines[name] = before + text
+            last[name] = text
+    return lines
+
+
+def _code(one: Entry) -> Mapping[str, str]:
+    """Return the SHA-256 of the user's own modules, by their paths."""
+    return one.status.get("code") or {}
+
+
+def _checkpoints(rundir: RunDir) -> Iterator[tuple[int, int]]:
+    """Yield the step of each checkpoint and the bytes that it takes."""
+    for step in manifest.steps(rundir.checkpoints):
+        folder = rundir.checkpoints / manifest.name_of(step)
+        try:
+            yield step, sum(file.lstat().st_size for file in folder.iterdir())
+        except OSError:
+            continue  # the run goes on meanwhile and keeps its newest few
+
+
+def _saved(one: Entry) -> dict[str, str]:
+    saved = list(_checkpoints(RunDir(one.path)))
+    best = one.best["step"] if one.best is not None else None
+    marks: dict[int, list[str]] = {step: [] for step, _ in saved}
+    if saved:
+        marks[saved[-1][0]].append("last")
+    if best in marks:
+        marks[best].append("best")
+    return {f"step {step:,}": ", ".join([*marks[step], _size(size)]) for step, size in saved}
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e6:,.1f} MB" if amount >= 1e5 else f"{amount / 1e3:,.1f} kB"
+
+
+def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the weights, the gradients and the optimizer of a run as plain data.
+
+    Raises:
+        UsageError: It has no such checkpoint, or would import code that may be somebody else's.
+        BadCheckpoint: The checkpoint is damaged.
+    """
+    rundir = RunDir(one.path)
+    stored = settings.check(rundir.read_config())
+    trust, force = "trust_code" in words.flags, "force" in words.flags
+    command = shlex.join(["trainer", "show", *argv])
+    changed = modules.require_known(rundir, stored, command, trust, force)
+    if trust:
+        modules.trust([rundir])
+    from trainer import parameters, saver
+
+    which = words.flags.get("checkpoint", "last")
+    found = saver.chosen(rundir, which)
+    if found is None:
+        raise UsageError(f"{one.short} has no checkpoint yet")
+    for module in changed:
+        screen.note(f"warning: {module} has changed since the run started: its gradients may be others now")
+    return parameters.gather(found, stored, dict(one.choices))
+
+
+def _print_parameters(one: Entry, weights: Mapping[str, Any]) -> None:
+    held, after, optimizer = weights["parameters"], weights["next_step"], weights["optimizer"]
+    total = sum(row["numbers"] for row in held if row["kind"] not in ("buffer", "shared"))
+    screen.heading("parameters", f"{count(total, 'number')} of {one.short}, as they are after step {weights['step']:,}")
+    screen.table(_numbers(held, [f"{row['name']}{_NOTES.get(row['kind'], '')}" for row in held]))
+    about = f"of the next step, {after['step']:,}, at these weights: {after['rows']}" if "step" in after else ""
+    screen.heading("gradients", about)
+    if "gradients" in after:
+        screen.rows({key: number(after[key]) for key in ("loss", "norm", "lr")})
+        screen.table(_numbers(after["gradients"], [row["name"] for row in after["gradients"]]))
+    else:
+        screen.say(f"  {after['problem']}")
+    screen.heading("optimizer", f"{one.choices.get('optim', '')}, as it took step {weights['step']:,}")
+    for group in optimizer["settings"]:
+        screen.rows({key: show(value) for key, value in group.items() if value is not None})
+    if optimizer["state"]:
+        screen.heading("kept by the optimizer", "")
+        screen.rows(_kept(optimizer["state"]))
+    whole = f"trainer show {shlex.quote(one.short)}"
+    screen.next_commands({whole: "see the whole run", f"{whole} --parameters --json": "get every number"})
+
+
+def _numbers(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Return a table of tensors: each number, or where they lie if there are too many."""
+    headings = ("value",) if all("values" in one for one in found) else ("mean", "spread", "smallest", "largest")
+    lines = []
+    for name, one in zip(names, found, strict=True):
+        cells = [_written(one["values"])] if "values" in one else [_rounded(one.get(key)) for key in headings]
+        lines.append((name, " x ".join(f"{size:,}" for size in one.get("shape", ())), *cells))
+    return screen.columns(("name", "shape"), headings, lines)
+
+
+def _kept(state: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the lines about what an optimizer keeps: numbers weight by weight, or how many there are if too many."""
+    if all("values" in one for one in state):
+        return {f"{one['weight']} {one['name']}": _written(one["values"]) for one in state}
+    lines = {}
+    for name in dict.fromkeys(one["name"] for one in state):
+        alike = [one for one in state if one["name"] == name]
+        values = [one.get("values") for one in alike]
+        same = values[0] is not None and all(value == values[0] for value in values)
+        total = sum(one.get("numbers", 1) for one in alike)
+        lines[name] = _written(values[0]) if same else count(total, "number")
+    return lines
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _written(value: Any) -> str:
+    """Write a number, or nested lists of them, in six digits."""
+    if isinstance(value, list):
+        return "[" + " ".join(map(_written, value)) + "]"
+    return number(value) if isinstance(value, float) else show(value)

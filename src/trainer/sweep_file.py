@@ -1,0 +1,49 @@
+"""sweep.json: what a sweep varies, its jobs and what launches them. Without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict, cast
+
+from trainer import reading, runs
+from trainer.errors import UsageError
+from trainer.schema import has_shape
+
+FORMAT = 1
+
+
+class Launcher(TypedDict):
+    """What a sweep was launched with."""
+
+    name: str
+    overrides: list[str]
+    config_dirs: list[str]
+
+
+class Sweep(TypedDict):
+    """What sweep.json holds."""
+
+    format: int
+    name: str | None
+    command: str
+    launcher: Launcher
+    swept: list[str]
+    jobs: list[str]
+
+
+def read(path: Path) -> Sweep:
+    """Return the sweep.json of a directory.
+
+    Raises:
+        UsageError: It can't be read, or names jobs that are not there.
+    """
+    file = path / "sweep.json"
+    try:
+        sweep = reading.json_data(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} can't be read: {error}") from error
+    if not has_shape(Sweep)(sweep):
+        raise UsageError(f"{file} does not hold what it must")
+    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
+        raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
+    return cast(Sweep, sweep)
