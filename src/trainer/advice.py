@@ -24,20 +24,33 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
         status: What its status.json says.
     """
     settings = _settings(status)
-    again = "".join(f" {key}=..." for key, _ in secrets(settings.to_dict()))  # they are not kept
-    resume = f"trainer resume {shlex.quote(rundir.short)}{again}"
     if reason == "stopped":
-        return {resume: "go on"}
+        return {_resume(rundir, settings): "go on"}
     commands = {}
-    if reason == "patience" and settings.patience:
-        commands[f"{resume} patience={2 * settings.patience}"] = "be more patient"
-    elif settings.epochs:
-        commands[f"{resume} epochs={2 * settings.epochs}"] = "go on longer"
-    else:
-        commands[f"{resume} steps={2 * status.get('steps', 500)}"] = "go on longer"
+    if (status.get("rows") or {}).get("validation"):
+        commands[f"trainer eval {shlex.quote(rundir.short)}"] = "see how good it is"
+    commands.update(longer(reason, rundir, status))
     if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
-        commands[_run({**typed(status), "init_from": rundir.short}) + again] = "start anew from its weights"
+        words = _run({**typed(status), "init_from": rundir.short})
+        commands[words + _again(settings)] = "start anew from its weights"
     return commands
+
+
+def longer(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
+    """Return the command that goes on with a run that ended well, with what it does.
+
+    Args:
+        reason: complete or patience.
+        rundir: The run's directory.
+        status: What its status.json says.
+    """
+    settings = _settings(status)
+    resume = _resume(rundir, settings)
+    if reason == "patience" and settings.patience:
+        return {f"{resume} patience={2 * settings.patience}": "be more patient"}
+    if settings.epochs:
+        return {f"{resume} epochs={2 * settings.epochs}": "go on longer"}
+    return {f"{resume} steps={2 * status.get('steps', 500)}": "go on longer"}
 
 
 def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
@@ -94,6 +107,15 @@ def _settings(status: Mapping[str, Any]) -> Settings:
         return check(status.get("config") or {})
     except UsageError:
         return Settings()
+
+
+def _resume(rundir: RunDir, settings: Settings) -> str:
+    return f"trainer resume {shlex.quote(rundir.short)}{_again(settings)}"
+
+
+def _again(settings: Settings) -> str:
+    """Return the words for the secrets of a run, which are not kept."""
+    return "".join(f" {key}=..." for key, _ in secrets(settings.to_dict()))
 
 
 def _may_be_typed(key: str, value: str) -> bool:

@@ -275,6 +275,6 @@ def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
         commands[f"trainer resume {shlex.quote(RunDir(path).short)}"] = "run what is not done"
     elif ranked:
         best = RunDir(path / entries[0].name)
-        command = next(iter(advice.after_end("complete", best, best.read_status())))
+        command = next(iter(advice.longer("complete", best, best.read_status())))
         commands[command] = "go on with the best"
     screen.next_commands(commands)

@@ -175,6 +175,9 @@ def parse(word: str, catalog: Catalog) -> Override:
         raise refusal(told, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
     if not equals and not word.startswith("~"):
         found = catalog.group_of(word)
+        if Path(word).suffix in (".csv", ".parquet"):
+            option = "" if word.endswith(".csv") else " data=parquet"
+            found = f"experiment=table{option} data.path={word} data.target=COLUMN"
         raise refusal(told, "is not key=value", (), found or None)
     if not key.strip("+~ "):
         raise refusal(told, "has no key", "key=value")

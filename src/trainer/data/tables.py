@@ -55,7 +55,7 @@ class Table(Data):
     def __init__(
         self,
         frame: pl.DataFrame,
-        target: str | Sequence[str],
+        target: str | Sequence[str] | None,
         columns: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
@@ -72,9 +72,9 @@ class Table(Data):
         self.validation, self.source = validation, source
         unnamed = [] if "" not in frame.columns else ["the column without a name is left out"]
         frame = frame.drop("", strict=False)
-        self._targets = [target] if isinstance(target, str) else [*target]
+        self._targets = [target] if isinstance(target, str) else [*(target or ())]
         if not self._targets:
-            raise refusal("data.target=[]", "names no column", frame.columns)
+            raise refusal("data.target", "has no value: which column is to be predicted?", frame.columns)
         self._split, self._encode, self._nan, self._standardize = split, encode, nan, standardize
         self._asked_classes = classes
         _require_columns(frame, "data.target", self._targets)
@@ -322,7 +322,7 @@ class TableFile(Table):
     def __init__(
         self,
         path: str,
-        target: str | list[str],
+        target: str | list[str] | None = None,
         columns: list[str] | None = None,
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
