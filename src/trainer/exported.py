@@ -85,7 +85,9 @@ def described(model: Trained, kind: str, difference: float | None) -> dict[str, 
         return {**lines, "checked": "loaded with NumPy alone: the same numbers"}
     assert model.preprocess is not None
     array = model.preprocess.array
-    columns = model.preprocess.columns if array is None else [f"array {array['shape']}"]
+    columns = [f"{one['column']}{' (index)' * (one['kind'] == 'category')}" for one in model.preprocess.inputs]
+    if array is not None:
+        columns = [f"array {array['shape']}"]
     targets = model.preprocess.classes or [one["column"] for one in model.preprocess.targets]
     return {
         **lines,
