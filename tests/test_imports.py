@@ -92,7 +92,7 @@ def test_the_command_line_imports_nothing_heavy():
     [
         *("runs", "leaderboard", "show", "compare", "verify", "sweep_file", "options", "listing", "settings"),
         *("screen", "progress", "advice", "manual", "info", "fingerprint", "evaluation", "predict", "export"),
-        *("plot", "views", "curves", "chart", "figure", "spreadsheet"),
+        *("plot", "views", "curves", "chart", "figure", "spreadsheet", "reproduce", "course", "init"),
     ],
 )
 def test_what_only_reads_needs_no_torch(name):

@@ -48,11 +48,16 @@ OTHER_NAMES = {
 }
 
 
-def shipped_configs() -> Path:
-    """Return the folder of the shipped configs: inside the package in a wheel, beside src/ in a checkout."""
+def shipped(folder: str) -> Path:
+    """Return a folder that comes with trainer: inside the package in a wheel, beside src/ in a checkout."""
     here = Path(__file__).resolve().parent
-    inside = here / "configs"
-    return inside if inside.is_dir() else here.parents[1] / "configs"
+    inside = here / folder
+    return inside if inside.is_dir() else here.parents[1] / folder
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the shipped configs."""
+    return shipped("configs")
 
 
 @dataclass(frozen=True)
