@@ -35,8 +35,8 @@ import os, sys
 from trainer.cli import main
 for name in sorted(os.listdir()):
     if os.path.isdir(name) and name.startswith("run-"):
-        code = main(["resume", name])
-        print(name, code, "torch" in sys.modules)
+        codes = {main([command, name]) for command in ("resume", "reproduce")}
+        print(name, *codes, "torch" in sys.modules)
 """
 
 

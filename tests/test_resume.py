@@ -521,6 +521,15 @@ def test_init_from_is_needed_once(cli):
     require_same("killed", "straight")
 
 
+def test_a_run_that_began_with_weights_goes_on_from_its_best_step(cli):
+    trained(cli, "source", *SMALL)
+    run = trained(cli, "run", "init_from=source", *SMALL[1:], "steps=20", "monitor=validation_loss", "mode=max")
+    assert run.status["best"]["step"] == 20
+    result = cli("resume", "run", "steps=24", "optim.lr=0")
+    assert result.code == 0, result.err
+    assert run.status["best"]["step"] == 20
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

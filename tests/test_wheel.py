@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer import init
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,8 +34,9 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_holds_every_config_and_module(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"trainer/configs/{p.relative_to(ROOT / 'configs')}" for p in (ROOT / "configs").rglob("*.yaml")}
+    example = {f"trainer/example/{name}" for name in init.FILES}
     modules = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
-    assert names >= configs | modules
+    assert names >= configs | example | modules | {"trainer/py.typed"}
     assert not any(name.startswith(("tests", "scripts")) for name in names)
 
 
@@ -52,3 +55,5 @@ def test_the_installed_wheel_trains_and_resumes_in_another_directory(wheel, tmp_
     call(command, "resume", "last", "steps=5", cwd=elsewhere)
     (run,) = (elsewhere / "runs").iterdir()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
+    call(command, "init", "first", cwd=elsewhere)
+    assert all((elsewhere / "first" / name).is_file() for name in init.FILES)

@@ -12,7 +12,7 @@ from trainer.errors import UsageError
 from trainer.options import GROUPS
 from trainer.redact import MARK, secrets
 from trainer.rundir import RunDir
-from trainer.settings import Settings, check
+from trainer.settings import COMPONENTS, OBJECT, Settings, check
 
 
 def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
@@ -25,14 +25,14 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
     """
     settings = _settings(status)
     if reason == "stopped":
-        return {_resume(rundir, settings): "go on"}
+        return {_resume(rundir, settings, _again(settings)): "go on"}
     commands = {}
-    if (status.get("rows") or {}).get("validation"):
+    if (status.get("rows") or {}).get("validation") and not _handed_over(settings):
         commands[f"trainer eval {shlex.quote(rundir.short)}"] = "see how good it is"
     commands.update(longer(reason, rundir, status))
-    if re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra as well
-        words = _run({**typed(status), "init_from": rundir.short})
-        commands[words + _again(settings)] = "start anew from its weights"
+    is_plain = re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII)  # others would have to be quoted for Hydra as well
+    if is_plain and not _handed_over(settings):
+        commands[_run({**typed(status), "init_from": rundir.short, **_again(settings)})] = "start anew from its weights"
     return commands
 
 
@@ -45,12 +45,12 @@ def longer(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, 
         status: What its status.json says.
     """
     settings = _settings(status)
-    resume = _resume(rundir, settings)
+    change, what = {"steps": 2 * status.get("steps", 500)}, "go on longer"
     if reason == "patience" and settings.patience:
-        return {f"{resume} patience={2 * settings.patience}": "be more patient"}
-    if settings.epochs:
-        return {f"{resume} epochs={2 * settings.epochs}": "go on longer"}
-    return {f"{resume} steps={2 * status.get('steps', 500)}": "go on longer"}
+        change, what = {"patience": 2 * settings.patience}, "be more patient"
+    elif settings.epochs:
+        change = {"epochs": 2 * settings.epochs}
+    return {_resume(rundir, settings, {**_again(settings), **change}): what}
 
 
 def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
@@ -77,7 +77,8 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
         rundir: The run's directory.
     """
     status = rundir.read_status()
-    lr = _settings(status).optim.get("lr")
+    settings = _settings(status)
+    lr = settings.optim.get("lr")
     change, how = {}, ""
     if "optim.lr" in message and isinstance(lr, int | float) and lr:
         change, how = {"optim.lr": f"{lr / 10:g}"}, " with a smaller learning rate"
@@ -86,9 +87,8 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
     commands = {}
     saved = manifest.steps(rundir.checkpoints)
     if saved:
-        words = [f"trainer resume {shlex.quote(rundir.short)}", *(f"{k}={v}" for k, v in change.items())]
-        commands[" ".join(words)] = f"go on from step {max(saved):,}{how}"
-    if change or not saved:
+        commands[_resume(rundir, settings, change)] = f"go on from step {max(saved):,}{how}"
+    if (change or not saved) and not _handed_over(settings):
         commands[_run({**typed(status), **change})] = f"start again{how}"
     return commands
 
@@ -109,13 +109,9 @@ def _settings(status: Mapping[str, Any]) -> Settings:
         return Settings()
 
 
-def _resume(rundir: RunDir, settings: Settings) -> str:
-    return f"trainer resume {shlex.quote(rundir.short)}{_again(settings)}"
-
-
-def _again(settings: Settings) -> str:
-    """Return the words for the secrets of a run, which are not kept."""
-    return "".join(f" {key}=..." for key, _ in secrets(settings.to_dict()))
+def _again(settings: Settings) -> dict[str, str]:
+    """Return what stands for the secrets of a run, which are not kept, by key."""
+    return dict.fromkeys((key for key, _ in secrets(settings.to_dict())), "...")
 
 
 def _may_be_typed(key: str, value: str) -> bool:
@@ -123,6 +119,18 @@ def _may_be_typed(key: str, value: str) -> bool:
     root = key.partition(".")[0]
     harmless = root in (*GROUPS, *Settings.__dataclass_fields__) and not key.endswith("_target_") and value != MARK
     return harmless and key not in ("run_dir", "resume")
+
+
+def _handed_over(settings: Settings) -> list[str]:
+    """Return the groups whose parts were handed to `fit` as objects, which only Python code can do again."""
+    return [group for group in COMPONENTS if OBJECT in getattr(settings, group)]
+
+
+def _resume(rundir: RunDir, settings: Settings, changes: Mapping[str, Any]) -> str:
+    if objects := _handed_over(settings):
+        words = [*(f"{group}=..." for group in objects), f"resume={rundir.short!r}"]
+        return f"fit({', '.join([*words, *(f'{k}={v}'.replace('.', '__', k.count('.')) for k, v in changes.items())])})"
+    return " ".join(["trainer resume", shlex.quote(rundir.short), *(f"{k}={v}" for k, v in changes.items())])
 
 
 def _run(words: dict[str, str]) -> str:

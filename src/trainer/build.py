@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from trainer import device as devices
-from trainer import generators, losses
-from trainer.components import KINDS, check_arguments, construct, locate, split_arguments, supplied
+from trainer import generators, losses, optimizers
+from trainer.components import KINDS, check_arguments, check_feeding, construct, locate, split_arguments, supplied
 from trainer.data import Batches, Data, Items, Preprocess
 from trainer.errors import refusal, unknown
 from trainer.loop import Run
@@ -35,6 +38,7 @@ class Built:
     data: Data
     device: torch.device
     names: dict[str, str]
+    objects: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -42,43 +46,54 @@ class Built:
         return {group: name.partition("=")[2] for group, name in self.names.items()}
 
 
-def build(settings: Settings, choices: dict[str, str] | None = None, kept: Preprocess | None = None) -> Built:
+def build(
+    settings: Settings,
+    choices: dict[str, str] | None = None,
+    kept: Preprocess | None = None,
+    objects: Mapping[str, Any] | None = None,
+) -> Built:
     """Build data, model, loss, optimizer and schedule, in the order in which a plain script would draw them.
 
     Args:
         settings: The checked configuration.
         choices: What the groups select, for the messages.
         kept: How the data of an existing run were prepared.
+        objects: Parts that are there already, or their classes, by group; the configuration does not name these.
 
     Raises:
         UsageError: The parts can't be built or don't go together.
     """
-    classes = {group: locate(getattr(settings, group), group) for group in KINDS}
+    objects = objects or {}
+    made = {group: part for group, part in objects.items() if not isinstance(part, type)}
+    classes = {g: _class_of(objects[g]) if g in objects else locate(getattr(settings, g), g) for g in KINDS}
     names = {group: f"{group}={(choices or {}).get(group, cls.__name__)}" for group, cls in classes.items()}
-    arguments = {group: check_arguments(classes[group], getattr(settings, group), group) for group in KINDS}
+    arguments = {group: _arguments(cls, settings, group, made.get(group)) for group, cls in classes.items()}
+
+    def part(group: str, its_arguments: dict[str, Any]) -> Any:
+        return made[group] if group in made else construct(group, classes[group], its_arguments, names[group])
+
     device = devices.choose(settings.device, getattr(classes["model"], "cpu_only", False))
     devices.prepare(settings.device)
     generators.seed_all(settings.seed)
     with devices.default_dtype(settings.device.dtype), devices.memory_of(device):
-        data = build_data(settings, classes["data"], arguments["data"], names["data"], kept)
+        data = build_data(settings, classes["data"], arguments["data"], names["data"], kept, made.get("data"))
         if classes["loss"] is losses.Auto:
             option, section = losses.fitting(None if data.classes is None else len(data.classes))
             settings, names["loss"] = dataclasses.replace(settings, loss=section), f"loss={option}"
             classes["loss"] = locate(section, "loss")
             arguments["loss"] = check_arguments(classes["loss"], section, "loss")
-        settings, widths = match_widths(settings, classes["model"], arguments["model"], data, names)
-        model: nn.Module = construct("model", classes["model"], widths, names["model"]).to(device)
-        loss: nn.Module = construct("loss", classes["loss"], arguments["loss"], names["loss"]).to(device)
+        if "model" not in made:
+            settings, arguments["model"] = match_widths(settings, classes["model"], arguments["model"], data, names)
+        model: nn.Module = part("model", arguments["model"]).to(device)
+        loss: nn.Module = part("loss", arguments["loss"]).to(device)
         require_inputs(model, data, names)
         training, validation = make_batches(settings, data, loss, device, names)
     steps = settings.steps or (settings.epochs or 0) * training.steps_per_epoch or DEFAULT_STEPS
-    optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
-    schedule: Schedule = construct(
-        "schedule",
-        classes["schedule"],
-        {**arguments["schedule"], **supplied(classes["schedule"], steps=steps)},
-        names["schedule"],
-    )
+    if "optim" in made:
+        optimizer = require_optimizer(made["optim"], model, names)
+    else:
+        optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
+    schedule: Schedule = part("schedule", {**arguments["schedule"], **supplied(classes["schedule"], steps=steps)})
     if settings.on_nonfinite == "skip" and any(True for _ in model.buffers()):
         what = f"on_nonfinite=skip {names['model']}"
         raise refusal(what, "the model keeps running averages, which a bad row would spoil", "on_nonfinite=stop")
@@ -106,7 +121,18 @@ def build(settings: Settings, choices: dict[str, str] | None = None, kept: Prepr
         seed=settings.seed,
         classes=0 if data.classes is None else len(data.classes),
     )
-    return Built(run, settings, data, device, names)
+    return Built(run, settings, data, device, names, objects)
+
+
+def _arguments(cls: type[Any], settings: Settings, group: str, made: Any) -> dict[str, Any]:
+    """Return what a part is made with; a Dataset that is there already is still to be told how it is fed."""
+    if made is None:
+        return check_arguments(cls, getattr(settings, group), group)
+    return check_feeding(getattr(settings, group)) if isinstance(made, Dataset) else {}
+
+
+def _class_of(part: Any) -> type[Any]:
+    return part if isinstance(part, type) else type(part)
 
 
 def resolved(built: Built, threads: int | None = None) -> Settings:
@@ -140,15 +166,24 @@ def build_model(settings: Settings, device: torch.device) -> nn.Module:
 
 
 def build_data(
-    settings: Settings, cls: type[Any], arguments: dict[str, Any], name: str, kept: Preprocess | None
+    settings: Settings,
+    cls: type[Any],
+    arguments: dict[str, Any],
+    name: str,
+    kept: Preprocess | None,
+    made: Data | Dataset[Any] | None = None,
 ) -> Data:
     """Build the data, a Dataset of torch wrapped, and split and prepare them.
 
     Raises:
         UsageError: They can't be read, or a part of the split is empty.
     """
-    if issubclass(cls, Data):
-        data: Data = construct("data", cls, arguments, name)
+    if isinstance(made, Data):
+        data = copy.copy(made)  # may be prepared for another run as well
+    elif made is not None:
+        data = construct("data", Items, {"dataset": made, **arguments}, name)
+    elif issubclass(cls, Data):
+        data = construct("data", cls, arguments, name)
     else:
         dataset, how = split_arguments(cls, arguments)
         data = construct("data", Items, {"dataset": construct("data", cls, dataset, name), **how}, name)
@@ -238,6 +273,28 @@ def build_optimizer(
         warnings.simplefilter("ignore")
         name = f"{names['model']} {names['optim']}"
         optimizer = construct("optim", cls, {"params": parameters, **arguments}, name)
+    return require_optimizer(optimizer, model, names)
+
+
+def optimizer_like(built: Built, model: nn.Module) -> torch.optim.Optimizer:
+    """Return an optimizer like the one of a run, over the weights of a copy of its model."""
+    cls = type(built.run.optimizer)
+    if "optim" in built.objects:
+        return optimizers.over(built.run.optimizer, built.run.model, model)
+    return build_optimizer(cls, check_arguments(cls, built.settings.optim, "optim"), model, built.names)
+
+
+def require_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, names: dict[str, str]
+) -> torch.optim.Optimizer:
+    """Return an optimizer that is ready for the loop.
+
+    Raises:
+        UsageError: It can't be, or it is over other weights than the model's.
+    """
+    weights = {id(p) for p in model.parameters()}
+    if any(id(p) not in weights for group in optimizer.param_groups for p in group["params"]):
+        raise refusal(names["optim"], "is over other weights than those of the model that was handed over with it")
     for group in optimizer.param_groups:
         if group.get("lr") is None:
             raise refusal(names["optim"], "its param_groups have no lr, which the schedule sets at every step")

@@ -20,6 +20,8 @@ COMMANDS = {
     "predict": "predict from new rows",
     "export": "write a model that other tools load",
     "verify": "check every checkpoint of a run",
+    "reproduce": "run a run again and compare it, step by step",
+    "init": "write a small example of a model of your own",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",
 }
@@ -92,7 +94,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:2], "--help"]
     if not argv or argv[0] in ("-h", "--help"):
-        rows = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+        rows = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
         sys.stdout.write(HELP.format(commands=rows))
         return 0
     if argv[0] in ("-V", "--version"):

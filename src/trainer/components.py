@@ -20,6 +20,7 @@ from trainer import modules
 from trainer.data import Data, Items
 from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
 from trainer.schedules import Schedule
+from trainer.settings import OBJECT
 from trainer.values import describe, fits, misfit, show
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -34,6 +35,7 @@ PUBLIC = {
     torch.optim.Optimizer: "torch.optim.Optimizer",
     Dataset: "torch.utils.data.Dataset",
     Data: "trainer.data.Data",
+    Schedule: "trainer.schedules.Schedule",
 }
 SUPPLIED = {"optim": ("params",), "schedule": ("steps",)}  # arguments that come from the run, not the config
 Part = TypeVar("Part")
@@ -46,6 +48,9 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     Raises:
         UsageError: There is none of that name, or it is not of the group's kind.
     """
+    if OBJECT in component:
+        reason = "is an object that was handed to fit() in Python, which alone can go on with it"
+        raise refusal(f"{group}.{OBJECT}={component[OBJECT]}", reason, f"fit({group}=..., resume=RUN)")
     target = component.get("_target_")
     if not isinstance(target, str):
         raise refusal(f"{group}", "selects nothing", f"{group}=OPTION; trainer list {group} shows them")
@@ -67,7 +72,7 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     if not isinstance(found, type) or not issubclass(found, kinds):
         public = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, kinds)]
         near = nearest(class_name, public)
-        base = " or ".join(PUBLIC.get(kind, f"{kind.__module__}.{kind.__name__}") for kind in kinds)
+        base = " or ".join(PUBLIC[kind] for kind in kinds)
         what = f"has no {class_name}" if found is None else f"is no class derived from {base}"
         raise refusal(
             f"{group}._target_={target}",
@@ -84,11 +89,20 @@ def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> di
     Raises:
         UsageError: The class takes no such argument, or one of another type, or one is missing.
     """
-    given = {key: value for key, value in component.items() if key != "_target_"}
+    given = {key: value for key, value in component.items() if key not in ("_target_", OBJECT)}
     if issubclass(cls, Dataset):
         given, how = split_arguments(cls, given)
-        return {**_checked(cls, given, group), **_checked(Items, how, group, ("dataset",))}
+        return {**_checked(cls, given, group), **check_feeding(how)}
     return _checked(cls, given, group, SUPPLIED.get(group, ()))
+
+
+def check_feeding(component: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that say how a Dataset of torch is fed, checked.
+
+    Raises:
+        UsageError: There is no such setting, or its value is of another type.
+    """
+    return _checked(Items, {key: value for key, value in component.items() if key != OBJECT}, "data", ("dataset",))
 
 
 def split_arguments(cls: type[Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -65,9 +65,13 @@ def register(catalog: Catalog) -> None:
 def hydra_setup(catalog: Catalog) -> Iterator[None]:
     """Let Hydra find the shipped configs and the user's, for the duration of a block."""
     register(catalog)
+    outer = GlobalHydra.instance().hydra  # of an application of the user's that calls us
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
-        yield
+    try:
+        with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
@@ -106,6 +110,10 @@ def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if one in keys:
             config[other] = None
+    for group, section in choice.sections.items():
+        # An object that takes the place of another when a run goes on, or the same class, keeps what was set for it.
+        before = config[group] if config[group].get("_target_") == section.get("_target_") else {}
+        config[group] = {**section, **before, **{key: value for key, value in section.items() if value is not None}}
     for override in choice.values:
         set_value(config, override)
     for key in list(config):

@@ -92,6 +92,19 @@ def prepare(settings: DeviceSettings) -> None:
     torch.use_deterministic_algorithms(settings.deterministic)
 
 
+@contextmanager
+def put_back() -> Iterator[None]:
+    """Give this process the threads and the deterministic mode back after a block that it had before."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    _own_threads.cache_clear()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        _own_threads.cache_clear()
+
+
 @cache
 def _own_threads() -> int:
     """Return the number of threads before a run has set one: an earlier job of a sweep must not choose for a later."""

@@ -3,43 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from trainer import screen
 from trainer.build import Built
 from trainer.errors import RunFailed
-from trainer.job import train
-from trainer.progress import Display, Standing
+from trainer.job import Outcome, train
+from trainer.log import log
+from trainer.progress import Display, NoDisplay, Standing
 from trainer.rundir import RunDir
+from trainer.signals import Stopping
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is written and about to be trained.
+
+    Args:
+        rundir: Its directory.
+        built: Its parts.
+        open_screen: Prints what is about to be trained, once nothing can be refused any more.
+    """
+
+    rundir: RunDir
+    built: Built
+    open_screen: Callable[[Standing], None]
 
 
 def follow(
-    rundir: RunDir,
-    built: Built,
+    begun: Begun,
     command: str,
     overrides: list[str],
-    open_with: Callable[[Standing], None],
     force: bool = False,
-) -> int:
-    """Train a written run on the screen, to its summary, and return the exit code.
+    stopping: Stopping | None = None,
+    quiet: bool = False,
+) -> Outcome:
+    """Train a written run on the screen, to its summary.
 
     Args:
-        rundir: The run's directory.
-        built: Its parts.
+        begun: The run.
         command: What the user typed, for the record.
         overrides: The settings that the user typed, for the record.
-        open_with: Prints what is about to be trained, once nothing can be refused any more.
         force: Start over if there should be a good checkpoint and is none.
+        stopping: What asks it to stop; by default a signal.
+        quiet: Show nothing.
+
+    Raises:
+        RunFailed: Training met something it can't go on from; its notes say where the run is and what one may do.
     """
 
     def show(standing: Standing) -> Display:
-        open_with(standing)
+        if quiet:
+            return NoDisplay()
+        begun.open_screen(standing)
         return screen.progress(standing)
 
+    announce = log.info if quiet else screen.note
     try:
-        outcome = train(rundir, built, command, overrides, show, screen.note, force)
+        outcome = train(begun.rundir, begun.built, command, overrides, show, announce, force, stopping)
     except RunFailed as error:
-        if rundir.exists:
-            error.add_note(screen.failure(error, rundir))
+        if begun.rundir.exists:
+            error.add_note(screen.failure(error, begun.rundir))
         raise
-    screen.summary(outcome, rundir)
-    return outcome.exit_code
+    if not quiet:
+        screen.summary(outcome, begun.rundir)
+    return outcome

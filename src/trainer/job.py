@@ -60,15 +60,16 @@ class Plan:
         return rundir
 
 
-def prepare(settings: Settings, choices: dict[str, str]) -> Built:
+def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
     """Build a new job and try a step on a copy: whatever can be known to be wrong is refused here.
 
     Args:
         settings: The job's configuration.
         choices: What the groups select.
+        objects: Parts that are there already, by group.
     """
     redact.require_given(settings.to_dict())
-    built = build(settings, choices)
+    built = build(settings, choices, objects=objects)
     try_out(built)
     if settings.init_from is not None:
         # By its path: `last` means another run as soon as this one is written.
@@ -78,17 +79,23 @@ def prepare(settings: Settings, choices: dict[str, str]) -> Built:
     return built
 
 
-def rebuild(rundir: RunDir, settings: Settings, choices: dict[str, str] | None = None) -> Built:
+def rebuild(
+    rundir: RunDir,
+    settings: Settings,
+    choices: dict[str, str] | None = None,
+    objects: Mapping[str, Any] | None = None,
+) -> Built:
     """Build the parts of an existing run, whose data are prepared as they were unless they are to be others.
 
     Args:
         rundir: The run's directory.
         settings: Its configuration, or what it is changed to.
         choices: What the groups select.
+        objects: Parts that are there already, by group.
     """
     redact.require_given(settings.to_dict())
     same = check(redact.filled(rundir.read_config(), {})).data == settings.data
-    return build(settings, choices, kept_preprocess(rundir) if same else None)
+    return build(settings, choices, kept_preprocess(rundir) if same else None, objects)
 
 
 def kept_preprocess(rundir: RunDir) -> Preprocess | None:
@@ -220,8 +227,8 @@ def train(
         try:
             record.write()
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
-            if built.settings.init_from is not None:
-                saver(run.state.step == 0)  # that run may have changed or be gone when this one is resumed
+            if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
+                saver(True)  # what it begins with may be something else, or gone, when it is resumed
             with show(shown) as screen:
                 reason = fit(run, [metrics, screen, record, log_evaluation], saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
@@ -229,10 +236,13 @@ def train(
             metrics.close()
             state = "stopped" if reason == "stopped" else "done"
             record.write(state)
+        except KeyboardInterrupt:  # a second one, where that does not end the process
+            metrics.close()
+            raise
         except Exception as error:
             with suppress(OSError):  # a full disk may be what it failed for
                 saver.keep_best()
-            failure = error if isinstance(error, RunFailed) else RunFailed(explain_crash(error, built, rundir))
+            failure = failure_of(error, built, rundir)
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
             for last in (metrics.close, lambda: record.write("failed", redact.hide(str(failure)))):
@@ -255,8 +265,12 @@ def train(
     )
 
 
-def explain_crash(error: Exception, built: Built, rundir: RunDir) -> str:
-    """Say in one line what ended a run, with advice where there is some."""
+def failure_of(error: Exception, built: Built, rundir: RunDir) -> RunFailed:
+    """Return what ended a run as one line, with advice where there is some."""
+    return error if isinstance(error, RunFailed) else RunFailed(_crash(error, built, rundir))
+
+
+def _crash(error: Exception, built: Built, rundir: RunDir) -> str:
     if isinstance(error, OSError) and not rundir.exists:
         return f"{rundir.path} is gone: something has deleted or moved it while it was trained"
     if isinstance(error, OSError) and error.strerror:

@@ -50,6 +50,28 @@ def cut_back(path: Path, length: int) -> bool:
     return len(there) == length
 
 
+class Lines:
+    """Turns the rows of the loop into the lines of metrics.jsonl.
+
+    Args:
+        log_every: Steps between rows.
+        model: Its parameters are in the rows when they are few.
+    """
+
+    def __init__(self, log_every: int, model: nn.Module) -> None:
+        self._log_every = log_every
+        self._model = model if few_parameters(model) is not None else None
+
+    def line(self, row: Row) -> str | None:
+        """Return the line of a row, None for one that is not kept."""
+        if "loss" in row:
+            if not due(row["step"], self._log_every):
+                return None
+            if self._model is not None:
+                row = {**row, "parameters": few_parameters(self._model)}
+        return json.dumps(finite(row), allow_nan=False) + "\n"
+
+
 class MetricsFile:
     """Appends the rows of a run to metrics.jsonl.
 
@@ -61,28 +83,23 @@ class MetricsFile:
 
     def __init__(self, path: Path, log_every: int, model: nn.Module) -> None:
         self._file = durable.Appending(path)
-        self._log_every = log_every
-        self._rows: list[Row] = []
+        self._lines = Lines(log_every, model)
+        self._waiting: list[str] = []
         self._flushed = time.monotonic()
-        self._model = model if few_parameters(model) is not None else None
 
     def __call__(self, row: Row) -> None:
         """Take a row; it is written later, together with others."""
-        if "loss" in row:
-            if not due(row["step"], self._log_every):
-                return
-            if self._model is not None:
-                row = {**row, "parameters": few_parameters(self._model)}
-        self._rows.append(row)
+        if (line := self._lines.line(row)) is not None:
+            self._waiting.append(line)
         if time.monotonic() - self._flushed >= _BUFFERED_SECONDS:
             self.flush()
 
     def flush(self) -> int:
         """Write what has been taken and return the length of the file."""
-        if self._rows:
-            lines = [json.dumps(finite(row), allow_nan=False) + "\n" for row in self._rows]
-            self._rows.clear()
-            self._file.write("".join(lines).encode())
+        if self._waiting:
+            text = "".join(self._waiting)
+            self._waiting.clear()
+            self._file.write(text.encode())
         self._flushed = time.monotonic()
         return self._file.size
 

@@ -8,6 +8,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from trainer.errors import UsageError, refusal
 from trainer.reading import content
 from trainer.rundir import RunDir
-from trainer.settings import COMPONENTS, Settings
+from trainer.settings import COMPONENTS, OBJECT, Settings
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
 _NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")
@@ -36,7 +37,8 @@ def used(settings: Settings) -> dict[str, bytes]:
         Sources by the path that a module of that name has below a folder of sys.path.
     """
     found: dict[str, bytes] = {}
-    names = [target.rpartition(".")[0] for _, target in _foreign(settings)]
+    classes = [name for key in ("_target_", OBJECT) for _, name in _foreign(settings, key)]
+    names = [prefix for name in classes for prefix in accumulate(name.split(".")[:-1], "{}.{}".format)]
     while names:
         name = names.pop()
         module = sys.modules.get(name)
@@ -140,9 +142,9 @@ def search_working_directory() -> None:
         sys.path.append(str(Path.cwd()))
 
 
-def _foreign(settings: Settings) -> Iterator[tuple[str, str]]:
+def _foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, str]]:
     for group in COMPONENTS:
-        target: Any = getattr(settings, group).get("_target_")
+        target: Any = getattr(settings, group).get(key)
         if isinstance(target, str) and not is_ours(target):
             yield group, target
 

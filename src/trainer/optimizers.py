@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class GradientDescent(torch.optim.Optimizer):
@@ -68,6 +69,21 @@ class LBFGS(torch.optim.LBFGS):
             self.state.clear()
             self.state.update(states)
             raise
+
+
+def over(optimizer: torch.optim.Optimizer, model: nn.Module, copied: nn.Module) -> torch.optim.Optimizer:
+    """Return a copy of an optimizer whose weights are those of a copy of its model.
+
+    Args:
+        optimizer: It may keep its weights wherever it likes.
+        model: What they are of.
+        copied: The model's copy.
+    """
+    twin = object.__new__(type(optimizer))
+    memo: dict[int, Any] = {id(optimizer): twin}
+    memo.update((id(a), b) for a, b in zip(model.parameters(), copied.parameters(), strict=True))
+    twin.__dict__ = copy.deepcopy(optimizer.__dict__, memo)
+    return twin
 
 
 def _copied(value: Any) -> Any:

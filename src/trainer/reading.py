@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,21 @@ def json_data(path: Path) -> Any:
     is_plain = text.isascii() and b"\\" not in text and b"\x7f" not in text
     is_shallow = text.count(b"{") + text.count(b"[") <= _DEEPEST_JSON
     return data if is_plain and is_shallow else _printable(data)
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """Yield what the lines of a file hold, each of which is JSON.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: A line is no JSON; names it.
+    """
+    with os.fdopen(opened(path), "rb") as file:
+        for number, line in enumerate(iter(partial(file.readline, MOST_JSON), b""), 1):
+            try:
+                yield _JSON.decode(line.decode())
+            except (ValueError, RecursionError) as error:
+                raise Unreadable(f"line {number}: {error}") from error
 
 
 def _printable(data: Any, depth: int = 0) -> Any:

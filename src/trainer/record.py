@@ -52,10 +52,12 @@ class Record:
             "git": environment.git_commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        config = redact.tree(resolved(built).to_dict())
+        before = superseded(before, self._status.get("config"), config)
         self._status.update(
             name=built.settings.name,
             steps=built.run.steps,
-            config=redact.tree(resolved(built).to_dict()),
+            config=config,
             code=code,
             error=None,
             choices={**self._status.get("choices", {}), **built.choices},
@@ -89,6 +91,21 @@ class Record:
         self._segment["seconds"] = round(self.seconds, 3)
         self._status.update(finite(standing(self._run)), state=state, error=error)
         self._rundir.write_status(self._status)
+
+
+def superseded(
+    segments: list[dict[str, Any]], config: dict[str, Any] | None, now: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the segments of a run, the last one with the configuration it had if the run goes on with another.
+
+    Args:
+        segments: They hold their configuration only where a later one has another.
+        config: What the run had until now.
+        now: What it goes on with.
+    """
+    if not segments or config in (None, now) or "config" in segments[-1]:
+        return segments
+    return [*segments[:-1], {**segments[-1], "config": config}]
 
 
 def first_status(built: Built) -> dict[str, Any]:

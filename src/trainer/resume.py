@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from trainer.words import Words
 
 if TYPE_CHECKING:
     from trainer.config import Job
+    from trainer.follow import Begun
     from trainer.progress import Standing
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force] [--trust-code]
@@ -196,6 +198,7 @@ def changed_job(
     from trainer import checkpoint
     from trainer.build import resolved
     from trainer.job import rebuild
+    from trainer.record import superseded
     from trainer.saver import put_back, require_length
     from trainer.trial import try_out
 
@@ -210,7 +213,8 @@ def changed_job(
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
     config = redact.tree(resolved(built).to_dict())
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
-    return ChangedJob(rundir, config, {**status, "state": "waiting", **now}, changes)
+    segments = superseded(status.get("segments", []), status.get("config"), config)
+    return ChangedJob(rundir, config, {**status, "state": "waiting", **now, "segments": segments}, changes)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -254,14 +258,14 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
     require_same_files([RunDir(folder) for folder in folders], again)
     if not runs.is_sweep(path):
         stored = settings.check(RunDir(path).read_config())
-        changed = _as_composed(stored, jobs[0].settings)
+        changed = as_composed(stored, jobs[0].settings)
         return go_on(RunDir(path), stored, changed, jobs[0].choices, command, overrides, force=False)
     from trainer import sweep
 
     sweep.require_harmless_launcher(path, again, launcher)
     for folder, one in zip(folders, jobs, strict=True):
         stored = settings.check(RunDir(folder).read_config())
-        for change in differences(stored, _as_composed(stored, one.settings)):
+        for change in differences(stored, as_composed(stored, one.settings)):
             raise refusal(
                 f"{change.key}={show(change.new)}",
                 f"job {folder.name} has {show(change.old)}",
@@ -273,7 +277,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
     return sweep.launch(path, command, overrides, secrets=secrets)
 
 
-def _as_composed(stored: Settings, composed: Settings) -> Settings:
+def as_composed(stored: Settings, composed: Settings) -> Settings:
     """Return composed settings in which null stands for what it stood for when the run was started."""
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
     if composed.epochs is not None:
@@ -312,28 +316,68 @@ def go_on(
     Raises:
         UsageError: A change would make it another run, or leaves nothing to do.
     """
-    status = rundir.read_status()
-    choices = {**status.get("choices", {}), **chosen}
-    changes = require_possible(rundir, stored, changed, force, choices)
-    from trainer import screen
+    continued = continuation(rundir, stored, changed, chosen, force)
+    if continued.is_complete:
+        from trainer import screen
 
-    if status.get("state") == "done" and not changes and is_whole(rundir):
         screen.complete(rundir)
         return 0
     from trainer.follow import follow
-    from trainer.job import rebuild
-    from trainer.trial import try_out
 
-    with rundir.lock(command):
-        pass  # refuses at once where another process trains it
-    built = rebuild(rundir, changed, choices)
-    try_out(built)
+    return follow(continued.begin(command), command, overrides, force).exit_code
 
-    def open_with(standing: Standing) -> None:
-        screen.resuming(rundir, status, standing.first_step, changes)
-        screen.header(built, {**choices, **built.choices}, rundir)
 
-    return follow(rundir, built, command, overrides, open_with, force)
+@dataclass(frozen=True)
+class Continuation:
+    """A run that is about to go on: where it stands, what it goes on with, and what of that has changed."""
+
+    rundir: RunDir
+    status: dict[str, Any]
+    settings: Settings
+    choices: dict[str, str]
+    changes: list[Change]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.status.get("state") == "done" and not self.changes and is_whole(self.rundir)
+
+    def begin(self, command: str, objects: Mapping[str, Any] | None = None) -> Begun:
+        """Check what the run goes on with.
+
+        Args:
+            command: What the user typed, for whoever finds the run in use.
+            objects: Parts that are there already, by group.
+        """
+        from trainer import screen
+        from trainer.follow import Begun
+        from trainer.job import rebuild
+        from trainer.trial import try_out
+
+        if not self.is_complete:
+            with self.rundir.lock(command):
+                pass  # refuses at once where another process trains it
+        built = rebuild(self.rundir, self.settings, self.choices, objects)
+        try_out(built)
+
+        def open_screen(standing: Standing) -> None:
+            screen.resuming(self.rundir, self.status, standing.first_step, self.changes)
+            screen.header(built, {**self.choices, **built.choices}, self.rundir)
+
+        return Begun(self.rundir, built, open_screen)
+
+
+def continuation(
+    rundir: RunDir, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool = False
+) -> Continuation:
+    """Return a run that is to go on under changed settings; the arguments are those of `go_on`.
+
+    Raises:
+        UsageError: A change would make it another run.
+    """
+    status = rundir.read_status()
+    choices = {**status.get("choices", {}), **chosen}
+    return Continuation(rundir, status, changed, choices, require_possible(rundir, stored, changed, force, choices))
 
 
 def is_whole(rundir: RunDir) -> bool:

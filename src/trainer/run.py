@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer import redact, runs
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
-from trainer.rundir import RunDir, new_path
+from trainer.rundir import new_path
 
 if TYPE_CHECKING:
     from trainer.config import Job
+    from trainer.follow import Begun
     from trainer.options import Catalog
     from trainer.progress import Standing
+    from trainer.settings import Settings
     from trainer.words import Choice, Words
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
@@ -96,40 +99,55 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
 
         return dry_run.show(jobs, choices)
     settings = jobs[0].settings
-    if settings.resume:
-        if settings.run_dir is None:
-            raise refusal("resume=true", "which run? it needs run_dir", "run_dir=PATH resume=true")
-        if _exists(Path(settings.run_dir)):
-            from trainer import resume
+    if (there := resumed(settings)) is not None:
+        from trainer import resume
 
-            return resume.go_on_as(Path(settings.run_dir), jobs, command, redact.words(words.overrides), words.launcher)
+        return resume.go_on_as(there, jobs, command, redact.words(words.overrides), words.launcher)
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer import sweep
 
         return sweep.start(path, jobs, choices, words, command)
-    return run_one(jobs[0], path, command, redact.words(words.overrides))
-
-
-def run_one(job: Job, path: Path, command: str, overrides: list[str]) -> int:
-    """Check, write and train one job."""
-    from trainer import screen
     from trainer.follow import follow
+
+    return follow(begin(jobs[0], path), command, redact.words(words.overrides)).exit_code
+
+
+def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:
+    """Check and write one job.
+
+    Args:
+        job: Its configuration.
+        path: Its directory.
+        objects: Parts that are there already, by group.
+    """
+    from trainer import screen
+    from trainer.follow import Begun
     from trainer.job import plan_of, prepare
 
-    built = prepare(job.settings, job.choices)
+    built = prepare(job.settings, job.choices, objects=objects)
     rundir = plan_of(built, {"choices": job.choices}).write(path)
 
-    def open_with(standing: Standing) -> None:
+    def open_screen(standing: Standing) -> None:
         screen.header(built, {**job.choices, **built.choices}, rundir)
         for note in job.notes:
             screen.note(note)
 
-    return follow(rundir, built, command, overrides, open_with)
+    return Begun(rundir, built, open_screen)
 
 
-def _exists(path: Path) -> bool:
+def resumed(settings: Settings) -> Path | None:
+    """Return the run or sweep that resume=true goes on with; None if one is to begin.
+
+    Raises:
+        UsageError: The settings don't say which, or one can't look.
+    """
+    if not settings.resume:
+        return None
+    if settings.run_dir is None:
+        raise refusal("resume=true", "which run? it needs run_dir", "run_dir=PATH resume=true")
+    path = Path(settings.run_dir)
     try:
-        return RunDir(path).exists or runs.is_sweep(path)
+        return path if runs.is_run(path) else None
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be read: {error.strerror}") from error

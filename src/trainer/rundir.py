@@ -44,6 +44,7 @@ class Segment(TypedDict, total=False):
     git: str | None
     started: str
     seconds: float
+    config: dict[str, Any]
 
 
 class Best(TypedDict):

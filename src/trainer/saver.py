@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer import checkpoint, generators, manifest, runs
-from trainer.build import Built, build_optimizer
+from trainer.build import Built, optimizer_like
 from trainer.checkpoint import Checkpoint, Packed
-from trainer.components import check_arguments
 from trainer.errors import UsageError, refusal
 from trainer.loop import Run
 from trainer.manifest import BadCheckpoint
@@ -210,8 +209,7 @@ def load_optimizer(built: Built, saved: dict[str, Any], announce: Callable[[str]
 
 def _lacking(built: Built, saved: dict[str, Any]) -> set[str]:
     """Return what the optimizer keeps of the weights after a step and `saved` has not kept."""
-    cls, model = type(built.run.optimizer), copy.deepcopy(built.run.model)
-    trial = build_optimizer(cls, check_arguments(cls, built.settings.optim, "optim"), model, built.names)
+    trial = optimizer_like(built, copy.deepcopy(built.run.model))
     weights = [w for group in trial.param_groups for w in group["params"]]
     for w in weights:
         w.grad = torch.zeros_like(w)

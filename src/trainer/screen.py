@@ -18,7 +18,7 @@ from trainer.errors import printable
 from trainer.picture import Panel
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
-from trainer.settings import Change
+from trainer.settings import OBJECT, Change
 from trainer.streams import Stream
 from trainer.values import show
 
@@ -32,7 +32,10 @@ stderr = Console(file=Stream("stderr", OSError), markup=False, emoji=False, high
 _UNWRAPPED = 10_000  # columns of a file or a pipe
 _UNBOUNDED = Console(width=_UNWRAPPED)
 _NARROW = 50  # columns
-_STATES = {"done": "green", "failed": "red", "running": "cyan", "stopped": "magenta"}
+_STATES = {
+    **{"done": "green", "failed": "red", "running": "cyan", "stopped": "magenta"},
+    **{"identical": "green", "different": "red"},
+}
 _RUN = "run"
 T = TypeVar("T")
 
@@ -120,7 +123,7 @@ def fits(content: Table) -> bool:
 
 def arguments(group: str, component: Mapping[str, Any]) -> str:
     """Write the arguments of a component as they are typed, without those that change nothing or come from the data."""
-    untyped = ("_target_", "inputs", "outputs") if group == "model" else ("_target_",)
+    untyped = ("_target_", OBJECT, "inputs", "outputs") if group == "model" else ("_target_", OBJECT)
     shown = {
         key: value
         for key, value in redact.tree(component).items()
@@ -175,11 +178,16 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
         note(f"warning: {warning}")
 
 
-def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
-    """Say which run goes on, as it stood, from which step, and which of its settings have changed."""
+def opening(what: str, rundir: RunDir, status: Mapping[str, Any]) -> None:
+    """Say what is done to a run, and where that stands."""
     ended = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
     before = f"{ended} at step {status.get('step', 0):,}"
-    stderr.print(Text.assemble(("resuming ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
+    stderr.print(Text.assemble((f"{what} ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
+
+
+def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
+    """Say which run goes on, as it stood, from which step, and which of its settings have changed."""
+    opening("resuming", rundir, status)
     stderr.print(f"going on from step {step:,}", soft_wrap=True)
     _rows(stderr, dict(map(_change, changes)))
 
@@ -203,10 +211,14 @@ def progress(standing: Standing) -> Display:
 
 def summary(outcome: Outcome, rundir: RunDir) -> None:
     """Print the result, the run directory and what one may type next."""
-    ended = Text(f"  {printable(_ended(outcome))}")
-    stdout.print(Text.assemble(state(outcome.state), ended), soft_wrap=not stdout.is_terminal)
+    result(outcome.state, _ended(outcome))
     _rows(stdout, {**_results(outcome), _RUN: str(rundir.path)})
     next_commands(advice.after_end(outcome.reason, rundir, outcome.status))
+
+
+def result(name: str, text: str) -> None:
+    """Print how something ended, its name in colour."""
+    stdout.print(Text.assemble(state(name), f"  {printable(text)}"), soft_wrap=not stdout.is_terminal)
 
 
 def complete(rundir: RunDir) -> None:

@@ -17,6 +17,7 @@ from trainer.errors import refusal, unknown
 from trainer.values import choices, fits, misfit, show
 
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
+OBJECT = "_object_"  # stands in place of _target_ where Python code has handed over an object: names its class
 
 # What changing a setting means for a run that is resumed.
 HARMLESS = "harmless"  # changes neither weights nor order
@@ -148,7 +149,7 @@ def check(values: dict[str, Any]) -> Settings:
 def resume_kind(key: str) -> str:
     """Return what changing `key` (dotted) means for a run that is resumed."""
     head, _, tail = key.partition(".")
-    if head in ("optim", "schedule") and tail not in ("", "_target_"):
+    if head in ("optim", "schedule") and tail not in ("", "_target_", OBJECT):
         return REPLANS
     if head == "schedule":
         return REPLANS

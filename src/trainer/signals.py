@@ -24,10 +24,16 @@ class Stopping:
     Args:
         on_signal: Called at each signal. One that is entered within another hands its signals on.
         asked: Another way to ask, looked at about once a second; counts as SIGTERM.
+        leave: Called at a second interrupt.
     """
 
-    def __init__(self, on_signal: Callable[[], None] = lambda: None, asked: Callable[[], bool] = lambda: False) -> None:
-        self._on_signal, self._asked = on_signal, asked
+    def __init__(
+        self,
+        on_signal: Callable[[], None] = lambda: None,
+        asked: Callable[[], bool] = lambda: False,
+        leave: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_signal, self._asked, self._leave = on_signal, asked, leave or _exit_at_once
         self._next = time.monotonic()
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
@@ -58,14 +64,18 @@ class Stopping:
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
-            show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
-            with contextlib.suppress(OSError):
-                os.write(2, b"\nleft at once; what was saved before is intact\n" + show_cursor)
-            os._exit(128 + number)
+            self._leave()
         self.signal = signal.Signals(number)
         self._on_signal()
         if outer := _owner(self._before.get(number)):
             outer._catch(number, frame)
+
+
+def _exit_at_once() -> None:
+    show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nleft at once; what was saved before is intact\n" + show_cursor)
+    os._exit(128 + signal.SIGINT)
 
 
 def _owner(handler: Any) -> Stopping | None:

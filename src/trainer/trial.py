@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainer import generators, losses, trees
-from trainer.build import Built, build_optimizer
-from trainer.components import check_arguments, reason_of
+from trainer.build import Built, optimizer_like
+from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.errors import TrainerError, refusal
 from trainer.loop import NonFinite, fit
@@ -33,12 +33,11 @@ def try_out(built: Built) -> None:
             model, loss = copy.deepcopy(run.model), copy.deepcopy(run.loss)
             with run.autocast:
                 require_loss(model, loss, batches.at(0)[0], names)
-            arguments = check_arguments(type(run.optimizer), built.settings.optim, "optim")
             trial = dataclasses.replace(
                 run,
                 model=model,
                 loss=loss,
-                optimizer=build_optimizer(type(run.optimizer), arguments, model, built.names),
+                optimizer=optimizer_like(built, model),
                 schedule=copy.deepcopy(run.schedule),
                 batches=batches,
                 validation=run.validation and run.validation.sample(),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection
+import os
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer import redact
 from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.options import GROUPS, Catalog
 from trainer.settings import Settings
+from trainer.values import show
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -64,6 +67,7 @@ INFO_DEFAULT = "all"
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 MOST_JOBS = Settings.max_jobs
 SETTINGS = tuple(Settings.__dataclass_fields__)
+_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass
@@ -134,11 +138,12 @@ def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> Words:
 
 @dataclass(frozen=True)
 class Choice:
-    """One job's words: what the groups select, and the values set over it."""
+    """One job's words: what the groups select, the values set over it, and sections in place of what is selected."""
 
     groups: tuple[str, ...]
     values: tuple[Override, ...]
     swept: dict[str, str] = field(default_factory=dict)
+    sections: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def jobs(words: Words, catalog: Catalog) -> list[Choice]:
@@ -158,6 +163,24 @@ def jobs(words: Words, catalog: Catalog) -> list[Choice]:
     axes = [_axis(override, texts, catalog) for override, texts in zip(overrides, values, strict=True)]
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     return [_choice(combination, swept) for combination in itertools.product(*axes)]
+
+
+def word(key: str, value: Any) -> str:
+    """Write a setting as one would type it, whatever characters its value holds."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        return text if _BARE.fullmatch(text) else QuotedString(text, Quote.single).with_quotes()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_written(key)}:{_written(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return show(value)
 
 
 def parse(word: str, catalog: Catalog) -> Override:

@@ -1,0 +1,218 @@
+"""`from trainer import fit`: what `trainer run` and `trainer resume` do, from Python and with objects of one's own."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from trainer import checkpoint, generators, manifest, reading, redact, runs, screen
+from trainer import device as devices
+from trainer import words as command_line
+from trainer.components import KINDS
+from trainer.config import compose_jobs, override
+from trainer.errors import UsageError, refusal
+from trainer.follow import Begun, follow
+from trainer.modules import require_known
+from trainer.objects import Objects
+from trainer.option_files import with_source
+from trainer.options import Catalog, near_path
+from trainer.progress import number
+from trainer.resume import as_composed, continuation, require_same_files
+from trainer.run import begin, resumed
+from trainer.rundir import RunDir, new_path
+from trainer.saver import load_weights, restore
+from trainer.settings import Settings, check
+from trainer.signals import Stopping
+from trainer.words import Words
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A run that `fit` has trained.
+
+    Args:
+        path: Its directory.
+        model: The trained model with its last weights, in evaluation mode.
+        status: What its status.json says.
+        objects: The parts that were handed to `fit`, by group.
+    """
+
+    path: Path
+    model: nn.Module
+    status: Mapping[str, Any]
+    objects: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """How it ended: done, or stopped by an interrupt."""
+        return str(self.status["state"])
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return int(self.status["step"])
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The last loss and the last evaluation, by name."""
+        return dict(self.status["metrics"])
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best evaluation: its step, metric and value; None without validation data."""
+        return self.status["best"] and dict(self.status["best"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All settings, with the numbers that were used."""
+        return dict(self.status["config"])
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl: one a step and one an evaluation."""
+        return list(reading.json_lines(self.path / "metrics.jsonl"))
+
+    @property
+    def best_model(self) -> nn.Module:
+        """A copy of the model with the weights of the best evaluation; without one, with the last."""
+        model, step = copy.deepcopy(self.model), self.best["step"] if self.best else self.step
+        found = checkpoint.load(RunDir(self.path).checkpoints / manifest.name_of(step))
+        load_weights(model, found.weights, str(found.path))
+        return model
+
+    def __repr__(self) -> str:
+        """Return how it ended, in a line."""
+        values = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in self.metrics.items())
+        return f"<{self.state} at step {self.step:,}: {values}; {near_path(self.path)}>"
+
+
+def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = False, **settings: Any) -> Result:
+    """Train a model in a run directory of its own, as `trainer run` does, and return when it has ended.
+
+    An interrupt (Ctrl-C, or the stop button of a notebook) finishes the step, saves and returns; a second one raises
+    KeyboardInterrupt at once. Threads, random generators and import paths are left as they were.
+
+    Args:
+        words: Choices and settings as one types them after `trainer run`: "model=dynamic", "optim.lr=1e-4".
+        resume: A run to go on with, as after `trainer resume`: a path, an id, its four letters, last or best; or what
+            `fit` has returned. True goes on with `run_dir` if it is there, else begins it.
+        quiet: Whether to show nothing.
+        settings: The same as the words, by name; two underscores stand for a dot: `optim__lr=1e-4`. `model`, `data`,
+            `loss`, `optim` and `schedule` take the name of an option, an object, a class, or a dict with a `_target_`;
+            `data` also takes a pair (inputs, targets) of tensors or arrays, of which whole numbers or texts as targets
+            are classes where the loss wants classes.
+
+    Raises:
+        UsageError: A word or a setting is wrong; nothing has been created.
+        RunFailed: Training met something it can't go on from; what was saved before stays.
+    """
+    stopping = Stopping(leave=_interrupt)
+    if resume is True:
+        settings["resume"] = True
+    with devices.put_back(), generators.isolated(0), _import_path():
+        given = _Given(words, settings)
+        begun, is_complete = _begin(given) if isinstance(resume, bool) else _continue(given, resume)
+        if is_complete:
+            restore(begun.built, begun.rundir, screen.note)
+            if not quiet:
+                screen.complete(begun.rundir)
+        else:
+            follow(begun, given.command, given.words, stopping=stopping, quiet=quiet)
+    if stopping.signal not in (None, signal.SIGINT):
+        signal.raise_signal(stopping.signal)  # it was meant for the whole process
+    model = begun.built.run.model.eval()
+    return Result(begun.rundir.path.absolute(), model, begun.rundir.read_status(), begun.built.objects)
+
+
+class _Given:
+    """What `fit` was called with, as words of the command line and as objects."""
+
+    def __init__(self, words: Sequence[str], settings: Mapping[str, Any]) -> None:
+        self.objects = Objects({k: part for k, part in settings.items() if k in KINDS and not isinstance(part, str)})
+        self.words = list(words)
+        for name, value in settings.items():
+            if name not in self.objects.sections:
+                self.words.append(command_line.word(name.replace("__", "."), value))
+        if self.objects.dtype is not None and not any("device.dtype=" in word for word in self.words):
+            self.words.append(f"device.dtype={self.objects.dtype}")
+        self.catalog = Catalog()
+        (choice,) = command_line.jobs(Words(overrides=self.words), self.catalog)
+        self.choice = replace(choice, sections=self.objects.sections)
+        self.words = redact.words(self.words)
+
+    @property
+    def command(self) -> str:
+        """The call, for the record."""
+        objects = (f"{group}={name}" for group, name in self.objects.names.items())
+        return f"fit({', '.join([*map(repr, self.words), *objects])})"
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Name the file that a setting stands in which is refused in a block."""
+        try:
+            yield
+        except UsageError as error:
+            raise with_source(error, [self.choice], self.catalog) from error.__cause__
+
+
+def _begin(given: _Given) -> tuple[Begun, bool]:
+    """Compose and write a run, or go on with the one that `resume=True` means; say whether that is complete."""
+    with given.blamed():
+        (job,) = compose_jobs([given.choice], given.catalog)
+        job = replace(job, choices={**job.choices, **given.objects.names})
+        parts = given.objects.parts(job.settings)
+        if (path := resumed(job.settings)) is None:
+            return begin(job, new_path(job.settings.run_dir), parts), False
+    rundir, stored = _known(path)
+    continued = continuation(rundir, stored, as_composed(stored, job.settings), job.choices)
+    return continued.begin(given.command, parts), continued.is_complete
+
+
+def _continue(given: _Given, resume: str | Path | Result) -> tuple[Begun, bool]:
+    """Go on with a run; say whether it is complete."""
+    path, parts = (resume.path, resume.objects) if isinstance(resume, Result) else (resume, {})
+    rundir, stored = _known(runs.find(near_path(Path(path))))
+    changed = override(stored, given.choice, given.catalog)
+    chosen = dict(word.split("=", 1) for word in given.choice.groups)
+    continued = continuation(rundir, stored, changed, {**chosen, **given.objects.names})
+    return continued.begin(given.command, {**parts, **given.objects.parts(changed)}), continued.is_complete
+
+
+def _known(path: Path) -> tuple[RunDir, Settings]:
+    """Return a run with its settings.
+
+    Raises:
+        UsageError: It is a sweep, or its modules are not those of the working directory.
+    """
+    rundir = RunDir(path)
+    if runs.is_sweep(path):
+        jobs = [repr(RunDir(job).short) for job in runs.jobs(path)]
+        raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
+    stored = check(rundir.read_config())
+    again = f"trainer resume {shlex.quote(rundir.short)}"
+    require_known(rundir, stored, again, trust=False, force=False)
+    require_same_files([rundir], again)
+    return rundir, stored
+
+
+@contextmanager
+def _import_path() -> Iterator[None]:
+    """Put sys.path back after a block."""
+    before = sys.path[:]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,78 @@
+"""`trainer init`: writes a small working example of a model of one's own. Without torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from trainer import durable, screen
+from trainer import words as command_line
+from trainer.errors import UsageError, refusal
+
+HELP = """Usage: trainer init DIR
+
+Writes a small example that works: a model of your own, the option that makes
+it model=my_model, an experiment that trains it, and a test. Change these, or
+write others beside them.
+
+{files}
+
+DIR is made unless it is there. Files that are in it stay as they are: if one
+of these is there already, nothing is written.
+
+Examples:
+  trainer init first            a new directory
+  trainer init .                here, beside your data
+"""
+EXAMPLE = Path(__file__).parent / "example"
+FILES = {
+    "my_model.py": "a class, and nothing of trainer in it",
+    "configs/model/my_model.yaml": "makes it model=my_model",
+    "configs/experiment/my_experiment.yaml": "what to train it on, and how",
+    "test_my_model.py": "a test that trains it for a few steps",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, command_line.HELP_FLAGS)
+    if "help" in words.flags:
+        width = max(map(len, FILES))
+        sys.stdout.write(HELP.format(files="\n".join(f"  {name:<{width}}  {what}" for name, what in FILES.items())))
+        return 0
+    if len(words.overrides) != 1:
+        which = "one directory:" if words.overrides else "which directory?"
+        raise UsageError(f"init: {which} `trainer init first`, or `trainer init .` for this one")
+    folder = Path(words.overrides[0])
+    write(folder)
+    screen.heading(str(folder), "a model of your own")
+    screen.rows(FILES)
+    there = {} if folder.resolve() == Path.cwd() else {f"cd {shlex.quote(str(folder))}": "go there"}
+    screen.next_commands({**there, "trainer run experiment=my_experiment": "train it", "pytest": "test it"})
+    return 0
+
+
+def write(folder: Path) -> None:
+    """Write the files of the example into a directory, which is made if need be.
+
+    Raises:
+        UsageError: One of them is there already, or can't be written; nothing has changed.
+    """
+    sources = {folder / name: (EXAMPLE / name).read_bytes() for name in FILES}
+    for file in sources:
+        if file.exists() or file.is_symlink():
+            raise refusal(str(file), "is there already, and is not overwritten", "another directory")
+    written: list[Path] = []
+    try:
+        for file, source in sources.items():
+            written += [above for above in file.parents if not above.exists()][::-1]
+            durable.make_folders(file.parent)
+            written.append(file)
+            durable.write(file, source)
+    except OSError as error:
+        for path in reversed(written):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise refusal(f"init {folder}", f"{error.filename or folder}: {error.strerror}") from error

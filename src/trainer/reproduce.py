@@ -1,0 +1,219 @@
+"""`trainer reproduce`: runs a run again, or the jobs of a sweep, and says whether every bit is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import advice, modules, redact, runs, settings
+from trainer import words as command_line
+from trainer.course import Course, NothingYet, course
+from trainer.errors import UsageError, refusal
+from trainer.resume import changed_by
+from trainer.rundir import RunDir
+from trainer.values import show, typed
+from trainer.words import Words
+
+if TYPE_CHECKING:
+    from trainer.build import Built
+    from trainer.progress import Display, Standing
+    from trainer.reproduction import Difference, Finding
+    from trainer.signals import Stopping
+
+HELP = """Usage: trainer reproduce RUN [--trust-code] [--json]
+
+Runs a run again with its own settings, and compares each row of metrics.jsonl
+as it goes, then the weights of every checkpoint, bit for bit. It says
+`identical`, or the first step that differs with both values, and what is not
+as it was: versions, machine, threads, commit, your own modules.
+
+Where settings were changed on resuming, they are changed at the same steps.
+A run that was interrupted is repeated up to its last checkpoint; one that
+failed has to fail again. Nothing is written: it is all done in memory.
+
+The exit code is 0 if all is identical, 1 if anything differs. Of a sweep every
+job is repeated. What others have made runs no code of theirs, unless you have
+read it and add --trust-code; a module of yours that has changed is used as it
+is now, or with --trust-code as it was.
+
+Examples:
+  trainer reproduce last
+  trainer reproduce kfrw
+  trainer reproduce kfrw/003
+  trainer reproduce results/first --json
+"""
+FLAGS = ("--trust-code", "--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, FLAGS)
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
+        raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
+    path, words.overrides = runs.find(words.overrides[0]), words.overrides[1:]
+    is_sweep, as_json = runs.is_sweep(path), "json" in words.flags
+    command, trust = shlex.join(["trainer", "reproduce", *redact.words(argv)]), "trust_code" in words.flags
+    if is_sweep:
+        courses = list(_courses(path, words, command, trust))
+    else:
+        courses = [_course(RunDir(path), words, command, trust)]
+    if trust:
+        modules.trust([of.rundir for of in courses])
+    from trainer import screen
+    from trainer.signals import Stopping
+
+    findings = []
+    with Stopping() as stopping:
+        for of in courses:
+            if stopping():
+                break
+            try:
+                findings.append(_found(of, stopping, with_header=not is_sweep))
+            except UsageError as error:
+                raise error.within(of.rundir.short) from error
+            if is_sweep and not as_json:
+                job = " ".join(filter(None, [of.rundir.path.name, typed(of.status.get("swept", {}))]))
+                screen.say(f"{job}: {_verdict(findings[-1])}")
+    if as_json:
+        found = [_plain(finding) for finding in findings]
+        screen.as_json(found if is_sweep else found[0])
+    elif is_sweep:
+        _show_sweep(courses, findings)
+    else:
+        _show(courses[0], findings[0])
+    if stopping.signal is not None:
+        return 128 + stopping.signal
+    return 0 if all(finding.is_identical for finding in findings) else 1
+
+
+def _courses(path: Path, words: Words, command: str, trust: bool) -> Iterator[Course]:
+    """Read how the jobs of a sweep came about that have begun."""
+    from trainer import screen
+
+    for folder in runs.jobs(path):
+        try:
+            yield _course(RunDir(folder), words, command, trust)
+        except NothingYet as nothing:
+            screen.note(str(nothing))
+        except UsageError as error:
+            raise error.within(f"job {folder.name}") from error
+
+
+def _course(rundir: RunDir, words: Words, command: str, trust: bool) -> Course:
+    """Read how a run came about; nothing of it is imported yet.
+
+    Raises:
+        UsageError: There is nothing to compare, a word is no secret of it, or it needs code that is not known.
+    """
+    stored = settings.check(rundir.read_config())
+    given, _ = changed_by(words, stored)
+    for change in settings.differences(stored, given):
+        raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)}, and is repeated as it is")
+    of = course(rundir, stored.to_dict(), dict(redact.secrets(given.to_dict())))
+    for leg in of.legs:
+        modules.require_known(rundir, leg.settings, command, trust, force=True)
+    return of
+
+
+def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
+    """Repeat a run on the screen."""
+    from trainer import screen
+    from trainer.reproduction import reproduce
+
+    def open_screen(built: Built, standing: Standing) -> Display:
+        if with_header:
+            screen.opening("reproducing", of.rundir, of.status)
+            screen.header(built, {**of.status.get("choices", {}), **built.choices}, of.rundir)
+        return screen.progress(standing)
+
+    return reproduce(of, open_screen, screen.note, stopping)
+
+
+def _show(of: Course, finding: Finding) -> None:
+    """Print what came of repeating one run, and what one may type next."""
+    from trainer import screen
+    from trainer.progress import count, duration
+
+    again = shlex.quote(of.rundir.short)
+    done = f"{count(finding.step, 'step')} in {duration(finding.seconds)}"
+    lines = {"run": str(of.rundir.path)}
+    if finding.failure is not None:
+        lines["failed"] = finding.failure
+    lines.update((change.partition(": ")[0], change.partition(": ")[2]) for change in finding.circumstances)
+    if finding.stopped:
+        screen.result("stopped", f"{done} of {of.end:,}; the same so far")
+        commands = {f"trainer reproduce {again}": "start over"}
+    elif finding.is_identical:
+        so_far = "" if of.has_ended else ", as far as it has been saved"
+        weights = f"the weights of {count(len(finding.checkpoints), 'checkpoint')}"
+        what = f"{count(finding.rows, 'row')} of metrics and {weights}, bit for bit"
+        screen.result("identical", f"{done}{so_far}: {what}")
+        commands = advice.after(runs.entry(of.rundir.path).state, of.rundir, of.status)
+    else:
+        screen.result("different", _verdict(finding).partition(" ")[2])
+        if not finding.circumstances:
+            lines["as before"] = "versions, machine, commit and modules; it may draw on a clock or another such source"
+        commands = {f"trainer verify {again}": "see whether its files are whole"}
+        if any(change.endswith(".py: has changed") for change in finding.circumstances):
+            commands[f"trainer reproduce {again} --trust-code"] = "repeat it with the modules as they were"
+    screen.rows(lines)
+    screen.next_commands(commands)
+
+
+def _show_sweep(courses: Sequence[Course], findings: Sequence[Finding]) -> None:
+    from trainer import screen
+    from trainer.progress import count
+
+    same = sum(finding.is_identical for finding in findings)
+    screen.say(f"{same} of {count(len(courses), 'job')} are identical")
+    changes = dict.fromkeys(change for finding in findings for change in finding.circumstances)
+    screen.rows({change.partition(": ")[0]: change.partition(": ")[2] for change in changes})
+    other = next((of for of, finding in zip(courses, findings, strict=False) if finding.difference is not None), None)
+    if other is not None:
+        screen.next_commands({f"trainer reproduce {shlex.quote(other.rundir.short)}": "see one that differs"})
+
+
+def _verdict(finding: Finding) -> str:
+    """Say in a line what came of repeating a run."""
+    if finding.difference is None:
+        return "stopped" if finding.stopped else "identical"
+    return f"different from step {finding.difference.step:,} on: {_said(finding.difference)}"
+
+
+def _said(difference: Difference) -> str:
+    """Say how a run and its repetition differ."""
+    what, then, now = difference.what, difference.then, difference.now
+    if what == "failure":
+        return f"it {'did not fail' if then is None else f'failed ({then})'} and now it {_failed(now)}"
+    if what == "row":
+        return f"metrics.jsonl has {_row(then)}, and now there is {_row(now)}"
+    if what == "checkpoint":
+        return str(then)
+    if what == "metrics.jsonl":
+        return f"metrics.jsonl can't be read: {then}"
+    by = f", {difference.by}" if difference.by else ""
+    return f"{what.replace('_', ' ')} was {show(then)} and is {show(now)}{by}"
+
+
+def _failed(reason: str | None) -> str:
+    return "does not" if reason is None else f"fails ({reason})"
+
+
+def _row(row: Any) -> str:
+    if row is None:
+        return "no row"
+    step = row.get("step") if isinstance(row, dict) else None
+    return f"a row of {'another kind' if step is None else f'step {step}'}"
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    from trainer.metrics import finite
+
+    return {"identical": finding.is_identical, **finite(dataclasses.asdict(finding))}

@@ -1,0 +1,330 @@
+"""Trains a run again, in memory, and compares it with the files of the run as it goes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import checkpoint, environment, fingerprint, manifest, modules, reading, redact, runs
+from trainer.build import Built, build
+from trainer.checkpoint import Checkpoint
+from trainer.course import Course, Leg
+from trainer.job import failure_of
+from trainer.loop import Row, fit
+from trainer.manifest import BadCheckpoint
+from trainer.metrics import Lines, few_parameters
+from trainer.progress import Display, Standing
+from trainer.record import differing, first_status
+from trainer.rundir import RunDir
+from trainer.saver import load_weights, put_back, snapshot, start_from
+from trainer.settings import differences, flat
+from trainer.values import show
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first thing in which a run and its repetition differ.
+
+    Args:
+        step: The finished steps at that point.
+        what: A metric, a weight, or what else it is.
+        then: What the run has; None is nothing.
+        now: What the repetition has; None is nothing.
+        by: How far apart they are, in words.
+    """
+
+    step: int
+    what: str
+    then: Any
+    now: Any
+    by: str = ""
+
+
+class Differs(Exception):
+    """Ends a repetition at its first difference."""
+
+    def __init__(self, *difference: Any) -> None:
+        """Keep the difference, given by its fields."""
+        super().__init__(*difference)
+        self.difference = Difference(*difference)
+
+
+@dataclass
+class Finding:
+    """What came of repeating a run.
+
+    Args:
+        run: Its directory.
+        step: How many steps were repeated.
+        rows: How many rows of metrics.jsonl are the same.
+        checkpoints: The steps of the checkpoints whose weights are the same.
+        difference: The first difference; None if there is none.
+        failure: What both failed for.
+        stopped: Whether someone ended it before it was through.
+        circumstances: What is not as it was when the run was trained: versions, machine, modules.
+        seconds: How long it took.
+    """
+
+    run: str
+    step: int = 0
+    rows: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    difference: Difference | None = None
+    failure: str | None = None
+    stopped: bool = False
+    circumstances: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether the whole run came out the same."""
+        return self.difference is None and not self.stopped
+
+
+def reproduce(
+    of: Course,
+    open_screen: Callable[[Built, Standing], Display],
+    announce: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> Finding:
+    """Train a run again, to its end or to the first difference; nothing is written.
+
+    Args:
+        of: The run.
+        open_screen: Says what is repeated and returns the display.
+        announce: Tells the user something in one line.
+        stopping: Says whether someone asked to stop.
+
+    Raises:
+        UsageError: It can't be built any more.
+    """
+    finding, start = Finding(str(of.rundir.path)), time.perf_counter()
+    built = _begun(of)
+    standing = Standing(
+        of.end,
+        0,
+        built.run.batches.steps_per_epoch,
+        lambda: (built.run.state.best_step, built.run.state.best_value),
+        lambda: few_parameters(built.run.model),
+        stopping,
+    )
+    comparison = Comparison(of, finding)
+    # A run that failed did so before the end of the next step, or at the end of its last.
+    ends = [*(leg.first_step for leg in of.legs[1:]), of.end + (of.failure is not None)]
+    try:
+        with open_screen(built, standing) as display:
+            for leg, end in zip(of.legs, ends, strict=True):
+                if leg is not of.legs[0]:
+                    built = _gone_on(built, leg, of, announce)
+                _note(finding, _circumstances(of, leg, built))
+                comparison.follow(built)
+                fit(built.run, [comparison, display], comparison.save, _reached(built, end, stopping))
+        finding.stopped = stopping()
+        if not finding.stopped:
+            comparison.require_end()
+    except Differs as found:
+        finding.difference = found.difference
+    except Exception as error:  # the run may have failed for whatever this is
+        finding.failure = redact.hide(str(failure_of(error, built, of.rundir)))
+        if finding.failure != of.failure:
+            finding.difference = Difference(built.run.state.step, "failure", of.failure, finding.failure)
+    finding.step, finding.seconds = built.run.state.step, time.perf_counter() - start
+    return finding
+
+
+def _begun(of: Course) -> Built:
+    """Build a run as it was before its first step."""
+    settings, checkpoints = of.legs[0].settings, of.rundir.checkpoints
+    built = build(settings, of.status.get("choices"))
+    if settings.init_from is not None:
+        if 0 in manifest.steps(checkpoints):  # the other run may have changed since
+            load_weights(built.run.model, checkpoint.load(checkpoints / manifest.name_of(0)).weights, "its checkpoint")
+        else:
+            start_from(built.run.model, settings.init_from)
+    return built
+
+
+def _gone_on(built: Built, leg: Leg, of: Course, announce: Callable[[str], None]) -> Built:
+    """Build a run anew with changed settings, and set it to where it stands, as resuming does."""
+    run, now = built.run, flat(redact.tree(leg.settings.to_dict()))
+    changes = [
+        f"{key} {show(old)} -> {show(now.get(key))}" for key, old, _ in differences(built.settings, leg.settings)
+    ]
+    announce(f"at step {run.state.step:,}: {', '.join(changes)}")
+    training = copy.deepcopy(dict(snapshot(run, 0)))
+    weights = copy.deepcopy(run.model.state_dict())
+    changed = build(leg.settings, of.status.get("choices"))
+    put_back(changed, Checkpoint(of.rundir.path, run.state.step, weights, training), announce)
+    return changed
+
+
+def _reached(built: Built, end: int, stopping: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: built.run.state.step >= end or stopping()
+
+
+def _note(finding: Finding, circumstances: list[str]) -> None:
+    finding.circumstances = list(dict.fromkeys([*finding.circumstances, *circumstances]))
+
+
+def _circumstances(of: Course, leg: Leg, built: Built) -> list[str]:
+    """Return what is not as it was when a leg of a run was trained, each as `what: old -> new`."""
+    now = {"versions": environment.versions(), "machine": environment.machine(built.device)}
+    found = [change for segment in leg.segments for change in differing(segment, now)]
+    commit = environment.git_commit()
+    found += [f"git: {one.get('git')} -> {commit}" for one in leg.segments if one.get("git") != commit]
+    sources, saved = modules.sums(modules.used(built.settings)), modules.kept(of.rundir)
+    found += [f"{name}: has changed" for name in sorted({*sources, *saved}) if sources.get(name) != saved.get(name)]
+    first = first_status(built)
+    found += [f"{path}: has changed" for path in fingerprint.changed(of.status.get("data", {}).get("files", {}))]
+    for key in ("parameters", "rows"):
+        if key in of.status and of.status[key] != first[key]:
+            found.append(f"{key}: {show(of.status[key])} -> {show(first[key])}")
+    if (source := leg.settings.init_from) is not None and _started(runs.find(source)) > _started(of.rundir.path):
+        found.append(f"init_from: {source} has been trained on since")
+    return found
+
+
+def _started(path: Path) -> str:
+    """Return when a run was started or resumed last."""
+    segments = RunDir(path).read_status().get("segments") or [{}]
+    return str(segments[-1].get("started", ""))
+
+
+class Comparison:
+    """Compares rows and weights with those of a run; a reader of the loop.
+
+    Args:
+        of: The run.
+        finding: Counts what is the same.
+    """
+
+    def __init__(self, of: Course, finding: Finding) -> None:
+        self._of, self._finding = of, finding
+        self._rows: Iterator[Any] = reading.json_lines(of.rundir.metrics)
+        self._saved = set(manifest.steps(of.rundir.checkpoints))
+
+    def follow(self, built: Built) -> None:
+        """Begin to read along with a leg of the repetition.
+
+        Raises:
+            Differs: The weights that it begins with are others.
+        """
+        self._run = built.run
+        self._lines = Lines(built.settings.log_every, built.run.model)
+        self.save(False)
+
+    def __call__(self, row: Row) -> None:
+        """Compare a row.
+
+        Raises:
+            Differs: It is another one.
+        """
+        line = self._lines.line(row)
+        if line is None:
+            return
+        now, then = json.loads(line), self._next(row["step"])
+        if then is None and self._of.failure is not None:
+            raise Differs(row["step"], "failure", self._of.failure, None)
+        if json.dumps(then) + "\n" != line:
+            raise _row_difference(row["step"], then, now)
+        self._finding.rows += 1
+
+    def save(self, due: bool) -> None:
+        """Compare the weights where the run has a checkpoint of this step.
+
+        Raises:
+            Differs: They are others, or the checkpoint can't be read.
+        """
+        step = self._run.state.step
+        if step not in self._saved:
+            return
+        self._saved.remove(step)
+        path = self._of.rundir.checkpoints / manifest.name_of(step)
+        try:
+            then = checkpoint.load(path).weights
+        except BadCheckpoint as error:
+            raise Differs(step, "checkpoint", str(error), None) from error
+        _require_same_weights(step, then, self._run.model.state_dict())
+        self._finding.checkpoints.append(step)
+
+    def require_end(self) -> None:
+        """Compare how the run ended.
+
+        Raises:
+            Differs: It went on, or failed.
+        """
+        step = self._run.state.step
+        if self._of.failure is not None:
+            raise Differs(step, "failure", self._of.failure, None)
+        if step < self._of.end:
+            raise Differs(step, "steps", self._of.end, step)
+        if self._of.has_ended and (more := self._next(step)) is not None:
+            raise _row_difference(step, more, None)
+
+    def _next(self, step: int) -> Any:
+        """Return the next row of the run, None after the last."""
+        try:
+            return next(self._rows, None)
+        except OSError as error:
+            raise Differs(step, "metrics.jsonl", error.strerror, None) from error
+        except ValueError as error:
+            raise Differs(step, "metrics.jsonl", str(error), None) from error
+
+
+def _row_difference(step: int, then: Any, now: Any) -> Differs:
+    """Return the first difference between two rows, either of which may be missing."""
+    if not isinstance(then, dict) or not isinstance(now, dict) or then.get("step") != now["step"]:
+        return Differs(step, "row", then, now)
+    old, new = _flat(then), _flat(now)
+    key = next(key for key in [*new, *old] if json.dumps(old.get(key)) != json.dumps(new.get(key)))
+    return Differs(step, key, old.get(key), new.get(key), _distance(old.get(key), new.get(key)))
+
+
+def _flat(row: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a row by dotted keys; items of lists count from 0."""
+    items = row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else None
+    if items is None:
+        return {prefix[:-1]: row}
+    return {name: value for key, inner in items for name, value in _flat(inner, f"{prefix}{key}.").items()}
+
+
+def _distance(then: Any, now: Any) -> str:
+    if isinstance(then, int | float) and isinstance(now, int | float):
+        return f"by {abs(now - then):.3g}"
+    return ""
+
+
+def _require_same_weights(step: int, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare every tensor bit by bit."""
+    for name in [*now, *(name for name in then if name not in now)]:
+        old, new = then.get(name), now.get(name)
+        if isinstance(old, Tensor) and isinstance(new, Tensor) and (old.dtype, old.shape) == (new.dtype, new.shape):
+            new = new.detach().cpu()
+            differ = (_bits(old) != _bits(new)).any(dim=1)
+            if bool(differ.any()):
+                index = int(differ.nonzero()[0])
+                values = old.reshape(-1)[index].item(), new.reshape(-1)[index].item()
+                largest = float((old.double() - new.double()).abs().max())
+                by = f"{int(differ.sum()):,} of {differ.numel():,} numbers differ, by at most {largest:.3g}"
+                raise Differs(step, f"weight {name}", *values, by)
+        elif isinstance(old, Tensor) or isinstance(new, Tensor) or old != new:
+            raise Differs(step, f"weight {name}", _described(old), _described(new))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor, a row for each number."""
+    return tensor.contiguous().reshape(-1, 1).view(torch.uint8)
+
+
+def _described(value: Any) -> Any:
+    if value is None:
+        return "missing"
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else value
