@@ -293,6 +293,7 @@ def test_data_made_of_a_file_can_be_used_again():
     first = fit(model="mlp", data=houses, loss="mse", steps=3, quiet=True)
     second = fit(model="mlp", data=houses, loss="mse", steps=3, quiet=True)
     assert first.history == second.history
+    assert first.config["data"] == {"_object_": "trainer.data.CSV of rows.csv"}
     assert (first.path / "preprocess.json").exists()
     assert fit(resume=first, steps=5, quiet=True).step == 5
 

@@ -25,14 +25,14 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
     """
     settings = _settings(status)
     if reason == "stopped":
-        return {_resume(rundir, settings, _again(settings)): "go on"}
-    commands = {}
-    if (status.get("rows") or {}).get("validation") and not _handed_over(settings):
+        return {_resume(rundir, settings): "go on"}
+    commands, is_ours = {}, not _handed_over(settings)  # what is of objects can only be built by Python code again
+    if is_ours and (status.get("rows") or {}).get("validation"):
         commands[f"trainer eval {shlex.quote(rundir.short)}"] = "see how good it is"
     commands.update(longer(reason, rundir, status))
-    is_plain = re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII)  # others would have to be quoted for Hydra as well
-    if is_plain and not _handed_over(settings):
-        commands[_run({**typed(status), "init_from": rundir.short, **_again(settings)})] = "start anew from its weights"
+    if is_ours and re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra too
+        words = {**typed(status), "init_from": rundir.short, **_again(settings)}
+        commands[_run(words)] = "start anew from its weights"
     return commands
 
 
@@ -45,12 +45,11 @@ def longer(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, 
         status: What its status.json says.
     """
     settings = _settings(status)
-    change, what = {"steps": 2 * status.get("steps", 500)}, "go on longer"
     if reason == "patience" and settings.patience:
-        change, what = {"patience": 2 * settings.patience}, "be more patient"
-    elif settings.epochs:
-        change = {"epochs": 2 * settings.epochs}
-    return {_resume(rundir, settings, {**_again(settings), **change}): what}
+        return {_resume(rundir, settings, patience=2 * settings.patience): "be more patient"}
+    if settings.epochs:
+        return {_resume(rundir, settings, epochs=2 * settings.epochs): "go on longer"}
+    return {_resume(rundir, settings, steps=2 * status.get("steps", 500)): "go on longer"}
 
 
 def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
@@ -87,7 +86,7 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
     commands = {}
     saved = manifest.steps(rundir.checkpoints)
     if saved:
-        commands[_resume(rundir, settings, change)] = f"go on from step {max(saved):,}{how}"
+        commands[_resume(rundir, settings, **change)] = f"go on from step {max(saved):,}{how}"
     if (change or not saved) and not _handed_over(settings):
         commands[_run({**typed(status), **change})] = f"start again{how}"
     return commands
@@ -109,11 +108,6 @@ def _settings(status: Mapping[str, Any]) -> Settings:
         return Settings()
 
 
-def _again(settings: Settings) -> dict[str, str]:
-    """Return what stands for the secrets of a run, which are not kept, by key."""
-    return dict.fromkeys((key for key, _ in secrets(settings.to_dict())), "...")
-
-
 def _may_be_typed(key: str, value: str) -> bool:
     """Say whether a word of a status.json, which somebody else may have written, is a setting that does no harm."""
     root = key.partition(".")[0]
@@ -122,15 +116,21 @@ def _may_be_typed(key: str, value: str) -> bool:
 
 
 def _handed_over(settings: Settings) -> list[str]:
-    """Return the groups whose parts were handed to `fit` as objects, which only Python code can do again."""
+    """Return the groups whose parts were handed to `fit` as objects."""
     return [group for group in COMPONENTS if OBJECT in getattr(settings, group)]
 
 
-def _resume(rundir: RunDir, settings: Settings, changes: Mapping[str, Any]) -> str:
+def _resume(rundir: RunDir, settings: Settings, **changes: Any) -> str:
+    words = {**_again(settings), **changes}
     if objects := _handed_over(settings):
-        words = [*(f"{group}=..." for group in objects), f"resume={rundir.short!r}"]
-        return f"fit({', '.join([*words, *(f'{k}={v}'.replace('.', '__', k.count('.')) for k, v in changes.items())])})"
-    return " ".join(["trainer resume", shlex.quote(rundir.short), *(f"{k}={v}" for k, v in changes.items())])
+        named = [f"{key}={value}".replace(".", "__", key.count(".")) for key, value in words.items()]
+        return f"fit({', '.join([*(f'{group}=...' for group in objects), f'resume={rundir.short!r}', *named])})"
+    return " ".join(["trainer resume", shlex.quote(rundir.short), *(f"{k}={v}" for k, v in words.items())])
+
+
+def _again(settings: Settings) -> dict[str, str]:
+    """Return what stands for the secrets of a run, which are not kept."""
+    return dict.fromkeys((key for key, _ in secrets(settings.to_dict())), "...")
 
 
 def _run(words: dict[str, str]) -> str:

@@ -108,8 +108,8 @@ def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = F
         quiet: Whether to show nothing.
         settings: The same as the words, by name; two underscores stand for a dot: `optim__lr=1e-4`. `model`, `data`,
             `loss`, `optim` and `schedule` take the name of an option, an object, a class, or a dict with a `_target_`;
-            `data` also takes a pair (inputs, targets) of tensors or arrays, of which whole numbers or texts as targets
-            are classes where the loss wants classes.
+            `data` also takes a pair (inputs, targets) of tensors or arrays. Targets that are texts are classes, and so
+            are whole numbers where the loss wants classes.
 
     Raises:
         UsageError: A word or a setting is wrong; nothing has been created.

@@ -105,19 +105,17 @@ def _section(group: str, part: Any) -> dict[str, Any]:
         name = _public_name(part)
         widths = {w: None for w in ("inputs", "outputs") if group == "model" and w in signature(part).parameters}
         return {"_target_" if _found(name) is part else OBJECT: name, **widths}
-    if isinstance(part, Data):
-        return {OBJECT: f"{_public_name(type(part))}, SHA-256 {_sum(part.x, part.y)}"}
+    if isinstance(part, Data):  # of files status.json keeps the SHA-256
+        rows = f" of {', '.join(map(str, part.files))}" if part.files else f", SHA-256 {_sum(part.x, part.y)}"
+        return {OBJECT: _public_name(type(part)) + rows}
     if isinstance(part, torch.optim.Optimizer):
         plain = {k: v for k, v in part.defaults.items() if v is None or isinstance(v, bool | int | float | str | tuple)}
         return {OBJECT: _public_name(type(part)), **{k: [*v] if isinstance(v, tuple) else v for k, v in plain.items()}}
     if isinstance(part, KINDS[group]):
         return {OBJECT: _public_name(type(part))}
     base = " or ".join(PUBLIC[kind] for kind in KINDS[group])
-    what = getattr(part, "__name__", type(part).__name__)
-    allowed = f"the name of an option, a {base}, or a class of it" + (
-        ", or a pair of arrays" if group == "data" else ""
-    )
-    raise refusal(f"{group}={what}", f"is no {base}", allowed)
+    what, pair = getattr(part, "__name__", type(part).__name__), ", or a pair of arrays" * (group == "data")
+    raise refusal(f"{group}={what}", f"is no {base}", f"the name of an option, a {base}, or a class of it{pair}")
 
 
 def _called(part: Any) -> str:
@@ -129,11 +127,9 @@ def _called(part: Any) -> str:
 
 
 def _require_untouched(group: str, section: dict[str, Any], settings: dict[str, Any]) -> None:
-    for key in settings:
-        if settings[key] != section.get(key):
-            raise refusal(
-                f"{group}.{key}={show(settings[key])}", f"the {group} is an object already", "to set it there"
-            )
+    for key, value in settings.items():
+        if value != section.get(key):
+            raise refusal(f"{group}.{key}={show(value)}", f"the {group} is an object already", "to set it there")
 
 
 def _public_name(cls: type) -> str:
