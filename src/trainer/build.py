@@ -248,6 +248,8 @@ def make_batches(
     except ValueError as error:
         classes = "data.classes=true" if settings.data.get("classes", True) is None else None
         raise refusal(f"{names['loss']} {names['data']}", str(error), (), classes) from error
+    if data.classes is not None and isinstance(loss, losses.OVER_NUMBERS):
+        data.warnings = (*data.warnings, f"{names['loss']} takes each class as a one among zeros")
     count, summed = len(training), losses.is_sum(loss)
     batch_size = settings.batch_size or (count if count <= ALL_ROWS else DEFAULT_BATCH)
     if batch_size > count:

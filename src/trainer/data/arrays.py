@@ -48,6 +48,8 @@ class Arrays(Data):
         targets = torch.from_numpy(y.astype(np.int64 if names else np.float64))
         super().__init__(torch.zeros(len(y), 0), targets, validation, names)
         self._raw, self._standardize, self._source = x, standardize, source
+        if names is None and y.dtype.kind in "biu":
+            self.warnings = ("the targets are whole numbers and are taken for numbers, not classes",)
 
     def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
         """Split the rows and fit means and deviations, unless they are given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from trainer import generators
 from trainer.data.batches import Rows, Tensors
 from trainer.data.preprocess import Preprocess
+
+_LISTED = 10
 
 
 class Data:
@@ -96,17 +98,21 @@ class Data:
         x = self.x if rows is None or self.x is None else self.x[rows]
         return Tensors(None if x is None else x.to(device), (y if rows is None else y[rows]).to(device))
 
+    @property
+    def balance(self) -> dict[str, int]:
+        """Rows of each class by its name; empty for targets that are numbers."""
+        counts = self.y.bincount(minlength=len(self.classes)).tolist() if self.classes else []
+        return dict(zip(self.classes or [], counts, strict=True))
+
     def facts(self) -> dict[str, Any]:
         """Return what status.json says of the data."""
-        facts: dict[str, Any] = {"rows": self.rows, "inputs": self.inputs, "outputs": self.outputs}
-        if self.classes is not None and self.y is not None:
-            counts = self.y.bincount(minlength=len(self.classes)).tolist()
-            facts["classes"] = dict(zip(self.classes, counts, strict=True))
-        return facts
+        facts = {"rows": self.rows, "inputs": self.inputs, "outputs": self.outputs}
+        return {**facts, "classes": self.balance} if self.balance else facts
 
     def described(self) -> dict[str, str]:
         """Return what the user is shown of the data before training, beyond rows and widths, by a heading."""
-        return {}
+        shares = [f"{name} {count / self.rows:.1%}" for name, count in self.balance.items()]
+        return {"classes": listed(shares)} if shares else {}
 
 
 def split(rows: int, fraction: float, seed: int) -> tuple[Tensor | None, Tensor | None]:
@@ -125,6 +131,12 @@ def split(rows: int, fraction: float, seed: int) -> tuple[Tensor | None, Tensor 
         )
     order = generators.permutation(rows, generators.derived(seed, generators.SPLIT, 0))
     return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return texts in a row, the first few if they are many."""
+    more = f", and {len(texts) - _LISTED:,} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
 
 
 def in_default_dtype(values: Tensor) -> Tensor:

@@ -72,9 +72,10 @@ class Items(Data):
 
         return turned
 
-    def facts(self) -> dict[str, Any]:
-        """Return what is known without fetching every item."""
-        return {"rows": self.rows, "inputs": self.inputs, "outputs": self.outputs}
+    @property
+    def balance(self) -> dict[str, int]:
+        """Empty: to know it, every item would have to be fetched."""
+        return {}
 
     def _item(self, index: int) -> Any:
         with generators.isolated(index):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.data import files
-from trainer.data.base import Data, require, split
+from trainer.data.base import Data, listed, require, split
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
 from trainer.errors import refusal, unknown
 
@@ -24,7 +24,6 @@ UNUSED_WORDS = ("test",)
 MOST_VALUES = 1000  # of a category; more are a name of each row
 _MANY_VALUES = 50  # too many if most rows have one of their own
 _MOST_CLASS_INDICES = 20  # up to so many whole numbers from 0 are taken for classes
-_SHOWN = 8
 
 Missing = Literal["error", "drop", "mean"]
 Encode = Literal["onehot", "index"]
@@ -115,7 +114,7 @@ class Table(Data):
             raise refusal(self.source, f"has no column {error.args[0]}, which the run was trained with") from error
         self.classes = self._preprocess.classes
         self.warnings = (*self.warnings, *self._constant(fitted_on))
-        self._facts, self._lines = self._facts_of(frame), self._described(frame)
+        self._facts, self._lines = self._facts_of(frame), self._lines_of(frame)
         del self._frame, self._apart
 
     @property
@@ -138,19 +137,17 @@ class Table(Data):
         ]
         return {"dropped": self._dropped, "columns": columns}
 
-    def _described(self, frame: pl.DataFrame) -> dict[str, str]:
-        lines = {"columns": _listed([_described(frame[one["column"]], one) for one in self._preprocess.inputs])}
+    def _lines_of(self, frame: pl.DataFrame) -> dict[str, str]:
+        lines = {"columns": listed([_described(frame[one["column"]], one) for one in self._preprocess.inputs])}
         if self.classes is not None:
-            counts = self.y.bincount(minlength=len(self.classes)).tolist()
-            shares = [f"{name} {count / self.rows:.1%}" for name, count in zip(self.classes, counts, strict=True)]
-            lines["target"] = f"{self._targets[0]}: {_listed(shares)}"
+            lines["target"] = f"{self._targets[0]}: {super().described()['classes']}"
         else:
-            lines["target"] = _listed([_described(frame[name]) for name in self._targets])
+            lines["target"] = listed([_described(frame[name]) for name in self._targets])
             if self._standardize:
                 lines["target"] += "; the loss counts in standard deviations"
         if missing := {name: count for name, count in self._missing.items() if count}:
             count = sum(missing.values())
-            what = f"{count:,} cell{'s' * (count > 1)} in {_listed([*missing])}"
+            what = f"{count:,} cell{'s' * (count > 1)} in {listed([*missing])}"
             done = f"dropped {self._dropped:,} of the rows" if self._nan == "drop" else "filled with the mean"
             lines["missing"] = f"{what}; {done}"
         return lines
@@ -538,9 +535,3 @@ def _described(column: pl.Series, one: Any = None) -> str:
         return f"{column.name} ({len(one['values'])} values)"
     values: Any = column.drop_nans().drop_nulls()
     return f"{column.name} ({values.min():.6g} to {values.max():.6g})"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Return texts in a row, the first few if they are many."""
-    more = f", and {len(texts) - _SHOWN:,} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
