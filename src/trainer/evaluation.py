@@ -50,8 +50,9 @@ def main(argv: list[str]) -> int:
     rundir, stored = trained.open_run(name, command, "trust_code" in words.flags)
     found, called = trained.choose(rundir, words.flags.get("checkpoint", "best"))
     changed, _ = changed_by(words, stored)
-    built, batches, which = report.rows_of(rundir, stored, changed, found.weights)
-    result = report.look(built, batches)
+    with screen.busy("evaluating"):
+        built, batches, which = report.rows_of(rundir, stored, changed, found.weights)
+        result = report.look(built, batches)
     if "json" in words.flags:
         facts = {"run": rundir.short, "step": found.step, "rows": batches.rows, "which": which}
         screen.as_json({**facts, **result.to_json()})

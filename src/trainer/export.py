@@ -60,7 +60,8 @@ def main(argv: list[str]) -> int:
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
     if folder.exists() and not folder.is_dir():
         raise refusal(f"--output={folder}", "is a file", "a folder")
-    difference = exported.write(model, kind, folder)
+    with screen.busy("exporting"):
+        difference = exported.write(model, kind, folder)
     screen.heading(str(folder / FORMATS[kind]), f"{model.rundir.path}, {model.called}")
     screen.rows(exported.described(model, kind, difference))
     short = shlex.quote(model.rundir.short)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -80,7 +80,8 @@ def of_file(model: Trained, source: Path, target: Path | None) -> int:
         parts = _of_array(model, source)
     else:
         parts = _of_table(model, source)
-    return _write(parts, target)
+    with screen.busy("predicting") as tell:
+        return _write(parts, target, tell)
 
 
 def _of_table(model: Trained, source: Path) -> Iterator[Any]:
@@ -204,7 +205,7 @@ def _named(model: Trained, predictions: Tensor) -> dict[str, list[Any]]:
     return {f"predicted_{preprocess.targets[0]['column']}": names, "probability": probability.tolist()}
 
 
-def _write(parts: Iterator[Any], target: Path | None) -> int:
+def _write(parts: Iterator[Any], target: Path | None, tell: Callable[[str], None]) -> int:
     """Write tables one below the other, whole or not at all; return the number of rows."""
     polars = files.load_polars()
     count = 0
@@ -218,6 +219,7 @@ def _write(parts: Iterator[Any], target: Path | None) -> int:
             for part in parts:
                 part.write_csv(file, include_header=count == 0)
                 count += part.height
+                tell(f"{count:,} rows")
             return count
         table = polars.concat(list(parts))
         if target.suffix == ".parquet":

@@ -316,15 +316,17 @@ def go_on(
     Raises:
         UsageError: A change would make it another run, or leaves nothing to do.
     """
+    from trainer import screen
+
     continued = continuation(rundir, stored, changed, chosen, force)
     if continued.is_complete:
-        from trainer import screen
-
         screen.complete(rundir)
         return 0
     from trainer.follow import follow
 
-    return follow(continued.begin(command), command, overrides, force).exit_code
+    with screen.busy("preparing"):
+        begun = continued.begin(command)
+    return follow(begun, command, overrides, force).exit_code
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,9 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         return sweep.start(path, jobs, choices, words, command)
     from trainer.follow import follow
 
-    return follow(begin(jobs[0], path), command, redact.words(words.overrides)).exit_code
+    with screen.busy("preparing"):
+        begun = begin(jobs[0], path)
+    return follow(begun, command, redact.words(words.overrides)).exit_code
 
 
 def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:

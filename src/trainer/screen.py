@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -159,6 +160,16 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     if not is_live():
         return items
     return rich_track(items, what, console=stderr, transient=True)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[Callable[[str], None]]:
+    """Show that something is being done for the duration of a block, which may tell how far it is."""
+    if not is_live():
+        yield lambda progress: None
+        return
+    with stderr.status(what) as status:
+        yield lambda progress: status.update(f"{what}: {printable(progress)}")
 
 
 def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
