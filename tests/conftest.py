@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy has threads of its own; read when it is imported
+os.environ.pop("COLUMNS", None)  # rich reads it when it is imported; a test that needs a width sets it
 
 import pytest
 import torch
