@@ -140,6 +140,19 @@ def test_bom_crlf_and_semicolons_are_read(train):
     assert run.status["data"]["rows"] == 3
 
 
+def test_names_that_look_like_numbers_stay_what_they_are(train, cli):
+    write("zip, flag ,y", "01234, True,1.5", "1234,False ,2.5", "00007,True, 3.5", "01234,False,4.5")
+    run = train(*table("data.categories=[zip]", "data.validation=0"))
+    codes, flags = (one["values"] for one in preprocess(run)["inputs"])
+    assert codes == ["00007", "01234", "1234"]
+    assert flags == ["False", "True"]
+    result = cli("predict", "run", "--input", "t.csv")
+    assert "has not seen" not in result.err
+    by_file = [float(line.rpartition(",")[2]) for line in result.out.splitlines()[1:]]
+    rows = json.loads(cli("predict", "run", "--row=01234,True", "--row=1234,False", "--json").out)
+    assert by_file[:2] == pytest.approx([row["predicted_y"] for row in rows])
+
+
 def test_a_column_that_turns_into_text_late_is_read_as_what_it_is(train):
     write("x,k,y", *(f"{i},{i},{i / 7}" for i in range(10_050)), "5.5,word,1")
     run = train(*table("data.validation=0", "data.exclude=[k]"))
@@ -308,10 +321,12 @@ def test_any_cells_come_back_from_a_file_as_they_are(tmp_path_factory, rows):
     frame.write_csv(path)
     data = CSV(str(path), "y", classes=False, standardize=False, validation=0.0, encode="index")
     data.prepare(seed=0)
-    values = sorted(set(frame["k"]))
+    values = sorted({text.strip(" \t") for text in frame["k"]})
     if len(values) <= 50:
         assert data.preprocess.inputs[1]["values"] == values
-        expected = np.array([[np.float32(row[0]), values.index(f"k{row[1]}")] for row in rows], dtype=np.float32)
+        expected = np.array(
+            [[np.float32(row[0]), values.index(f"k{row[1]}".strip(" \t"))] for row in rows], dtype=np.float32
+        )
         np.testing.assert_array_equal(data.x.numpy(), expected)
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"]  # what files write where nothing is known
 SEPARATORS = ",;\t|"
-_INFERRED = 10_000  # rows from which polars guesses the kinds of columns; to look at all takes ten times as long
 _KEPT = 2**26  # bytes of a file up to which it is not read again for the next job of a sweep
 
 
@@ -52,7 +51,7 @@ def require_file(path: Path, key: str) -> None:
 
 
 def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
-    """Return a CSV file as a table whose columns are numbers or text.
+    """Return a CSV file as a table of text, null where cells are empty.
 
     Args:
         path: The file; UTF-8, its first line names the columns.
@@ -73,17 +72,12 @@ def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, .
     polars = load_polars()
     what = f"{key}={path}"
     names, separator = _header(path, what, separator)
-    options = {"separator": separator, "null_values": MISSING, "new_columns": names, "raise_if_empty": False}
     try:
-        try:
-            frame: pl.DataFrame = polars.read_csv(path, infer_schema_length=_INFERRED, **options)
-        except polars.exceptions.ComputeError:  # a later row is of another kind; what each column is shows itself then
-            frame = polars.read_csv(path, infer_schema=False, **options)
+        frame: pl.DataFrame = _scan(path, names, separator).collect()
     except polars.exceptions.PolarsError as error:
         raise _explained(path, what, separator, error) from error
     if frame.height == 0:
         raise refusal(what, "has a header and no rows")
-    frame = frame.with_columns(polars.col(polars.Boolean).cast(polars.String))
     if frame[names[-1]].null_count():  # a line that ends too soon has none there either
         _require_even(path, what, separator)
     empty = frame.select(polars.all_horizontal(polars.all().is_null()))
@@ -99,18 +93,25 @@ def csv_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
     polars = load_polars()
     what = f"{key}={path}"
     names, separator = _header(path, what, None)
-    table = polars.scan_csv(
-        path, separator=separator, infer_schema=False, null_values=MISSING, new_columns=names, raise_if_empty=False
-    )
     is_even = False
     try:
-        for part in table.collect_batches(chunk_size=rows, maintain_order=True):
+        for part in _scan(path, names, separator).collect_batches(chunk_size=rows, maintain_order=True):
             if not is_even and part[names[-1]].null_count():  # a line that ends too soon has none there either
                 _require_even(path, what, separator)
                 is_even = True
             yield part
     except polars.exceptions.PolarsError as error:
         raise _explained(path, what, separator, error) from error
+
+
+def _scan(path: Path, names: list[str], separator: str) -> pl.LazyFrame:
+    """Return a CSV file as text without the blanks around it; what is a number is for the columns to show."""
+    polars = load_polars()
+    table: pl.LazyFrame = polars.scan_csv(
+        path, separator=separator, infer_schema=False, new_columns=names, raise_if_empty=False, glob=False
+    )
+    text = polars.all().str.strip_chars(" \t")
+    return table.with_columns(polars.when(~text.is_in(MISSING)).then(text))
 
 
 def read_parquet(path: Path, key: str) -> pl.DataFrame:
