@@ -134,7 +134,10 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list
     for name, kind in kinds.items():
         column = frame[name]
         if kind == "number":
-            numbers = column.cast(polars.Float64, strict=False)
+            is_text = column.dtype == polars.String
+            numbers = files.as_numbers(column) if is_text else column.cast(polars.Float64, strict=False)
+            if is_text and numbers.null_count() > column.null_count():
+                column = files.as_text(column)
             wrong = numbers.is_null() & column.is_not_null()
             if wrong.any():
                 row = int(wrong.arg_true()[0])

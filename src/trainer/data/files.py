@@ -104,14 +104,32 @@ def csv_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
         raise _explained(path, what, separator, error) from error
 
 
-def _scan(path: Path, names: list[str], separator: str) -> pl.LazyFrame:
-    """Return a CSV file as text without the blanks around it; what is a number is for the columns to show."""
+def as_text(column: pl.Series) -> pl.Series:
+    """Return a column of text without the blanks around its cells, null where they say that nothing is known."""
+    text = column.str.strip_chars(" \t")
+    return text.set(text.is_in(MISSING), None)
+
+
+def as_numbers(column: pl.Series) -> pl.Series:
+    """Return a column of text as float64, null where a cell is no number."""
     polars = load_polars()
-    table: pl.LazyFrame = polars.scan_csv(
-        path, separator=separator, infer_schema=False, new_columns=names, raise_if_empty=False, glob=False
+    numbers = column.cast(polars.Float64, strict=False)
+    if numbers.null_count() == column.null_count():
+        return numbers
+    return as_text(column).cast(polars.Float64, strict=False)
+
+
+def _scan(path: Path, names: list[str], separator: str) -> pl.LazyFrame:
+    """Return a CSV file as text; what is a number is for the columns to show."""
+    return load_polars().scan_csv(  # type: ignore[no-any-return]
+        path,
+        separator=separator,
+        infer_schema=False,
+        null_values=MISSING,
+        new_columns=names,
+        raise_if_empty=False,
+        glob=False,
     )
-    text = polars.all().str.strip_chars(" \t")
-    return table.with_columns(polars.when(~text.is_in(MISSING)).then(text))
 
 
 def read_parquet(path: Path, key: str) -> pl.DataFrame:

@@ -161,8 +161,7 @@ class Table(Data):
         polars = files.load_polars()
         name, kind = column.name, column.dtype
         if name == self._split or name in self._categories or (name in self._targets and self._asked_classes):
-            whole = kind.is_float() and bool((column.drop_nulls() % 1 == 0).all())
-            return (column.cast(polars.Int64) if whole else column).cast(polars.String)
+            return _as_text(column)
         if kind.is_numeric():
             return column.cast(polars.Float64)
         if kind in (polars.Boolean, polars.Categorical, polars.Enum, polars.Null):
@@ -170,7 +169,10 @@ class Table(Data):
         if kind != polars.String:
             exclude = f"data.exclude=[{name}]"
             raise refusal(self.source, f"column {name} holds {str(kind).lower()}, not numbers or text", exclude)
-        numbers = column.cast(polars.Float64, strict=False)
+        numbers = files.as_numbers(column)
+        if numbers.null_count() == column.null_count():
+            return numbers
+        column = files.as_text(column)
         found, filled = numbers.count(), column.count()
         if found == filled:
             return numbers
@@ -478,6 +480,8 @@ def _floats(column: pl.Series) -> Any:
 def _as_text(column: pl.Series) -> pl.Series:
     """Return a column as names: whole numbers are written without a point."""
     polars = files.load_polars()
+    if column.dtype == polars.String:
+        return files.as_text(column)
     if column.dtype.is_float() and bool((column.drop_nulls() % 1 == 0).all()):
         column = column.cast(polars.Int64)
     return column.cast(polars.String)
