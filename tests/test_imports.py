@@ -95,7 +95,7 @@ def test_the_command_line_imports_nothing_heavy():
     "name",
     [
         *("runs", "leaderboard", "show", "compare", "verify", "sweep_file", "options", "listing", "settings"),
-        *("screen", "progress", "advice", "manual", "info", "fingerprint", "evaluation", "predict", "export"),
+        *("screen", "progress", "advice", "manual", "info", "fingerprint", "evaluate", "predict", "export"),
         *("plot", "views", "curves", "chart", "figure", "spreadsheet", "reproduce", "course", "init"),
     ],
 )

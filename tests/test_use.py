@@ -146,7 +146,7 @@ def test_predict_takes_rows_from_the_command_line(cli, priced):
 def test_predict_names_classes(cli, flowers):
     rows = json.loads(cli("predict", "run", "--row=5.1,3.5,1.4,0.2", "--row=6.7,3.0,5.2,2.3", "--json").out)
     assert [row["predicted_target"] for row in rows] == ["setosa", "virginica"]
-    assert all(1 / 3 < row["probability"] <= 1 for row in rows)
+    assert all(1 / 3 < row["probability_target"] <= 1 for row in rows)
 
 
 def test_predict_says_which_names_it_has_not_seen_and_fills_what_is_missing(cli, train, houses):
@@ -154,7 +154,7 @@ def test_predict_says_which_names_it_has_not_seen_and_fills_what_is_missing(cli,
     run = train(*words)
     Path("new.csv").write_text("size,city\n50,Rom\n,Ulm\n")
     result = cli("predict", "run", "--input", "new.csv")
-    assert "warning: city: the run has not seen 'Rom' (1 rows)" in result.err
+    assert "warning: city: the run has not seen 'Rom' (1 row)" in result.err
     mean = json.loads((run.path / "preprocess.json").read_text())["inputs"][0]["mean"]
     filled = json.loads(cli("predict", "run", f"--row={mean!r},Ulm", "--json").out)[0]["predicted_price"]
     assert float(result.out.splitlines()[2].rpartition(",")[2]) == pytest.approx(filled)
@@ -245,7 +245,7 @@ def test_weights_load_with_numpy_alone(cli, priced):
 
 def raw(frame: pl.DataFrame) -> np.ndarray:
     cities = [["Bonn", "Kiel", "Ulm"].index(city) for city in frame["city"]]
-    return np.stack([frame["size"].to_numpy(), cities], axis=1).astype(np.float32)
+    return np.stack([frame["size"].to_numpy(), cities], axis=1).astype(np.float64)
 
 
 def test_a_graph_of_torch_takes_raw_numbers(cli, priced, houses):
@@ -298,3 +298,145 @@ def test_code_of_others_is_not_run(cli, own_part, train, command, monkeypatch, t
     assert "--trust-code" in refused.err
     assert "own_mine" not in sys.modules
     assert cli(command[0], "run", *command[1:], "--trust-code").code == 0
+
+
+STRANGE = {"no-break space": "New\u00a0York", "backslash": "a\\b", "quotes": 'a"b', "escape": "a\x1b[31mb"}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+@pytest.mark.parametrize("where", ["category", "class"])
+def test_names_stay_what_they_are_from_training_to_prediction(cli, train, case, where):
+    name = STRANGE[case]
+    random = np.random.default_rng(0)
+    names = random.choice([name, "other"], 40)
+    number = np.where(names == name, 5.0, 1.0) + random.normal(0, 0.01, 40)
+    pl.DataFrame({"name": names, "number": number}).write_csv("t.csv")
+    target = "number" if where == "category" else "name"
+    words = ("experiment=table", "data.path=t.csv", f"data.target={target}", "model=linear", "optim.lr=0.1")
+    run = train(*words, "batch_size=8")
+    evaluated = json.loads(cli("eval", "run", "--json").out)
+    assert evaluated["loss"] == pytest.approx(run.status["best"]["value"], rel=1e-4)
+    result = cli("predict", "run", "--input", "t.csv", "--output", "o.csv")
+    assert "not seen" not in result.err
+    found = pl.read_csv("o.csv")[f"predicted_{target}"].to_list()
+    assert found == names.tolist() if where == "class" else np.abs(found - number).max() < 1
+    assert cli("resume", "run", "epochs=11").code == 0
+
+
+def test_eval_does_not_call_rows_held_out_that_were_trained_on(cli, priced, houses):
+    assert "60 of these data" in cli("eval", "run", "data.validation=0.9").out
+    with open("houses.csv", "a") as file:
+        file.write("50,Ulm,100000\n")
+    assert "61 of these data" in cli("eval", "run").out
+    assert cli("eval", "run", "seed=5").code == 2
+
+
+def test_other_columns_than_those_learned_from_are_refused(cli, priced, houses):
+    Path("text.csv").write_text("size,city,price\n50,Ulm,cheap\n60,Bonn,dear\n")
+    np.savez("t.npz", x=np.ones((4, 4)), y=np.ones(4))
+    for words, message in (
+        (("data.target=size",), "has city, price -> size, and the run learned from size, city -> price"),
+        (("data.path=text.csv",), "price holds text, and the run was trained with numbers there"),
+        (("data=npz", "data.path=t.npz"), "the run learned from size, city"),
+    ):
+        result = cli("eval", "run", *words)
+        assert result.code == 2
+        assert message in result.err
+
+
+def test_large_numbers_and_missing_cells_go_through_a_graph(cli, train):
+    random = np.random.default_rng(0)
+    time = 1_700_000_000 + random.uniform(0, 100, 60).round(3)
+    lines = ["time,k,y", *(f"{t:.3f},a,{(t - 1_700_000_000) / 10:.4f}" for t in time)]
+    lines[3] = "," + lines[3].partition(",")[2]
+    Path("t.csv").write_text("\n".join(lines) + "\n")
+    words = ("experiment=table", "data.path=t.csv", "data.target=y", "data.nan=mean", "batch_size=8")
+    train(*words, "model.sizes=[8]", "epochs=40", "data.exclude=[k]")
+    assert cli("export", "run", "--format", "pt2", "--output", "out").code == 0
+    assert cli("predict", "run", "--input", "t.csv", "--output", "o.csv").code == 0
+    expected = pl.read_csv("o.csv")
+    raw = expected["time"].fill_null(float("nan")).to_numpy()[:, None].copy()
+    found = torch.export.load("out/model.pt2").module()(torch.from_numpy(raw))[:, 0].numpy()
+    np.testing.assert_allclose(found, expected["predicted_y"].to_numpy(), rtol=1e-4, atol=1e-4)
+    assert np.ptp(found) > 1
+
+
+def test_an_export_does_not_write_into_a_run(cli, priced):
+    before = (priced.path / "preprocess.json").read_bytes()
+    result = cli("export", "run", "--format", "safetensors", "--output", "run")
+    assert result.code == 2
+    assert "is a run, whose files are its own" in result.err
+    assert (priced.path / "preprocess.json").read_bytes() == before
+
+
+HUGE = {"column": "x", "kind": "array", "shape": [10**12, 10**9], "whole": False, "mean": [], "deviation": []}
+BROKEN = {
+    "no inputs": lambda kept: kept.update(inputs=[]),
+    "a column twice": lambda kept: kept["inputs"].append(kept["inputs"][0]),
+    "a deviation of 0": lambda kept: kept["inputs"][0].update(deviation=0.0),
+    "a value twice": lambda kept: kept["inputs"][1].update(values=["a", "a"]),
+    "a column less": lambda kept: kept["inputs"].pop(),
+    "another target": lambda kept: kept["targets"].append({**kept["targets"][0], "column": "z"}),
+    "a huge array": lambda kept: kept.update(inputs=[HUGE]),
+    "another format": lambda kept: kept.update(format=99),
+    "another kind": lambda kept: kept["inputs"][0].update(kind="picture"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_preprocess_json_that_is_not_right_is_refused_in_one_line(cli, priced, case):
+    path = priced.path / "preprocess.json"
+    kept = json.loads(path.read_text())
+    BROKEN[case](kept)
+    path.write_text(json.dumps(kept))
+    for words in (("predict", "run", "--row=50,Ulm"), ("export", "run", "--format", "safetensors")):
+        result = cli(*words)
+        assert result.code == 2
+        assert result.err.count("\n") == 1
+        assert "preprocess.json" in result.err
+
+
+def test_blank_lines_other_separators_and_names_of_files_are_read_alike(cli, train):
+    rows = [f"{i}:{'Ulm' if i % 2 else 'Bonn'}:{i * 10}.5" for i in range(1, 31)]
+    Path("t[1].CSV").write_text("\n".join(["size:city:price", *rows, "", "7:Ulm:70.5"]) + "\n")
+    words = ("experiment=table", "data.path='t[1].CSV'", "data.target=price", "data.separator=':'", "batch_size=8")
+    train(*words, "steps=3")
+    result = cli("predict", "run", "--input", "t[1].CSV", "--output", "o.csv")
+    assert result.code == 0, result.err
+    assert pl.read_csv("o.csv").height == 31
+
+
+@pytest.mark.parametrize("cell", ["{},5", "{},000", "{} €", "$ {}.50"])
+def test_a_number_written_another_way_is_not_taken_for_a_name(cli, cell):
+    rows = "".join(f"{i};{cell.format(10 + i)}\n" for i in range(30))
+    Path("t.csv").write_text(f"x;y\n{rows}")
+    result = cli("run", "experiment=table", "data.path=t.csv", "data.target=y")
+    assert result.code == 2
+    assert "line 2: " in result.err
+    assert "looks like a number and can't be read as one" in result.err
+
+
+def test_whole_numbers_reach_a_model_of_words_as_whole_numbers(cli, train, own_part):
+    own_part(
+        "model",
+        "words",
+        "from torch import nn\n\n\nclass Part(nn.Module):\n"
+        "    def __init__(self, outputs: int):\n"
+        "        super().__init__()\n"
+        "        self.table = nn.Embedding(10, 4)\n"
+        "        self.last = nn.Linear(4, outputs)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.last(self.table(x).mean(1))\n",
+    )
+    own_part(
+        "data",
+        "tokens",
+        "import torch\nfrom trainer.data import Data\n\n\nclass Part(Data):\n"
+        "    def __init__(self, validation: float = 0.2):\n"
+        "        x = torch.randint(0, 10, (20, 3))\n"
+        "        super().__init__(x, x.sum(1).float(), validation)\n",
+        "validation: 0.2\n",
+    )
+    train("model=words", "data=tokens", "loss=mse", "steps=2")
+    assert cli("predict", "run", "--row=1,2,3").code == 0
+    assert cli("export", "run", "--format", "pt2").code == 0

@@ -26,6 +26,7 @@ from trainer.settings import Settings
 
 ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
 DEFAULT_BATCH = 256
+EVALUATED = 2**24  # numbers that are looked at together where nothing asks for fewer rows
 DEFAULT_STEPS = 500
 
 
@@ -190,6 +191,8 @@ def build_data(
     try:
         data.prepare(settings.seed, kept)
     except ValueError as error:
+        if not str(error).startswith("validation="):
+            raise
         raise refusal(f"data.validation={data.validation}", str(error).partition(" ")[2]) from error
     return data
 
@@ -246,8 +249,10 @@ def make_batches(
         training = data.part(data.training, form, device)
         held_out = None if data.held_out is None else data.part(data.held_out, form, device)
     except ValueError as error:
-        classes = "data.classes=true" if settings.data.get("classes", True) is None else None
-        raise refusal(f"{names['loss']} {names['data']}", str(error), (), classes) from error
+        hint = "data.classes=true" if settings.data.get("classes", True) is None else None
+        if "between 0 and 1" in str(error) and settings.data.get("standardize"):
+            hint = "data.standardize=false"
+        raise refusal(f"{names['loss']} {names['data']}", str(error), (), hint) from error
     if data.classes is not None and isinstance(loss, losses.OVER_NUMBERS):
         data.warnings = (*data.warnings, f"{names['loss']} takes each class as a one among zeros")
     count, summed = len(training), losses.is_sum(loss)
@@ -257,7 +262,8 @@ def make_batches(
     batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
     if held_out is None:
         return batches, None
-    return batches, Batches(held_out, min(max(batch_size, ALL_ROWS), len(held_out)), 1, settings.seed, summed)
+    rows = max(batch_size, min(ALL_ROWS, EVALUATED // max(data.inputs or 1, 1)))
+    return batches, Batches(held_out, min(rows, len(held_out)), 1, settings.seed, summed)
 
 
 def build_optimizer(

@@ -25,7 +25,7 @@ COMMANDS = {
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",
 }
-MODULES = {"list": "trainer.listing", "eval": "trainer.evaluation", "runs": "trainer.leaderboard"}
+MODULES = {"list": "trainer.listing", "eval": "trainer.evaluate", "runs": "trainer.leaderboard"}
 
 HELP = """Usage: trainer COMMAND ...
 

@@ -193,9 +193,11 @@ def _largest(value: Any) -> int:
 
 def reason_of(error: BaseException) -> str:
     """Return the first line of an error's message, with its class where that tells the user something."""
-    line = textwrap.shorten(next(iter(str(error).splitlines()), ""), _LONGEST_REASON, placeholder=" ...")
-    told = isinstance(error, ValueError | TypeError | RuntimeError | ImportError | OSError | MemoryError)
-    return (line if told and line else f"{type(error).__name__}: {line}".rstrip(": ")) + _place_of(error)
+    lines = str(error).splitlines()
+    told = lines[-1] if lines and lines[0].startswith("Caught ") else next(iter(lines), "")  # by a worker of DataLoader
+    line = textwrap.shorten(told, _LONGEST_REASON, placeholder=" ...")
+    is_told = isinstance(error, ValueError | TypeError | RuntimeError | ImportError | OSError | MemoryError)
+    return (line if is_told and line else f"{type(error).__name__}: {line}".rstrip(": ")) + _place_of(error)
 
 
 def _place_of(error: BaseException) -> str:

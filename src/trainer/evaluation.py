@@ -1,66 +1,166 @@
-"""`trainer eval`: how good a run's model is, on its held-out rows or on other data."""
+"""How good a model is: the loss over some rows, and what fits the target, from one look at each of them."""
 
 from __future__ import annotations
 
-import shlex
-import sys
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
 
-from trainer import redact
-from trainer import words as command_line
-from trainer.errors import UsageError, refusal
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
 
-HELP = """Usage: trainer eval RUN [data.KEY=VALUE ...] [--checkpoint best|last|STEP]
-                    [--json] [--trust-code]
+from trainer import fingerprint, screen
+from trainer.build import ALL_ROWS, EVALUATED, Built, build
+from trainer.data import Batches
+from trainer.errors import printable
+from trainer.job import kept_preprocess
+from trainer.loop import evaluate
+from trainer.losses import OVER_PROBABILITIES
+from trainer.metrics import finite
+from trainer.progress import number
+from trainer.rundir import RunDir
+from trainer.saver import load_weights
+from trainer.settings import Settings
 
-Shows the loss of a run's model and what fits its target: the accuracy and a
-table of which class was taken for which, or R2 and the errors in the target's
-own units. It looks at the rows that were held out; if there are none, at those
-it was trained on; with other data, as data.path=test.csv, at all their rows,
-prepared as those that the run was trained on.
-
-  --checkpoint     whose weights: best (unless you say so), last, or a step
-  --json           for programs
-  --trust-code     import modules that came with a run of somebody else's
-
-Examples:
-  trainer eval last
-  trainer eval kfrw --checkpoint last
-  trainer eval kfrw data.path=test.csv
-"""
-FLAGS = ("--checkpoint", "--json", "--trust-code", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
-CHANGEABLE = ("data", "loss", "device", "batch_size", "seed")
+MOST_CLASSES = 20  # of which a table is shown
+_NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute error"}
 
 
-def main(argv: list[str]) -> int:
-    """Run the command and return its exit code."""
-    if "-h" in argv or "--help" in argv:
-        sys.stdout.write(HELP)
-        return 0
-    words = command_line.split(argv, FLAGS)
-    if not words.overrides or "=" in words.overrides[0]:
-        raise UsageError("eval: which run? `trainer eval last`, or a path, an id or its four letters")
-    name, words.overrides = words.overrides[0], words.overrides[1:]
-    for word in words.overrides:
-        if word.partition("=")[0].partition(".")[0] not in CHANGEABLE:
-            raise refusal(word, "is not a matter of evaluating", [f"{key}.KEY" for key in CHANGEABLE[:1]])
-    command = shlex.join(["trainer", "eval", *redact.words(argv)])
-    from trainer import report, screen, trained
-    from trainer.resume import changed_by
+def rows_of(rundir: RunDir, stored: Settings, changed: Settings, weights: dict[str, Any]) -> tuple[Built, Batches, str]:
+    """Return a run's parts around given weights, the rows to look at, and what these are called.
 
-    rundir, stored = trained.open_run(name, command, "trust_code" in words.flags)
-    found, called = trained.choose(rundir, words.flags.get("checkpoint", "best"))
-    changed, _ = changed_by(words, stored)
-    with screen.busy("evaluating"):
-        built, batches, which = report.rows_of(rundir, stored, changed, found.weights)
-        result = report.look(built, batches)
-    if "json" in words.flags:
-        facts = {"run": rundir.short, "step": found.step, "rows": batches.rows, "which": which}
-        screen.as_json({**facts, **result.to_json()})
-        return 0
-    result.show(str(rundir.path), called, f"{batches.rows:,} {which}")
-    short = shlex.quote(rundir.short)
-    following = {f"trainer export {short} --format onnx": "a file that other tools load"}
-    if any(path.suffix == ".csv" for path in built.data.files):
-        following = {f"trainer predict {short} --input new.csv --output predictions.csv": "use it", **following}
-    screen.next_commands(following)
-    return 0
+    Args:
+        rundir: The run.
+        stored: Its settings.
+        changed: Those to look with; of data other than the run's all rows count.
+        weights: The weights of a checkpoint.
+    """
+    recorded = rundir.read_status().get("data", {}).get("files", {})
+    others = changed.data != stored.data or bool(fingerprint.changed(recorded))
+    if others:  # which of its rows were held out is not known
+        changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
+    built = _built(rundir, changed, weights)
+    run = built.run
+    if run.validation is not None:
+        return built, run.validation, "held out"
+    source = run.batches.source
+    size = max(min(len(source), ALL_ROWS, EVALUATED // max(built.data.inputs or 1, 1)), 1)
+    every = Batches(source, size, 1, run.seed, run.batches.summed)
+    return built, every, "of these data" if others else "that it was trained on; none were held out"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came out of looking at every row once.
+
+    `predictions` and `targets` are numbers in the targets' own units (rows, targets), or indices of `classes`.
+    """
+
+    loss: float
+    predictions: Tensor
+    targets: Tensor
+    names: list[str]
+    classes: list[str] | None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers that fit the target."""
+        found = {"loss": self.loss}
+        if self.classes is not None:
+            return {**found, "accuracy": float((self.predictions == self.targets).double().mean())}
+        if self.predictions.shape != self.targets.shape or self.predictions.ndim != 2:
+            return found
+        each = [self._errors(column) for column in range(len(self.names))]
+        for metric in ("r2", "rmse", "mae"):
+            values = {name: e[metric] for name, e in zip(self.names, each, strict=True) if metric in e}
+            if values and (metric == "r2" or len(self.names) == 1):  # errors of several targets have no common unit
+                found[metric] = sum(values.values()) / len(values)
+            if len(self.names) > 1:
+                found.update({f"{metric}_{name}": value for name, value in values.items()})
+        return found
+
+    def confusion(self) -> list[list[int]]:
+        """Return how often each class (rows) was taken for which (columns)."""
+        count = len(self.classes or ())
+        table = (self.targets * count + self.predictions).bincount(minlength=count**2).reshape(count, count)
+        rows: list[list[int]] = table.tolist()
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it for programs."""
+        table = {} if self.classes is None else {"classes": self.classes, "confusion": self.confusion()}
+        return {**finite(self.metrics()), **table}
+
+    def show(self, heading: str, what: str, rows: str) -> None:
+        """Print it."""
+        screen.heading(heading, what)
+        texts = {"rows": rows}
+        for name, value in self.metrics().items():
+            texts[_NAMES.get(name, name)] = f"{value:.2%}" if name == "accuracy" else number(value)
+        screen.rows(texts)
+        classes = self.classes or []
+        if not 2 <= len(classes) <= MOST_CLASSES:
+            return
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("is, taken for")
+        for name in classes:
+            table.add_column(printable(name), justify="right", overflow="fold")
+        for name, counts in zip(classes, self.confusion(), strict=True):
+            table.add_row(Text(printable(name)), *(f"{count:,}" if count else "." for count in counts))
+        screen.table(table)
+
+    def _errors(self, column: int) -> dict[str, float]:
+        """Return R2 = 1 - sum (y - p)^2 / sum (y - mean y)^2, the root of the mean square, and the mean error."""
+        target, error = self.targets[:, column], self.predictions[:, column] - self.targets[:, column]
+        spread = (target - target.mean()).square().sum()
+        found = {"r2": float(1 - error.square().sum() / spread)} if target.max() > target.min() else {}
+        return {**found, "rmse": float(error.square().mean().sqrt()), "mae": float(error.abs().mean())}
+
+
+def look(built: Built, batches: Batches) -> Report:
+    """Look at every row once.
+
+    Args:
+        built: The parts.
+        batches: The rows.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+    loss = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))["validation_loss"]
+    predictions, targets = (torch.cat([*map(torch.atleast_1d, part)]) for part in zip(*seen, strict=True))
+    preprocess, classes = built.data.preprocess, built.data.classes
+    if classes is not None:
+        return Report(loss, predictions.argmax(1), targets if targets.ndim == 1 else targets.argmax(1), [], classes)
+    if isinstance(built.run.loss, OVER_PROBABILITIES) and predictions.shape == targets.shape and targets.shape[1] == 1:
+        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # of a probability, or of its logit
+        return Report(loss, (predictions[:, 0] > half).long(), (targets[:, 0] > 0.5).long(), [], ["0", "1"])
+    names = [] if preprocess is None else [one["column"] for one in preprocess.targets]
+    if preprocess is not None and predictions.shape == targets.shape:
+        predictions, targets = preprocess.restored(predictions).double(), preprocess.restored(targets).double()
+    return Report(loss, predictions, targets, names, None)
+
+
+def _all_rows(settings: Settings) -> dict[str, Any]:
+    """Return the settings of data that hold nothing out."""
+    nothing = {"validation": 0.0, "split": None, "validation_path": None}
+    return {key: value for key, value in nothing.items() if key in settings.data}
+
+
+def _built(rundir: RunDir, settings: Settings, weights: dict[str, Any]) -> Built:
+    """Build a run's parts around given weights, its data prepared as they were.
+
+    What only training needs is left at its default: it must not refuse rows that are fewer than it took.
+    """
+    plain = dataclasses.replace(
+        settings,
+        batch_size=None,
+        accumulate=1,
+        monitor=None,
+        mode=None,
+        patience=None,
+        eval_every=None,
+        schedule={"_target_": "trainer.schedules.Constant"},
+    )
+    built = build(plain, rundir.read_status().get("choices"), kept_preprocess(rundir))
+    load_weights(built.run.model, weights, str(rundir.path))
+    return built

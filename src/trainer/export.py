@@ -9,6 +9,7 @@ from pathlib import Path
 from trainer import redact
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal, unknown
+from trainer.rundir import RunDir
 
 HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
 
@@ -19,21 +20,23 @@ it by loading it again and comparing what both say.
   pt2          the whole computation, for torch.export.load without this code
   onnx         the whole computation, for ONNX Runtime and what builds on it
 
-The computation takes raw numbers, float32 (rows, columns), in the order of
-preprocess.json, where a category is the index of its value there. It returns
-the targets in their own units, or a score for each class, whose softmax is
-its probability.
+The computation takes raw numbers (rows, columns), float64, in the order of
+preprocess.json, where a category is the index of its value there; or an array
+as the run learned from. It returns the targets in their own units, or a score
+for each class, whose softmax is its probability where the loss is
+cross_entropy.
 
   --output DIR     where to; exported-RUN unless you say so
   --checkpoint     whose weights: best (unless you say so), last, or a step
   --trust-code     import modules that came with a run of somebody else's
+  --force          use modules of yours that have changed since
 
 Examples:
   trainer export last --format onnx
   trainer export kfrw --format safetensors --output house_prices
 """
 FORMATS = {"safetensors": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
-FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", *command_line.HELP_FLAGS)
+FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", "--force", *command_line.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
@@ -54,10 +57,10 @@ def main(argv: list[str]) -> int:
     command = shlex.join(["trainer", "export", *redact.words(argv)])
     from trainer import exported, screen, trained
 
-    model = trained.load(
-        words.overrides[0], words.flags.get("checkpoint", "best"), command, "trust_code" in words.flags
-    )
+    model = trained.load(words.overrides[0], words.flags, command)
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
+    if RunDir(folder).exists or RunDir(folder.absolute().parent).exists:
+        raise refusal(f"--output={folder}", "is a run, whose files are its own", "another folder")
     if folder.exists() and not folder.is_dir():
         raise refusal(f"--output={folder}", "is a file", "a folder")
     with screen.busy("exporting"):

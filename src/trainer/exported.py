@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from trainer import durable, generators
 from trainer.components import reason_of
-from trainer.data import Preprocess
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.export import FORMATS
 from trainer.manifest import MODEL, verify
@@ -34,19 +33,19 @@ class Whole(nn.Module):
     """From raw inputs to targets in their own units: the preparation, the model, and the way back.
 
     Args:
-        preprocess: How inputs are prepared.
-        model: The model.
-        dtype: What it computes in.
+        trained: The model and how its inputs are prepared.
     """
 
-    def __init__(self, preprocess: Preprocess, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.preprocess, self.model, self.dtype = preprocess, model, dtype
+        self.model = trained.model.cpu()
+        self._trained, self._preprocess = trained, trained.preprocess
 
     def forward(self, raw: Tensor) -> Tensor:
         """Return targets, or scores of classes, float32, for raw inputs."""
-        prediction: Tensor = self.model(self.preprocess(raw).to(self.dtype))
-        return self.preprocess.restored(prediction).float()
+        assert self._preprocess is not None
+        prediction: Tensor = self.model(self._trained.inputs(raw))
+        return self._preprocess.restored(prediction).float()
 
 
 def write(model: Trained, kind: str, folder: Path) -> float | None:
@@ -91,10 +90,14 @@ def described(model: Trained, kind: str, difference: float | None) -> dict[str, 
     targets = model.preprocess.classes or [one["column"] for one in model.preprocess.targets]
     return {
         **lines,
-        "takes": f"raw float32 (rows, ...): {', '.join(columns)}",
+        "takes": f"raw numbers, {_dtype(model)} (rows, ...): {', '.join(columns)}",
         "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)}",
         "checked": f"loaded again: predictions differ by at most {difference:.1g} of the largest",
     }
+
+
+def _dtype(model: Trained) -> str:
+    return str(_examples(model).dtype).removeprefix("torch.")
 
 
 def _write_safetensors(model: Trained, path: Path) -> None:
@@ -113,7 +116,7 @@ def _write_pt2(model: Trained, path: Path) -> float:
     program = _traced(model, whole, raw)
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
-    return _compared(whole, raw, lambda rows: loaded(rows))
+    return _compared(model, raw, lambda rows: loaded(rows))
 
 
 def _write_onnx(model: Trained, path: Path) -> float:
@@ -129,7 +132,7 @@ def _write_onnx(model: Trained, path: Path) -> float:
     assert onnx is not None
     onnx.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return _compared(whole, raw, lambda rows: torch.from_numpy(session.run(None, {"raw": rows.numpy()})[0]))
+    return _compared(model, raw, lambda rows: torch.from_numpy(session.run(None, {"raw": rows.numpy()})[0]))
 
 
 _WRITERS: dict[str, Any] = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write_onnx}
@@ -145,17 +148,25 @@ def _whole(model: Trained) -> Whole:
         raise _no_graph(model, "it takes no inputs")
     if getattr(model.model, "cpu_only", False):
         raise _no_graph(model, "its mathematics is NumPy, of which there is no graph")
-    whole = Whole(model.preprocess, model.model.cpu(), next(model.model.parameters()).dtype).eval()
+    whole = Whole(model).eval()
     whole.requires_grad_(False)
     raw = _examples(model)
     with torch.no_grad():
         passes = []
         for seed in range(8):
             with generators.isolated(seed):
-                passes.append(whole(raw))
+                passes.append(_passed(whole, raw))
     if not all(torch.equal(one, passes[0]) for one in passes):
         raise _no_graph(model, "what it computes is drawn anew in every pass")
     return whole
+
+
+def _passed(whole: Whole, raw: Tensor) -> Tensor:
+    try:
+        prediction: Tensor = whole(raw)
+    except Exception as error:  # a model of the user's may raise anything
+        raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
+    return prediction
 
 
 def _no_graph(model: Trained, why: str) -> UsageError:
@@ -168,22 +179,22 @@ def _examples(model: Trained) -> Tensor:
     preprocess = model.preprocess
     assert preprocess is not None
     random = torch.Generator().manual_seed(0)
+    if preprocess.array is not None and preprocess.array["whole"]:
+        return torch.zeros(_ROWS, *preprocess.array["shape"], dtype=torch.int64)
     if preprocess.array is not None:
-        raw = torch.randn(_ROWS, *preprocess.array["shape"], generator=random, dtype=torch.float64)
-        if preprocess.array["mean"]:
-            mean, deviation = (
-                torch.tensor(preprocess.array[name], dtype=torch.float64).reshape(preprocess.array["shape"])
-                for name in ("mean", "deviation")
-            )
-            raw = raw * deviation + mean
+        array = preprocess.array
+        raw = torch.randn(_ROWS, *array["shape"], generator=random, dtype=torch.float64)
+        if array["mean"]:
+            mean, deviation = torch.tensor([array["mean"], array["deviation"]], dtype=torch.float64)
+            raw = raw * deviation.reshape(array["shape"]) + mean.reshape(array["shape"])
         return raw.float()
     columns = []
     for one in preprocess.inputs:
         if one["kind"] == "number":
-            columns.append(torch.randn(_ROWS, generator=random) * one["deviation"] + one["mean"])
+            columns.append(torch.randn(_ROWS, generator=random).double() * one["deviation"] + one["mean"])
         else:
-            columns.append(torch.arange(_ROWS) % (len(one["values"]) + 1))
-    return torch.stack([column.float() for column in columns], dim=1)
+            columns.append(torch.arange(_ROWS).double() % (len(one["values"]) + 1))
+    return torch.stack(columns, dim=1)
 
 
 def _traced(model: Trained, whole: Whole, raw: Tensor) -> Any:
@@ -209,7 +220,7 @@ def _silence() -> Iterator[None]:
         talker.setLevel(level)
 
 
-def _compared(whole: Whole, raw: Tensor, loaded: Any) -> float:
+def _compared(model: Trained, raw: Tensor, loaded: Any) -> float:
     """Return the largest difference of predictions, of one row and of several, relative to the largest one.
 
     Raises:
@@ -218,7 +229,7 @@ def _compared(whole: Whole, raw: Tensor, loaded: Any) -> float:
     largest = 0.0
     for rows in (raw, raw[:1], raw[: _ROWS // 2]):
         with torch.no_grad():
-            expected, found = whole(rows), loaded(rows)
+            expected, found = model.predict(rows).float(), loaded(rows)
         if found.shape != expected.shape:
             raise RunFailed(f"the exported model returns the shape {list(found.shape)}, not {list(expected.shape)}")
         scale = max(float(expected.abs().max()), 1e-12)

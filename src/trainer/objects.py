@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from trainer.components import KINDS, PUBLIC, locate
 from trainer.data import Data
 from trainer.errors import refusal
-from trainer.losses import OVER_CLASSES
+from trainer.losses import OVER_CLASSES, Auto
 from trainer.settings import OBJECT, Settings
 from trainer.values import show
 
@@ -61,7 +61,8 @@ class Objects:
         for group, part in parts.items():
             if isinstance(part, Pair):
                 loss = parts["loss"] if "loss" in parts else locate(settings.loss, "loss")
-                parts[group] = part.data(issubclass(loss if isinstance(loss, type) else type(loss), OVER_CLASSES))
+                kind = loss if isinstance(loss, type) else type(loss)
+                parts[group] = part.data(issubclass(kind, (*OVER_CLASSES, Auto)))
             elif not isinstance(part, type | Dataset):  # a Dataset is fed as the settings say
                 _require_untouched(group, self.sections[group], getattr(settings, group))
         return parts
@@ -106,7 +107,7 @@ def _section(group: str, part: Any) -> dict[str, Any]:
         widths = {w: None for w in ("inputs", "outputs") if group == "model" and w in signature(part).parameters}
         return {"_target_" if _found(name) is part else OBJECT: name, **widths}
     if isinstance(part, Data):  # of files status.json keeps the SHA-256
-        rows = f" of {', '.join(map(str, part.files))}" if part.files else f", SHA-256 {_sum(part.x, part.y)}"
+        rows = f" of {', '.join(map(str, part.files))}" if part.files else f", SHA-256 {_sum(*part.content())}"
         return {OBJECT: _public_name(type(part)) + rows}
     if isinstance(part, torch.optim.Optimizer):
         plain = {k: v for k, v in part.defaults.items() if v is None or isinstance(v, bool | int | float | str | tuple)}

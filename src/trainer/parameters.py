@@ -8,12 +8,13 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from trainer.build import Built, build
+from trainer.build import Built
 from trainer.checkpoint import Checkpoint
 from trainer.errors import TrainerError, UsageError
+from trainer.job import rebuild
 from trainer.loop import NonFinite, gradients, row_numbers, total_norm
 from trainer.metrics import FEW_NUMBERS, finite
-from trainer.redact import require_given
+from trainer.rundir import RunDir
 from trainer.saver import Snapshot, put_back
 from trainer.schema import has_shape
 from trainer.settings import Settings
@@ -83,8 +84,7 @@ def described(tensor: Tensor, whole: bool) -> dict[str, Any]:
 
 
 def _built_at(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> Built:
-    require_given(settings.to_dict())
-    built = build(settings, choices)
+    built = rebuild(RunDir(found.path.parents[1]), settings, choices)
     put_back(built, found, lambda remark: None)
     built.run.model.train()
     return built

@@ -24,6 +24,7 @@ keeps its columns and gets what is predicted beside them.
   --checkpoint     whose weights: best (unless you say so), last, or a step
   --json           for programs: the rows given with --row
   --trust-code     import modules that came with a run of somebody else's
+  --force          use modules of yours that have changed since
 
 Examples:
   trainer predict last --input new.csv --output predictions.csv
@@ -31,7 +32,7 @@ Examples:
   trainer predict kfrw --row city=Bonn,area=80,rooms=3,garden=yes
 """
 FLAGS = (
-    *("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code"),
+    *("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code", "--force"),
     *command_line.HELP_FLAGS,
 )
 
@@ -42,7 +43,9 @@ def main(argv: list[str]) -> int:
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
-    if len(words.overrides) != 1:
+    if len(words.overrides) > 1:
+        raise refusal(words.overrides[1], "is a second run, and one predicts", "RUN --input FILE")
+    if not words.overrides:
         raise UsageError("predict: which run? `trainer predict last`, or a path, an id or its four letters")
     source, target = words.flags.get("input"), words.flags.get("output")
     if (source is None) == (not words.rows):
@@ -53,9 +56,7 @@ def main(argv: list[str]) -> int:
     command = shlex.join(["trainer", "predict", *redact.words(argv)])
     from trainer import prediction, screen, trained
 
-    model = trained.load(
-        words.overrides[0], words.flags.get("checkpoint", "best"), command, "trust_code" in words.flags
-    )
+    model = trained.load(words.overrides[0], words.flags, command)
     if source is None:
         rows = prediction.of_rows(model, words.rows)
         if "json" in words.flags:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,17 +16,18 @@ import torch
 from torch import Tensor
 
 from trainer import screen
-from trainer.components import reason_of
 from trainer.data import Preprocess, files, tables
 from trainer.data.arrays import ArrayFile
-from trainer.errors import RunFailed, TrainerError, refusal, unknown
+from trainer.errors import printable, refusal, unknown
 from trainer.trained import Trained
 
 if TYPE_CHECKING:
     import polars as pl
 
-_ROWS = 65_536  # that are predicted at a time
-TABLES, ARRAYS = (".csv", ".parquet"), (".npy",)
+_ROWS = 65_536  # that are read at a time
+_NUMBERS = 2**22  # that go through a model at a time
+_OF_PROBABILITIES = (".CrossEntropyLoss", ".NLLLoss")  # whose scores a softmax makes probabilities
+TABLES, ARRAYS = (".csv", ".tsv", ".txt", ".parquet"), (".npy",)
 
 
 def of_rows(model: Trained, rows: Sequence[str]) -> list[dict[str, Any]]:
@@ -42,6 +44,7 @@ def of_rows(model: Trained, rows: Sequence[str]) -> list[dict[str, Any]]:
     polars = files.load_polars()
     if preprocess.array is not None:
         raw = np.array([_numbers(row, preprocess.width) for row in rows]).reshape(-1, *preprocess.array["shape"])
+        _require_finite(torch.from_numpy(raw), lambda row: f"--row={rows[row]}")
         named = _named(model, _predicted(model, torch.from_numpy(raw)))
     else:
         cells = [_cells(row, preprocess.columns) for row in rows]
@@ -67,14 +70,15 @@ def of_file(model: Trained, source: Path, target: Path | None) -> int:
     """
     preprocess = _require_inputs(model)
     files.require_file(source, "--input")
-    kinds = ARRAYS if source.suffix == ".npy" else TABLES
-    if source.suffix not in (*TABLES, *ARRAYS):
+    suffix = source.suffix.lower()
+    if suffix not in (*TABLES, *ARRAYS):
         raise refusal(f"--input={source}", "is of no kind that can be read", (*TABLES, *ARRAYS))
-    if target is not None and target.suffix not in (".csv", *kinds):
-        raise refusal(f"--output={target}", "is of no kind that can be written", dict.fromkeys((".csv", *kinds)))
+    written = (".csv", ".npy") if suffix in ARRAYS else (".csv", ".parquet")
+    if target is not None and target.suffix not in written:
+        raise refusal(f"--output={target}", "is of no kind that can be written", written)
     if target is not None and not target.absolute().parent.is_dir():
         raise refusal(f"--output={target}", f"no such folder: {target.absolute().parent}")
-    if source.suffix == ".npy":
+    if suffix in ARRAYS:
         if preprocess.array is None:
             raise refusal(f"--input={source}", f"the run learned from columns: {', '.join(preprocess.columns)}", TABLES)
         parts = _of_array(model, source)
@@ -91,16 +95,20 @@ def _of_table(model: Trained, source: Path) -> Iterator[Any]:
     assert preprocess is not None
     place = f"--input={source}"
     start = 0
-    for frame in _parts(source):
+    for frame in _parts(source, model.settings.data.get("separator")):
         if start == 0:
             lacking = [name for name in _columns(preprocess, frame, place) if name not in frame.columns]
             if lacking:
-                near = unknown(f"{place}", f"has no column {lacking[0]}", lacking[0], frame.columns)
-                raise near
+                there = f"has no column {lacking[0]}; it has {', '.join(frame.columns)}"
+                raise refusal(place, f"{there}, and the run learned from {', '.join(preprocess.columns)}")
         columns = _columns(preprocess, frame, place)
         named = _of_frame(model, frame.select(columns), lambda row, at=start: f"{place}: {_line(source, at + row)}")
+        if taken := [name for name in named if name in frame.columns]:
+            raise refusal(place, f"has a column {taken[0]} already", "another name there")
         yield frame.with_columns([polars.Series(name, values) for name, values in named.items()])
         start += frame.height
+    if start == 0:
+        raise refusal(place, "has no rows")
 
 
 def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[str]:
@@ -112,13 +120,13 @@ def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[st
     return list(frame.columns)
 
 
-def _parts(source: Path) -> Iterator[Any]:
+def _parts(source: Path, separator: str | None) -> Iterator[Any]:
     """Yield a table in parts, the cells of a CSV file as text."""
     polars = files.load_polars()
-    if source.suffix == ".parquet":
-        yield from polars.scan_parquet(source).collect_batches(chunk_size=_ROWS, maintain_order=True)
+    if source.suffix.lower() == ".parquet":
+        yield from polars.scan_parquet(source, glob=False).collect_batches(chunk_size=_ROWS, maintain_order=True)
         return
-    yield from files.csv_parts(source, "--input", _ROWS)
+    yield from files.csv_parts(source, "--input", _ROWS, separator)
 
 
 def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list[Any]]:
@@ -149,7 +157,8 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list
         raw = torch.from_numpy(frame.to_numpy().reshape(-1, *preprocess.array["shape"]).copy())
     else:
         raw = tables.encoded(frame, preprocess)
-        _note_unknown(frame, preprocess, raw)
+        for remark in tables.unknown_names(frame, preprocess, raw):
+            screen.note(f"warning: {remark}")
     holes = ~raw.flatten(1).isfinite().all(1)
     if bool(holes.any()) and model.settings.data.get("nan") != "drop":
         row = int(holes.nonzero()[0, 0])
@@ -160,15 +169,6 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list
         for hole in holes.nonzero().flatten().tolist():
             values[hole] = None
     return named
-
-
-def _note_unknown(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> None:
-    for index, one in enumerate(preprocess.inputs):
-        if one["kind"] == "category" and bool((strange := raw[:, index] == len(one["values"])).any()):
-            names = frame[one["column"]].filter(strange.numpy()).drop_nulls().unique().sort().to_list()
-            if names:
-                shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-                screen.note(f"warning: {one['column']}: the run has not seen {shown} ({int(strange.sum()):,} rows)")
 
 
 def _of_array(model: Trained, source: Path) -> Iterator[Any]:
@@ -183,16 +183,22 @@ def _of_array(model: Trained, source: Path) -> Iterator[Any]:
         raise refusal(f"--input={source}", f"has {rows}, and the run learned from {preprocess.array['shape']}")
     for start in range(0, len(array), _ROWS):
         raw = torch.from_numpy(array[np.arange(start, min(start + _ROWS, len(array)))])
+        _require_finite(raw, partial(_row_of, source, start))
         yield polars.DataFrame(_named(model, _predicted(model, raw)))
 
 
+def _row_of(source: Path, start: int, row: int) -> str:
+    return f"--input={source}: row {start + row:,}"
+
+
+def _require_finite(raw: Tensor, place: Callable[[int], str]) -> None:
+    holes = (~raw.isfinite()).flatten(1).any(1)
+    if bool(holes.any()):
+        raise refusal(place(int(holes.nonzero()[0, 0])), "has a number that is not finite")
+
+
 def _predicted(model: Trained, raw: Tensor) -> Tensor:
-    try:
-        return torch.cat([model.predict(part) for part in raw.split(4096)])
-    except TrainerError:
-        raise
-    except Exception as error:  # a model of the user's may raise anything
-        raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
+    return torch.cat([model.predict(part) for part in raw.split(max(_NUMBERS // max(raw[0].numel(), 1), 1))])
 
 
 def _named(model: Trained, predictions: Tensor) -> dict[str, list[Any]]:
@@ -203,9 +209,11 @@ def _named(model: Trained, predictions: Tensor) -> dict[str, list[Any]]:
         table = predictions.flatten(1) if predictions.ndim > 1 else predictions[:, None]
         names = [one["column"] for one in preprocess.targets]
         return {f"predicted_{name}": table[:, index].tolist() for index, name in enumerate(names)}
-    probability, index = predictions.double().softmax(1).max(1)
-    names = [preprocess.classes[i] for i in index.tolist()]
-    return {f"predicted_{preprocess.targets[0]['column']}": names, "probability": probability.tolist()}
+    name = preprocess.targets[0]["column"]
+    best = [preprocess.classes[index] for index in predictions.argmax(1).tolist()]
+    if not str(model.settings.loss.get("_target_")).endswith(_OF_PROBABILITIES):
+        return {f"predicted_{name}": best}
+    return {f"predicted_{name}": best, f"probability_{name}": predictions.double().softmax(1).amax(1).tolist()}
 
 
 def _write(parts: Iterator[Any], target: Path | None, tell: Callable[[str], None]) -> int:
@@ -214,7 +222,10 @@ def _write(parts: Iterator[Any], target: Path | None, tell: Callable[[str], None
     count = 0
     if target is None:
         for part in parts:
-            screen.stdout.file.write(part.write_csv(include_header=count == 0))
+            text = part.write_csv(include_header=count == 0)
+            if screen.stdout.is_terminal:  # which would obey control characters
+                text = "".join(f"{printable(line)}\n" for line in text.splitlines())
+            screen.stdout.file.write(text)
             count += part.height
         return count
     with _whole(target) as file:
@@ -253,7 +264,7 @@ def _require_inputs(model: Trained) -> Preprocess:
 
 
 def _line(source: Path, row: int) -> str:
-    if source.suffix != ".csv":
+    if source.suffix.lower() == ".parquet":
         return f"row {row + 1:,}"
     return f"line {files.line_of(source, row, files.separator_of(source, '--input')):,}"
 
@@ -261,8 +272,10 @@ def _line(source: Path, row: int) -> str:
 def _cells(row: str, columns: Sequence[str]) -> list[str]:
     """Return the cells of a typed row in the order of the columns."""
     cells = [cell.strip() for cell in next(csv.reader([row]), [])]
-    if cells and all(cell.partition("=")[0] in columns and "=" in cell for cell in cells):
+    if cells and all("=" in cell for cell in cells) and any(cell.partition("=")[0] in columns for cell in cells):
         named = dict(cell.split("=", 1) for cell in cells)
+        for name in named.keys() - set(columns):
+            raise unknown(f"--row={row}", f"the run learned from no {name}", name, columns)
         if lacking := [name for name in columns if name not in named]:
             raise refusal(f"--row={row}", f"has no {lacking[0]}", columns)
         return [named[name] for name in columns]

@@ -74,8 +74,12 @@ def content(path: Path, most: int = MOST_JSON) -> bytes:
         os.close(descriptor)
 
 
-def json_data(path: Path) -> Any:
+def json_data(path: Path, as_is: bool = False) -> Any:
     """Return what a JSON file holds, with the control characters in its texts escaped, which a terminal would obey.
+
+    Args:
+        path: The file.
+        as_is: Whether texts are to stay as they are, for whoever compares them with data before showing them.
 
     Raises:
         OSError: It can't be read.
@@ -89,7 +93,10 @@ def json_data(path: Path) -> Any:
     # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
     is_plain = text.isascii() and b"\\" not in text and b"\x7f" not in text
     is_shallow = text.count(b"{") + text.count(b"[") <= _DEEPEST_JSON
-    return data if is_plain and is_shallow else _printable(data)
+    if is_plain and is_shallow:
+        return data
+    escaped = _printable(data)  # refuses what is nested too deeply
+    return data if as_is else escaped
 
 
 def json_lines(path: Path) -> Iterator[Any]:

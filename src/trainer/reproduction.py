@@ -17,7 +17,7 @@ from trainer import checkpoint, environment, fingerprint, manifest, modules, rea
 from trainer.build import Built, build
 from trainer.checkpoint import Checkpoint
 from trainer.course import Course, Leg
-from trainer.job import failure_of
+from trainer.job import failure_of, kept_preprocess
 from trainer.loop import Row, fit
 from trainer.manifest import BadCheckpoint
 from trainer.metrics import Lines, few_parameters
@@ -143,7 +143,7 @@ def reproduce(
 def _begun(of: Course) -> Built:
     """Build a run as it was before its first step."""
     settings, checkpoints = of.legs[0].settings, of.rundir.checkpoints
-    built = build(settings, of.status.get("choices"))
+    built = build(settings, of.status.get("choices"), kept_preprocess(of.rundir))
     if settings.init_from is not None:
         if 0 in manifest.steps(checkpoints):  # the other run may have changed since
             load_weights(built.run.model, checkpoint.load(checkpoints / manifest.name_of(0)).weights, "its checkpoint")
@@ -161,7 +161,7 @@ def _gone_on(built: Built, leg: Leg, of: Course, announce: Callable[[str], None]
     announce(f"at step {run.state.step:,}: {', '.join(changes)}")
     training = copy.deepcopy(dict(snapshot(run, 0)))
     weights = copy.deepcopy(run.model.state_dict())
-    changed = build(leg.settings, of.status.get("choices"))
+    changed = build(leg.settings, of.status.get("choices"), kept_preprocess(of.rundir))
     put_back(changed, Checkpoint(of.rundir.path, run.state.step, weights, training), announce)
     return changed
 

@@ -219,7 +219,7 @@ class RunDir:
             UsageError: It can't be read.
         """
         try:
-            return reading.json_data(self._preprocess)
+            return reading.json_data(self._preprocess, as_is=True)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

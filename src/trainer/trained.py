@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,9 @@ from trainer import device as devices
 from trainer import generators, manifest, modules, runs
 from trainer.build import build_model
 from trainer.checkpoint import Checkpoint
-from trainer.components import locate
+from trainer.components import locate, reason_of
 from trainer.data import Preprocess
-from trainer.errors import UsageError, refusal
+from trainer.errors import RunFailed, TrainerError, UsageError, refusal
 from trainer.job import kept_preprocess
 from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir
@@ -41,20 +42,31 @@ class Trained:
             RunFailed: The model can't take them.
         """
         assert self.preprocess is not None
-        dtype = devices.DTYPES[self.settings.device.dtype]
         seed = generators.derived(self.settings.seed, generators.EVALUATION, self.checkpoint.step)
-        with torch.no_grad(), generators.isolated(seed), devices.autocast(self.device, self.settings.device):
-            prediction = self.model(self.preprocess(raw).to(self.device, dtype))
+        try:
+            with torch.no_grad(), generators.isolated(seed):
+                prediction: Tensor = self.model(self.inputs(raw).to(self.device))
+        except TrainerError:
+            raise
+        except Exception as error:  # a model of the user's may raise anything
+            raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
         return self.preprocess.restored(prediction.cpu())
 
+    def inputs(self, raw: Tensor) -> Tensor:
+        """Return raw rows as the model takes them."""
+        assert self.preprocess is not None
+        whole = self.preprocess.array is not None and self.preprocess.array["whole"]
+        prepared: Tensor = self.preprocess(raw)
+        return prepared.to(torch.int64 if whole else devices.DTYPES[self.settings.device.dtype])
 
-def open_run(word: str, command: str, trust: bool) -> tuple[RunDir, Settings]:
+
+def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDir, Settings]:
     """Find a run whose model is to be used, and let its modules be imported if they are known.
 
     Args:
         word: What the user typed for it.
+        flags: Those of the command: whether to trust the code that came with it, or to take modules as they are now.
         command: The whole command, to be typed again with a flag.
-        trust: Whether the user trusts the code that came with it.
 
     Raises:
         UsageError: There is no such run, or it would import code that may be somebody else's.
@@ -65,7 +77,8 @@ def open_run(word: str, command: str, trust: bool) -> tuple[RunDir, Settings]:
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDir(path).short}/best", *jobs[:8]])
     rundir = RunDir(path)
     settings = check(rundir.read_config())
-    modules.require_known(rundir, settings, command, trust, force=False)
+    trust = "trust_code" in flags
+    modules.require_known(rundir, settings, command, trust, "force" in flags)
     if trust:
         modules.trust([rundir])
     return rundir, settings
@@ -97,24 +110,28 @@ def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
     return found, called
 
 
-def load(word: str, asked: str, command: str, trust: bool) -> Trained:
+def load(word: str, flags: Mapping[str, str], command: str) -> Trained:
     """Load a run's model with the weights of a checkpoint; the data it was trained on are not needed.
 
     Args:
         word: What the user typed for the run.
-        asked: best, last, or a step.
+        flags: Those of the command, as for `open_run`, and which checkpoint: best, last or a step.
         command: The whole command, to be typed again with a flag.
-        trust: Whether the user trusts the code that came with the run.
 
     Raises:
         UsageError: There is no such run or checkpoint, or the model can't be built.
     """
-    rundir, settings = open_run(word, command, trust)
-    found, called = choose(rundir, asked)
+    rundir, settings = open_run(word, flags, command)
+    found, called = choose(rundir, flags.get("checkpoint", "best"))
     anywhere = dataclasses.replace(settings.device, type="auto", index=0)
     device = devices.choose(anywhere, getattr(locate(settings.model, "model"), "cpu_only", False))
     devices.prepare(anywhere)
     model = build_model(settings, device)
     load_weights(model, found.weights, str(found.path))
     model.eval()
-    return Trained(rundir, settings, found, called, model, kept_preprocess(rundir), device)
+    preprocess = kept_preprocess(rundir)
+    for name, width in (("inputs", preprocess and preprocess.width), ("outputs", preprocess and preprocess.outputs)):
+        if width is not None and settings.model.get(name) not in (None, width):
+            what = f"says {width} {name}, and the model has {settings.model[name]}"
+            raise UsageError(f"{rundir.path / 'preprocess.json'} {what}")
+    return Trained(rundir, settings, found, called, model, preprocess, device)

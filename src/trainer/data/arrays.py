@@ -36,13 +36,14 @@ class Arrays(Data):
 
     def __init__(self, x: Any, y: Any, standardize: bool, validation: float, classes: bool | None, source: str) -> None:
         for name, array in (("inputs", x), ("targets", y)):
-            if array.dtype.kind not in "biuf" or not array.dtype.isnative:
+            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or not array.dtype.isnative:
                 raise refusal(source, f"the {name} are of the type {array.dtype}, not numbers of this machine")
         if len(x) != len(y):
             raise refusal(source, f"there are {len(x):,} rows of inputs and {len(y):,} of targets")
         if len(x) == 0:
             raise refusal(source, "there are no rows")
         y = np.array(y)
+        y = y[:, 0] if classes and y.shape[1:] == (1,) else y
         _require_finite(y, source, "targets")
         names = _classes_of(y, classes, source)
         targets = torch.from_numpy(y.astype(np.int64 if names else np.float64))
@@ -54,6 +55,10 @@ class Arrays(Data):
     def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
         """Split the rows and fit means and deviations, unless they are given."""
         super().prepare(seed)
+        shape = [*self._raw.shape[1:]]
+        if kept is not None and (kept.array is None or kept.array["shape"] != shape):
+            learned = ", ".join(kept.columns) if kept.array is None else f"the shape {kept.array['shape']}"
+            raise refusal(self._source, f"has rows of the shape {shape}, and the run learned from {learned}")
         self._preprocess = kept or self._fit()
         self.x = self._prepared()
 
@@ -68,7 +73,9 @@ class Arrays(Data):
 
     def _fit(self) -> Preprocess:
         mean, deviation = ([], []) if not self._standardize else self._moments()
-        array = Array(column="x", kind="array", shape=[*self._raw.shape[1:]], mean=mean, deviation=deviation)
+        array = Array(
+            column="x", kind="array", shape=[*self._raw.shape[1:]], whole=False, mean=mean, deviation=deviation
+        )
         count = self.outputs or 0
         return Preprocess([array], targets_of(["y"] if count == 1 else [f"y{i}" for i in range(count)], self.classes))
 
@@ -81,7 +88,7 @@ class Arrays(Data):
         mean = np.asarray(total) / len(rows)
         squares = sum(((self._chunk(chunk) - mean) ** 2).sum(0) for chunk in chunks)
         deviation = np.sqrt(np.asarray(squares) / len(rows))
-        deviation = np.where(deviation > 1e-12 * np.maximum(1, np.abs(mean)), deviation, 1)
+        deviation = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1)
         return mean.ravel().tolist(), deviation.ravel().tolist()
 
     def _chunk(self, rows: Any) -> Any:
@@ -191,7 +198,7 @@ class ArrayFile:
             raise refusal(f"{key}={path}", "is stored by columns; save it again with numpy.ascontiguousarray")
         self.shape, self.dtype = header.shape, header.dtype
         self._start, self._row_bytes = header.offset, header[:1].nbytes
-        self._path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
         """Close the file."""
@@ -213,9 +220,12 @@ class ArrayFile:
         start = 0
         for end in ends:  # neighbours are read at once
             part = memoryview(taken[start:end].data).cast("B")
-            read = os.preadv(self._descriptor, [part], self._start + int(rows[start]) * self._row_bytes)
-            if read < len(part):
-                raise RunFailed(f"{self._path} has shrunk since the run started: its rows are gone")
+            offset = self._start + int(rows[start]) * self._row_bytes
+            while len(part):  # the system reads at most 2 GiB at once
+                read = os.preadv(self._descriptor, [part], offset)
+                if read == 0:
+                    raise RunFailed(f"{self.path} has shrunk since the run started: its rows are gone")
+                part, offset = part[read:], offset + read
             start = end
         return taken
 
@@ -240,7 +250,11 @@ class FileRows(Rows):
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return some rows, read from the file and prepared."""
-        raw = torch.from_numpy(self._array[self._numbers[rows.cpu()].numpy()])
+        numbers = self._numbers[rows.cpu()]
+        raw = torch.from_numpy(self._array[numbers.numpy()])
+        if raw.is_floating_point() and not bool(raw.sum().isfinite()) and not bool(raw.isfinite().all()):
+            row = int(numbers[int((~raw.flatten(1).isfinite()).any(1).nonzero()[0, 0])])
+            raise RunFailed(f"{self._array.path}: an input in row {row:,} is not finite")
         x = raw if not self._preprocess.inputs[0]["mean"] else self._preprocess(raw)
         return x.to(self.device, self._dtype), self._y.index_select(0, rows)
 

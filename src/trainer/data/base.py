@@ -12,6 +12,7 @@ from torch import Tensor
 from trainer import generators
 from trainer.data.batches import Rows, Tensors
 from trainer.data.preprocess import Preprocess
+from trainer.errors import refusal
 
 _LISTED = 10
 
@@ -58,12 +59,21 @@ class Data:
         Raises:
             ValueError: One of the two parts would be empty.
         """
+        mine = None if kept is None else self.preprocess
+        if kept is not None and (mine is None or mine.array is None or mine.array != kept.array):
+            raise refusal(f"data: {type(self).__name__}", "these are other inputs than the run learned from")
         self.training, self.held_out = split(self.rows, self.validation, seed)
 
     @property
     def preprocess(self) -> Preprocess | None:
         """How raw inputs become x, and predictions the numbers or names of the targets; None without inputs."""
-        return None if self.x is None else Preprocess.untouched(tuple(self.x.shape[1:]), self.outputs, self.classes)
+        return (
+            None
+            if self.x is None
+            else Preprocess.untouched(
+                tuple(self.x.shape[1:]), self.outputs, self.classes, not self.x.is_floating_point()
+            )
+        )
 
     @property
     def rows(self) -> int:
@@ -97,6 +107,10 @@ class Data:
         y = form(self.y)  # all of them: what one part lacks the loss may still ask for
         x = self.x if rows is None or self.x is None else self.x[rows]
         return Tensors(None if x is None else x.to(device), (y if rows is None else y[rows]).to(device))
+
+    def content(self) -> list[Any]:
+        """Return the arrays that the data are made of, by which others in their place are noticed."""
+        return [self.x, self.y]
 
     @property
     def balance(self) -> dict[str, int]:

@@ -140,7 +140,7 @@ class Fetched(Rows):
         return self._cast(x), self._form(self._cast(y))
 
     def _keys(self, rows: Tensor) -> list[tuple[int, int]]:
-        return [(self._epoch, int(number)) for number in self._numbers[rows]]
+        return [(self._epoch, number) for number in self._numbers[rows].tolist()]
 
     def _cast(self, values: Tensor) -> Tensor:
         return values.to(self._target, self._dtype) if values.is_floating_point() else values.to(self._target)
@@ -154,5 +154,5 @@ class _Seeded(Dataset[Any]):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        generators.seed_all(generators.derived(self._seed, generators.ITEM + epoch, index))
+        generators.reseed(generators.derived(self._seed, generators.ITEM + epoch, index))
         return self._dataset[index]

@@ -71,6 +71,9 @@ def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
 def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, ...]) -> pl.DataFrame:
     polars = load_polars()
     what = f"{key}={path}"
+    with open(path, "rb") as file:
+        if file.read(4) == b"PAR1":
+            raise refusal(what, "is a Parquet file", (), "data=parquet")
     names, separator = _header(path, what, separator)
     try:
         frame: pl.DataFrame = _scan(path, names, separator).collect()
@@ -80,11 +83,10 @@ def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, .
         raise refusal(what, "has a header and no rows")
     if frame[names[-1]].null_count():  # a line that ends too soon has none there either
         _require_even(path, what, separator)
-    empty = frame.select(polars.all_horizontal(polars.all().is_null()))
-    return frame.filter(~empty.to_series()) if names[1:] else frame  # lines with nothing in them
+    return _without_blank_lines(frame)
 
 
-def csv_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
+def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> Iterator[pl.DataFrame]:
     """Yield a CSV file in parts of about so many rows, its cells as text, null where they are empty.
 
     Raises:
@@ -92,16 +94,23 @@ def csv_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
     """
     polars = load_polars()
     what = f"{key}={path}"
-    names, separator = _header(path, what, None)
+    names, separator = _header(path, what, separator)
     is_even = False
     try:
         for part in _scan(path, names, separator).collect_batches(chunk_size=rows, maintain_order=True):
             if not is_even and part[names[-1]].null_count():  # a line that ends too soon has none there either
                 _require_even(path, what, separator)
                 is_even = True
-            yield part
+            yield _without_blank_lines(part)
     except polars.exceptions.PolarsError as error:
         raise _explained(path, what, separator, error) from error
+
+
+def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
+    if frame.width == 1:
+        return frame
+    polars = load_polars()
+    return frame.filter(~polars.all_horizontal(polars.all().is_null()))
 
 
 def as_text(column: pl.Series) -> pl.Series:
@@ -141,7 +150,7 @@ def read_parquet(path: Path, key: str) -> pl.DataFrame:
     require_file(path, key)
     polars = load_polars()
     try:
-        frame: pl.DataFrame = polars.read_parquet(path)
+        frame: pl.DataFrame = polars.read_parquet(path, glob=False)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise refusal(f"{key}={path}", f"is no Parquet file: {_first_line(error)}") from error
     if frame.height == 0:
@@ -186,7 +195,7 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(file, delimiter=separator)
         line = 1
         for cells in reader:
-            if any(cells):
+            if not all(cell in MISSING for cell in cells):
                 yield line, cells
             line = reader.line_num + 1
 

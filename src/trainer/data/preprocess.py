@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from trainer.schema import has_shape
 
 FORMAT = 1
-_CHUNK = 65_536  # rows that are prepared at a time
+_CHUNK = 2**22  # numbers that are prepared at a time
+_MOST = 2**40  # numbers of a row
 
 
 class Number(TypedDict):
@@ -40,6 +42,7 @@ class Array(TypedDict):
     column: str
     kind: Literal["array"]
     shape: list[int]
+    whole: bool  # whether the model takes whole numbers
     mean: list[float]
     deviation: list[float]
 
@@ -61,7 +64,7 @@ class _File(TypedDict):
 
 
 class Preprocess(nn.Module):
-    """Turns raw inputs into a model's, in float64 up to its end, and predictions into the targets' units.
+    """Turns raw inputs into a model's, in float64, and predictions into the targets' units.
 
     Args:
         inputs: One entry a column, or one entry of kind array.
@@ -71,11 +74,19 @@ class Preprocess(nn.Module):
     def __init__(self, inputs: Sequence[Any], targets: Sequence[Any]) -> None:
         super().__init__()
         self.inputs, self.targets = list(inputs), list(targets)
+        self._moments: tuple[Tensor, Tensor] | None = None
+        if self.array is not None and self.array["mean"]:
+            mean, deviation = (
+                torch.tensor(n, dtype=torch.float64) for n in (self.array["mean"], self.array["deviation"])
+            )
+            self._moments = mean.reshape(self.array["shape"]), deviation.reshape(self.array["shape"])
 
     @classmethod
-    def untouched(cls, shape: tuple[int, ...], outputs: int | None, classes: list[str] | None) -> Preprocess:
+    def untouched(
+        cls, shape: tuple[int, ...], outputs: int | None, classes: list[str] | None, whole: bool = False
+    ) -> Preprocess:
         """Return one that leaves inputs of a shape, and predictions, as they are."""
-        array = Array(column="x", kind="array", shape=list(shape), mean=[], deviation=[])
+        array = Array(column="x", kind="array", shape=list(shape), whole=whole, mean=[], deviation=[])
         return cls([array], targets_of([f"y{i}" if outputs != 1 else "y" for i in range(outputs or 0)], classes))
 
     @classmethod
@@ -87,11 +98,14 @@ class Preprocess(nn.Module):
         """
         if not has_shape(_File)(data) or data["format"] != FORMAT:
             raise ValueError("holds no preprocessing of this version")
-        arrays = [one for one in data["inputs"] if one["kind"] == "array"]
-        for one in arrays:
-            count = torch.Size(one["shape"]).numel()
-            if len(data["inputs"]) > 1 or {len(one["mean"]), len(one["deviation"])} not in ({0}, {count}):
-                raise ValueError("has means of another shape than the input's")
+        if not data["inputs"]:
+            raise ValueError("names no inputs")
+        for entries in (data["inputs"], data["targets"]):
+            columns = [one["column"] for one in entries]
+            if len({one["kind"] == "array" for one in entries}) > 1 or len(set(columns)) < len(columns):
+                raise ValueError("has columns that do not go together")
+            for one in entries:
+                _require_right(one)
         return cls(data["inputs"], data["targets"])
 
     def to_json(self) -> dict[str, Any]:
@@ -123,6 +137,11 @@ class Preprocess(nn.Module):
             return torch.Size(self.array["shape"]).numel()
         return sum(_width(one) for one in self.inputs)
 
+    @property
+    def outputs(self) -> int | None:
+        """Numbers of a prediction; None if nothing is known of it."""
+        return (len(self.targets) if self.classes is None else len(self.classes)) or None
+
     def forward(self, raw: Tensor) -> Tensor:
         """Return raw inputs as the model takes them.
 
@@ -131,21 +150,18 @@ class Preprocess(nn.Module):
         """
         raw = raw.double()
         if self.array is not None:
-            if not self.array["mean"]:
-                return raw
-            mean, deviation = (
-                torch.tensor(self.array[name], dtype=torch.float64).reshape(self.array["shape"])
-                for name in ("mean", "deviation")
-            )
-            return (raw - mean) / deviation
+            return raw if self._moments is None else (raw - self._moments[0]) / self._moments[1]
         return torch.cat([_prepared(one, raw[:, [index]]) for index, one in enumerate(self.inputs)], dim=1)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Return many raw rows as the model takes them, in the default dtype and a memory of one copy."""
         shape = raw.shape[1:] if self.array is not None else (self.width,)
         prepared = torch.empty(len(raw), *shape, dtype=torch.get_default_dtype())
-        for start in range(0, len(raw), _CHUNK):
-            prepared[start : start + _CHUNK] = self(raw[start : start + _CHUNK])
+        if self.array is not None and self._moments is None:
+            return prepared.copy_(raw)
+        rows = max(_CHUNK // max(self.width, 1), 1)
+        for start in range(0, len(raw), rows):
+            prepared[start : start + rows] = self(raw[start : start + rows])
         return prepared
 
     def scaled(self, targets: Tensor) -> Tensor:
@@ -181,6 +197,24 @@ def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = 
     return [Number(column=name, kind="number", mean=0.0, deviation=1.0, fill=None) for name in columns]
 
 
+def _require_right(one: Any) -> None:
+    """Raise a ValueError if an entry of a preprocess.json can't be computed with."""
+    if one["kind"] == "array":
+        count = math.prod(one["shape"])
+        if any(size < 1 for size in one["shape"]) or count > _MOST:
+            raise ValueError(f"has an input of the shape {one['shape']}")
+        if {len(one["mean"]), len(one["deviation"])} not in ({0}, {count}):
+            raise ValueError("has means of another shape than the input's")
+    if one["kind"] in ("array", "number"):
+        deviations = one["deviation"] if one["kind"] == "array" else [one["deviation"]]
+        if not all(deviation > 0 for deviation in deviations):
+            raise ValueError(f"has a deviation of {one['column']} that is not above 0")
+    elif not one["values"] and one["kind"] == "class":
+        raise ValueError("names no classes")
+    elif len(set(one["values"])) < len(one["values"]):
+        raise ValueError(f"names a value of {one['column']} twice")
+
+
 def _width(one: Any) -> int:
     return len(one["values"]) if one["kind"] == "category" and one["encode"] == "onehot" else 1
 
@@ -188,9 +222,11 @@ def _width(one: Any) -> int:
 def _prepared(one: Any, values: Tensor) -> Tensor:
     """Return a raw column (rows, 1) as the columns that a model takes."""
     if one["kind"] == "number":
+        if one["fill"] is not None:
+            values = values.nan_to_num(one["fill"], posinf=torch.inf, neginf=-torch.inf)
         scaled: Tensor = (values - one["mean"]) / one["deviation"]
         return scaled
     if one["encode"] == "index":
-        return values
+        return values.nan_to_num(len(one["values"]))
     hot: Tensor = values == torch.arange(len(one["values"]), dtype=torch.float64)
     return hot.double()

@@ -25,6 +25,11 @@ MOST_VALUES = 1000  # of a category; more are a name of each row
 _MANY_VALUES = 50  # too many if most rows have one of their own
 _MOST_CLASS_INDICES = 20  # up to so many whole numbers from 0 are taken for classes
 
+_LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # of text that is no number
+_EXACT = 2.0**53  # above, not every whole number is a float
+_MAIN, _APART = "", "held out"  # parts of the rows, as they are called in messages
+_NAMES = ("category", "class")  # kinds of columns that hold names
+
 Missing = Literal["error", "drop", "mean"]
 Encode = Literal["onehot", "index"]
 
@@ -55,6 +60,7 @@ class Table(Data):
         self,
         frame: pl.DataFrame,
         target: str | Sequence[str] | None,
+        *,
         columns: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
@@ -76,11 +82,11 @@ class Table(Data):
             raise refusal("data.target", "has no value: which column is to be predicted?", frame.columns)
         self._split, self._encode, self._nan, self._standardize = split, encode, nan, standardize
         self._asked_classes = classes
-        _require_columns(frame, "data.target", self._targets)
-        for key, names in (("columns", columns or ()), ("exclude", exclude), ("categories", categories)):
+        named = {"target": self._targets, "columns": columns or (), "exclude": exclude, "categories": categories}
+        for key, names in {**named, "split": [] if split is None else [split]}.items():
             _require_columns(frame, f"data.{key}", names)
-        if split is not None:
-            _require_columns(frame, "data.split", [split])
+        if split is not None and apart is not None:
+            raise refusal(f"data.split={split}", "the rows held out have a table of their own", "one of them")
         kept_out = {*self._targets, *exclude, split}
         self._inputs = [name for name in (frame.columns if columns is None else columns) if name not in kept_out]
         if not self._inputs:
@@ -88,39 +94,71 @@ class Table(Data):
         self._categories = set(categories)
         if apart is not None:
             _require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
-        self._apart = None if apart is None else self._typed(apart.select(*self._inputs, *self._targets), "held out")
-        used = [*self._inputs, *self._targets, *([] if split is None else [split])]
-        self._frame = self._typed(frame.select([*dict.fromkeys(used)]), "")
-        self._missing = self._count_missing()
-        self._handle_missing()
-        self.warnings = tuple(unnamed)
+        self._given = {_MAIN: frame, **({} if apart is None else {_APART: apart})}
+        self._unnamed = tuple(unnamed)
         self.x = None
         self.y = torch.empty(0)
         self.classes = None
 
     def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
         """Split the rows, fit the preparation on those to train on unless it is given, and prepare all."""
-        frame = self._frame
-        self.training, self.held_out = self._parts(seed)
-        if self._apart is not None:
-            self._require_same_kinds(self._apart)
-            frame = frame.vstack(self._apart)
+        self._as_names = {*self._categories, *(self._targets if self._asked_classes else ())}
+        if kept is not None:
+            self._require_same_columns(kept)
+            self._as_names |= {one["column"] for one in (*kept.inputs, *kept.targets) if one["kind"] in _NAMES}
+        self._parts = {}
+        for part, given in self._given.items():
+            split_by = [self._split] if self._split is not None and part == _MAIN else []
+            used = given.select([*dict.fromkeys([*self._inputs, *self._targets, *split_by])])
+            self._rows = {**getattr(self, "_rows", {}), part: np.arange(given.height)}
+            self._parts[part] = self._typed(used, part)
+            self._as_names |= {one.name for one in self._parts[part] if not one.dtype.is_numeric()}
+        self._missing = {
+            name: sum(int(_missing(frame[name]).sum()) for frame in self._parts.values())
+            for name in (*self._inputs, *self._targets)
+        }
+        self._handle_missing()
+        self.training, self.held_out = self._divided(seed)
+        frame = self._parts[_MAIN]
+        if _APART in self._parts:
+            frame = frame.vstack(self._parts[_APART])
         fitted_on = frame if self.training is None else frame[self.training.numpy()]
-        try:
-            self._preprocess = kept or self._fit(fitted_on, frame)
-            self.x = self._preprocess.prepare(encoded(frame, self._preprocess))
-            self.y = self._encoded_targets(frame)
-        except KeyError as error:
-            raise refusal(self.source, f"has no column {error.args[0]}, which the run was trained with") from error
+        self._preprocess = kept or self._fit(fitted_on, frame)
+        raw = encoded(frame, self._preprocess)
+        self._require_known(raw)
+        self.x = self._preprocess.prepare(raw)
+        self.y = self._encoded_targets(frame)
         self.classes = self._preprocess.classes
-        self.warnings = (*self.warnings, *self._constant(fitted_on))
+        self.warnings = (*self._unnamed, *self._constant(fitted_on))
+        if kept is not None:
+            self.warnings = (*self.warnings, *unknown_names(frame, kept, raw))
         self._facts, self._lines = self._facts_of(frame), self._lines_of(frame)
-        del self._frame, self._apart
+        self._parts = {}
+
+    def _require_same_columns(self, kept: Preprocess) -> None:
+        """Refuse to prepare other columns than those that the preparation was made for."""
+        targets = [one["column"] for one in kept.targets]
+        if kept.array is not None or set(kept.columns) != set(self._inputs) or targets != self._targets:
+            learned = "an array" if kept.array is not None else ", ".join(kept.columns)
+            found = f"{', '.join(self._inputs)} -> {', '.join(self._targets)}"
+            raise refusal(self.source, f"has {found}, and the run learned from {learned} -> {', '.join(targets)}")
+
+    def _require_known(self, raw: Tensor) -> None:
+        """Refuse cells that nothing stands for."""
+        holes = ~raw.isfinite()
+        if bool(holes.any()):
+            row, column = holes.nonzero()[0].tolist()
+            what = f"{self._preprocess.columns[column]} is empty in {self._place_of(row)}"
+            raise refusal(self.source, f"{what}, and the run has nothing to put there", "data.nan=drop")
 
     @property
     def preprocess(self) -> Preprocess:
         """How the columns were prepared."""
         return self._preprocess
+
+    def content(self) -> list[Any]:
+        """Return all cells."""
+        return [np.frombuffer(frame.write_csv().encode(), np.uint8) for frame in self._given.values()]
 
     def facts(self) -> dict[str, Any]:
         """Return what status.json says of the table."""
@@ -160,7 +198,7 @@ class Table(Data):
     def _numbers_or_text(self, column: pl.Series, part: str) -> pl.Series:
         polars = files.load_polars()
         name, kind = column.name, column.dtype
-        if name == self._split or name in self._categories or (name in self._targets and self._asked_classes):
+        if name == self._split or name in self._as_names:
             return _as_text(column)
         if kind.is_numeric():
             return column.cast(polars.Float64)
@@ -182,63 +220,54 @@ class Table(Data):
             raise refusal(
                 self.source, f"{where}, which otherwise holds numbers", f"a number there, or data.categories=[{name}]"
             )
+        self._require_no_numbers(column, part)
         return column
 
-    def _place(self, row: int, part: str) -> str:
-        """Say where a row stands in what the user has."""
-        return f"{part} row {row + 1:,}".strip()
+    def _require_no_numbers(self, column: pl.Series, part: str) -> None:
+        """Refuse text that is numbers written in a way that can't be read: 10,5 or 1,000 or 3 €."""
+        alike = column.str.contains(_LIKE_NUMBERS).fill_null(False)
+        if 2 * int(alike.sum()) > column.count():
+            row = int(alike.arg_true()[0])
+            where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
+            asked = f"a point before decimals and nothing else, or data.categories=[{column.name}]"
+            raise refusal(self.source, f"{where} looks like a number and can't be read as one", asked)
 
-    def _count_missing(self) -> dict[str, int]:
-        found = {}
-        for name in (*self._inputs, *self._targets):
-            found[name] = int(_missing(self._frame[name]).sum())
-            if self._apart is not None:
-                found[name] += int(_missing(self._apart[name]).sum())
-        return found
+    def _place(self, row: int, part: str) -> str:
+        """Say where a row of a part stands in what the user has."""
+        return f"{part} row {self._rows[part][row] + 1:,}".strip()
+
+    def _place_of(self, row: int) -> str:
+        """Say where a row of all parts together stands."""
+        first = self._parts[_MAIN].height
+        return self._place(row, _MAIN) if row < first else self._place(row - first, _APART)
 
     def _handle_missing(self) -> None:
         """Refuse, or drop the rows of, cells that are empty or not finite; means are put when they are known."""
         self._dropped = 0
-        parts = {"": self._frame, "held out": self._apart}
-        for part, frame in parts.items():
-            if frame is None:
-                continue
-            polars = files.load_polars()
-            for name in (*self._inputs, *self._targets):
-                holes = _missing(frame[name])
+        for part, frame in self._parts.items():
+            holes = {name: _missing(frame[name]) for name in (*self._inputs, *self._targets)}
+            for name, missing in holes.items():
                 must_be_known = self._nan == "error" or (self._nan == "mean" and name in self._targets)
-                if must_be_known and (count := int(holes.sum())):
-                    where = self._place(int(holes.arg_true()[0]), part)
+                if must_be_known and (count := int(missing.sum())):
+                    where = self._place(int(missing.arg_true()[0]), part)
                     cells = f"{count:,} cells of {name} are" if count > 1 else f"a cell of {name} is"
-                    what = f"{cells} empty or not finite"
                     choices = "data.nan=drop" if name in self._targets else "data.nan=drop, data.nan=mean"
-                    raise refusal(self.source, f"{what}, the first in {where}", choices)
+                    raise refusal(self.source, f"{cells} empty or not finite, the first in {where}", choices)
             if self._nan == "drop":
-                bad = [_missing(frame[name]) for name in (*self._inputs, *self._targets)]
-                whole = frame.filter(~polars.DataFrame(bad).select(polars.any_horizontal(polars.all())).to_series())
-                self._dropped += frame.height - whole.height
-                parts[part] = whole
-        self._frame, self._apart = parts[""], parts["held out"]  # type: ignore[assignment]
-        if self._frame.height == 0:
-            raise refusal(self.source, "no row is whole", "data.nan=mean")
+                whole = ~np.any([missing.to_numpy() for missing in holes.values()], axis=0)
+                self._parts[part], self._rows[part] = frame.filter(whole), self._rows[part][whole]
+                self._dropped += int((~whole).sum())
+            if self._parts[part].height == 0:
+                raise refusal(self.source, f"no row {part}".rstrip() + " is whole", "data.nan=mean")
 
-    def _require_same_kinds(self, apart: pl.DataFrame) -> None:
-        for name in apart.columns:
-            if apart[name].dtype != self._frame[name].dtype:
-                kinds = ["numbers" if frame[name].dtype.is_numeric() else "text" for frame in (self._frame, apart)]
-                what = f"column {name} holds {kinds[0]}, and {kinds[1]} in the table that is held out"
-                raise refusal(self.source, what, f"data.categories=[{name}]")
-
-    def _parts(self, seed: int) -> tuple[Tensor | None, Tensor | None]:
+    def _divided(self, seed: int) -> tuple[Tensor | None, Tensor | None]:
         """Return the rows to train on and those held out."""
-        count = self._frame.height
-        if self._apart is not None:
-            if self._apart.height == 0:
-                raise refusal(self.source, "no row of the table that is held out is whole", "data.nan=mean")
-            return torch.arange(count), torch.arange(count, count + self._apart.height)
+        count = self._parts[_MAIN].height
+        if _APART in self._parts:
+            return torch.arange(count), torch.arange(count, count + self._parts[_APART].height)
         if self._split is None:
             return split(count, self.validation, seed)
-        words = self._frame[self._split].str.to_lowercase()
+        words = self._parts[_MAIN][self._split].str.to_lowercase()
         allowed = (*TRAINING_WORDS, *VALIDATION_WORDS, *UNUSED_WORDS)
         strange = words.filter(~words.is_in(allowed) | words.is_null())
         if strange.len():
@@ -257,6 +286,8 @@ class Table(Data):
         inputs = [self._fit_input(frame[name]) for name in self._inputs]
         columns = [everything[name] for name in self._targets]
         texts = [column.name for column in columns if not column.dtype.is_numeric()]
+        if self._asked_classes and len(columns) > 1:
+            raise refusal("data.classes=true", f"one target can be a class, not {len(columns)}")
         if self._asked_classes is False and texts:
             raise refusal("data.classes=false", f"the target {texts[0]} is text")
         if len(columns) > 1 and texts:
@@ -264,28 +295,34 @@ class Table(Data):
                 f"data.target=[{','.join(self._targets)}]", f"several targets must be numbers; {texts[0]} is text"
             )
         if len(columns) == 1 and (names := _class_names(columns[0], self._asked_classes)) is not None:
+            self._require_few(columns[0].name, len(names), columns[0].len(), "another target")
             return Preprocess(inputs, targets_of([], names, self._targets[0]))
         return Preprocess(inputs, [_number(frame[name], self._standardize, False) for name in self._targets])
+
+    def _require_few(self, name: str, values: int, rows: int, allowed: str) -> None:
+        if values > MOST_VALUES or (values > _MANY_VALUES and 2 * values > rows):
+            raise refusal(self.source, f"column {name} holds {values:,} different texts in {rows:,} rows", allowed)
 
     def _fit_input(self, column: pl.Series) -> Number | Category:
         if column.dtype.is_numeric():
             return _number(column, self._standardize, self._nan == "mean")
         values = column.drop_nulls().unique().sort().to_list()
-        if len(values) > MOST_VALUES or (len(values) > _MANY_VALUES and 2 * len(values) > column.len()):
-            what = f"column {column.name} holds {len(values):,} different texts in {column.len():,} rows"
-            raise refusal(self.source, what, f"data.exclude=[{column.name}]")
+        self._require_few(column.name, len(values), column.len(), f"data.exclude=[{column.name}]")
         fill = self._nan == "mean"
         return Category(column=column.name, kind="category", values=values, encode=self._encode, fill=fill)
 
     def _encoded_targets(self, frame: pl.DataFrame) -> Tensor:
         if (names := self._preprocess.classes) is None:
+            for column in (frame[one["column"]] for one in self._preprocess.targets):
+                if not column.dtype.is_numeric():
+                    raise refusal(self.source, f"{column.name} holds text, and the run was trained with numbers there")
             values = [_floats(frame[one["column"]]) for one in self._preprocess.targets]
             return self._preprocess.scaled(torch.from_numpy(np.stack(values, axis=1)))
         column = frame[self._preprocess.targets[0]["column"]]
         indices = _indices(_as_text(column), names)
         if bool((indices == len(names)).any()):
             row = int(np.argmax(indices == len(names)))
-            raise refusal(self.source, f"{column.name} is {_as_text(column)[row]!r} in {self._place(row, '')}", names)
+            raise refusal(self.source, f"{column.name} is {_as_text(column)[row]!r} in {self._place_of(row)}", names)
         return torch.from_numpy(indices.copy())
 
     def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
@@ -338,18 +375,18 @@ class TableFile(Table):
         self.files = tuple(Path(one) for one in (path, validation_path) if one is not None)
         super().__init__(
             self._read(Path(path), "data.path"),
-            target,
-            columns,
-            exclude,
-            categories,
-            encode,
-            classes,
-            nan,
-            standardize,
-            validation,
-            split,
-            None if validation_path is None else self._read(Path(validation_path), "data.validation_path"),
-            f"data.path={path}",
+            target=target,
+            columns=columns,
+            exclude=exclude,
+            categories=categories,
+            encode=encode,
+            classes=classes,
+            nan=nan,
+            standardize=standardize,
+            validation=validation,
+            split=split,
+            apart=None if validation_path is None else self._read(Path(validation_path), "data.validation_path"),
+            source=f"data.path={path}",
         )
 
     def _read(self, path: Path, key: str) -> pl.DataFrame:
@@ -367,7 +404,7 @@ class CSV(TableFile):
     def _place(self, row: int, part: str) -> str:
         file = self.files[-1 if part else 0]
         separator = self._separator or files.separator_of(file)
-        return f"line {files.line_of(file, row, separator):,}" + (f" of {file}" if part else "")
+        return f"line {files.line_of(file, int(self._rows[part][row]), separator):,}" + (f" of {file}" if part else "")
 
 
 class Parquet(TableFile):
@@ -430,14 +467,12 @@ def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
     What is missing is NaN where the preparation has nothing to put there.
 
     Raises:
-        KeyError: A column is missing.
         UsageError: A column is text where it was numbers.
     """
     raw = np.empty((frame.height, len(preprocess.inputs)))
+    columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
     for index, one in enumerate(preprocess.inputs):
-        if one["column"] not in frame.columns:
-            raise KeyError(one["column"])
-        column = frame[one["column"]]
+        column = columns[one["column"]]
         if one["kind"] == "category":
             raw[:, index] = _indices(_as_text(column), one["values"])
             if not one["fill"]:
@@ -450,6 +485,23 @@ def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
     return torch.from_numpy(raw)
 
 
+def unknown_names(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> Iterator[str]:
+    """Yield a remark for each category of which a table has names that the run has not seen.
+
+    Args:
+        frame: The table.
+        preprocess: How it is prepared.
+        raw: What `encoded` made of it.
+    """
+    for index, one in enumerate(preprocess.inputs):
+        if one["kind"] == "category" and bool((strange := raw[:, index] == len(one["values"])).any()):
+            names = _as_text(frame[one["column"]]).filter(strange.numpy()).drop_nulls().unique().sort().to_list()
+            shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+            if names:
+                rows = int(strange.sum())
+                yield f"{one['column']}: the run has not seen {shown} ({rows:,} row{'s' * (rows != 1)})"
+
+
 def _sklearn_datasets() -> Any:
     try:
         import sklearn.datasets
@@ -459,9 +511,13 @@ def _sklearn_datasets() -> Any:
 
 
 def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
+    there, seen = set(frame.columns), set[str]()
     for name in names:
-        if name not in frame.columns:
-            raise unknown(f"{key}={name}", "the table has no such column", name, frame.columns, f"{key}=")
+        if name not in there:
+            raise unknown(f"{key}={name}", "the table has no such column", name, there, f"{key}=")
+        if name in seen:
+            raise refusal(f"{key}=[{','.join(names)}]", f"names {name} twice")
+        seen.add(name)
 
 
 def _missing(column: pl.Series) -> pl.Series:
@@ -478,13 +534,16 @@ def _floats(column: pl.Series) -> Any:
 
 
 def _as_text(column: pl.Series) -> pl.Series:
-    """Return a column as names: whole numbers are written without a point."""
+    """Return a column as names: whole numbers are written without a point, what is not a number is missing."""
     polars = files.load_polars()
     if column.dtype == polars.String:
         return files.as_text(column)
-    if column.dtype.is_float() and bool((column.drop_nulls() % 1 == 0).all()):
-        column = column.cast(polars.Int64)
-    return column.cast(polars.String)
+    if not column.dtype.is_float():
+        return column.cast(polars.String)
+    numbers = column.fill_nan(None)
+    is_whole = (numbers % 1 == 0) & (numbers.abs() < _EXACT)
+    whole = numbers.cast(polars.Int64, strict=False).cast(polars.String)
+    return whole.zip_with(is_whole.fill_null(False), numbers.cast(polars.String))
 
 
 def _indices(column: pl.Series, values: list[str]) -> Any:
@@ -499,24 +558,29 @@ def _number(column: pl.Series, standardize: bool, fill: bool) -> Number:
     values = values[np.isfinite(values)]
     if len(values) == 0:
         raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all rows to train on")
-    mean = float(values.mean())
-    deviation = float(values.std()) if standardize else 1.0
-    # Of equal numbers the deviation is 0, or what rounding leaves of it.
-    deviation = deviation if deviation > 1e-12 * max(1.0, abs(mean)) else 1.0
-    known = mean if fill else None
-    return Number(column=column.name, kind="number", mean=mean if standardize else 0.0, deviation=deviation, fill=known)
+    mean, deviation = float(values.mean()), float(values.std())
+    if not (np.isfinite(mean) and np.isfinite(deviation)):
+        raise refusal(f"data.exclude=[{column.name}]", f"the numbers of {column.name} are too large to be averaged")
+    if not standardize or values.min() == values.max() or deviation == 0:
+        deviation = 1.0
+    return Number(
+        column=column.name,
+        kind="number",
+        mean=mean if standardize else 0.0,
+        deviation=deviation,
+        fill=mean if fill else None,
+    )
 
 
 def _class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
     """Return the names of the classes in a target column, None if it is taken for numbers."""
-    names: list[str] = _as_text(column).drop_nulls().unique().to_list()
     if asked is False:
         return None
     if not column.dtype.is_numeric():
-        return _sorted(names)
+        return _sorted(_as_text(column).drop_nulls().unique().to_list())
     values = column.drop_nulls().unique().sort().to_list()
     from_zero = 2 <= len(values) <= _MOST_CLASS_INDICES and values == [*range(len(values))]
-    return _sorted(names) if asked or from_zero else None
+    return [str(int(value)) for value in values] if from_zero else None
 
 
 def _sorted(names: list[str]) -> list[str]:
@@ -538,4 +602,4 @@ def _described(column: pl.Series, one: Any = None) -> str:
     if one is not None and one["kind"] == "category":
         return f"{column.name} ({len(one['values'])} values)"
     values: Any = column.drop_nans().drop_nulls()
-    return f"{column.name} ({values.min():.6g} to {values.max():.6g})"
+    return f"{column.name} ({values.min():.6g} to {values.max():.6g})" if values.len() else f"{column.name} (empty)"

@@ -1,0 +1,70 @@
+"""`trainer eval`: how good a run's model is, on its held-out rows or on other data."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from trainer import redact
+from trainer import words as command_line
+from trainer.errors import UsageError, refusal
+
+HELP = """Usage: trainer eval RUN [data.KEY=VALUE ...] [--checkpoint best|last|STEP]
+                    [--json] [--trust-code]
+
+Shows the loss of a run's model and what fits its target: the accuracy and a
+table of which class was taken for which, or R2 and the errors in the target's
+own units. It looks at the rows that were held out; if there are none, at those
+it was trained on; with other data, as data.path=test.csv, at all their rows,
+prepared as those that the run was trained on.
+
+  --checkpoint     whose weights: best (unless you say so), last, or a step
+  --json           for programs
+  --trust-code     import modules that came with a run of somebody else's
+  --force          use modules of yours that have changed since
+
+Examples:
+  trainer eval last
+  trainer eval kfrw --checkpoint last
+  trainer eval kfrw data.path=test.csv
+"""
+FLAGS = ("--checkpoint", "--json", "--trust-code", "--force", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
+CHANGEABLE = ("data", "loss", "device")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    if "-h" in argv or "--help" in argv:
+        sys.stdout.write(HELP)
+        return 0
+    words = command_line.split(argv, FLAGS)
+    if not words.overrides or "=" in words.overrides[0]:
+        raise UsageError("eval: which run? `trainer eval last`, or a path, an id or its four letters")
+    name, words.overrides = words.overrides[0], words.overrides[1:]
+    for word in words.overrides:
+        if word.partition("=")[0].partition(".")[0] not in CHANGEABLE:
+            hint = None if "=" in word else f"data.path={word}"
+            raise refusal(word, "is not a matter of evaluating", ["data.KEY=VALUE"], hint)
+    command = shlex.join(["trainer", "eval", *redact.words(argv)])
+    from trainer import evaluation, screen, trained
+    from trainer.resume import changed_by
+
+    rundir, stored = trained.open_run(name, words.flags, command)
+    found, called = trained.choose(rundir, words.flags.get("checkpoint", "best"))
+    changed, _ = changed_by(words, stored)
+    with screen.busy("evaluating"):
+        built, batches, which = evaluation.rows_of(rundir, stored, changed, found.weights)
+        result = evaluation.look(built, batches)
+    if "json" in words.flags:
+        facts = {"run": rundir.short, "step": found.step, "rows": batches.rows, "which": which}
+        screen.as_json({**facts, **result.to_json()})
+        return 0
+    for warning in built.data.warnings:
+        screen.note(f"warning: {warning}")
+    result.show(str(rundir.path), called, f"{batches.rows:,} {which}")
+    short = shlex.quote(rundir.short)
+    following = {f"trainer export {short} --format onnx": "a file that other tools load"}
+    if any(path.suffix == ".csv" for path in built.data.files):
+        following = {f"trainer predict {short} --input new.csv --output predictions.csv": "use it", **following}
+    screen.next_commands(following)
+    return 0
