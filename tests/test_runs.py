@@ -243,3 +243,16 @@ def test_no_runs_yet(cli):
     assert "there are no runs in ./runs" in cli("runs").err
     os.mkdir("empty")
     assert "there are no runs in empty" in cli("runs", "empty").err
+
+
+def test_groups_are_there_for_programs_too(cli):
+    words = ("data.validation=0.25", "batch_size=16", "model.hidden=4", "data.inputs=5", "steps=4")
+    assert cli("run", "-m", "run_dir=runs/20260101-000000-bcdf", "optim.lr=1e-3,1e-2", "seed=0,1", *words).code == 0
+    found = json.loads(cli("runs", "--group-by", "optim.lr", "--json").out)
+    runs = json.loads(cli("runs", "--json").out)
+    for group in found:
+        values = [r["best"]["value"] for r in runs if r["config"]["optim"]["lr"] == float(group["optim.lr"])]
+        assert group["runs"] == 2
+        assert group["mean"] == pytest.approx(sum(values) / 2)
+        assert group["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert "mean best validation loss" in cli("runs", "--group-by", "optim.lr").out

@@ -7,6 +7,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,15 @@ def _rank(words: Words) -> int:
     by = ranking(found, words.flags.get("by"))
     found.sort(key=lambda one: str(one.path), reverse=True)
     found.sort(key=by.key)
+    if "group_by" in words.flags:
+        groups = _grouped(found, by, words.flags["group_by"].split(","))
+        if "json" in words.flags:
+            screen.as_json([group.to_dict() for group in groups])
+        else:
+            screen.table(_means(groups, by, found, "runs"))
+        return 0
     if "json" in words.flags:
         screen.as_json([one.to_dict() for one in found])
-        return 0
-    if "group_by" in words.flags:
-        screen.table(_grouped(found, by, words.flags["group_by"].split(",")))
         return 0
     shown = found if "all" in words.flags else found[:FIRST]
     screen.table(_table(shown, by))
@@ -190,8 +195,30 @@ def _table(found: list[Entry], by: Ranking) -> Table:
     return table
 
 
-def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
-    """Return a table of mean and spread over the runs that are equal in some settings.
+@dataclass(frozen=True)
+class Group:
+    """Runs that are equal in some settings, with the values of the metric that they compare by."""
+
+    settings: dict[str, str]
+    numbers: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values."""
+        return statistics.fmean(self.numbers)
+
+    @property
+    def spread(self) -> float | None:
+        """Their standard deviation, None of one."""
+        return statistics.stdev(self.numbers) if len(self.numbers) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {**self.settings, "mean": self.mean, "spread": self.spread, "runs": len(self.numbers)}
+
+
+def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> list[Group]:
+    """Return groups of the runs that are equal in some settings, the best mean first.
 
     Raises:
         UsageError: No run has such a setting, or the runs do not compare.
@@ -200,7 +227,7 @@ def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> Table:
         raise refusal("--group-by", "the runs have different losses or data", "--by METRIC as well")
     for key in keys:
         _require_setting(found, key)
-    return _means(found, by, keys, {key: [show(setting(one, key)) for one in found] for key in keys}, "runs")
+    return _groups(found, by, {key: [show(setting(one, key)) for one in found] for key in keys})
 
 
 def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> None:
@@ -215,7 +242,7 @@ def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> No
     if several and by.metric is not None and any(e.state == "done" for e in entries):
         keys = [key for key in swept if key != "seed"]
         values = {key: [one.swept.get(key, "") for one in entries] for key in keys}
-        screen.table(_means(entries, by, keys, values, "seeds"))
+        screen.table(_means(_groups(entries, by, values), by, entries, "seeds"))
     if by.metric is None:
         screen.say("not ranked: the jobs have different losses or data")
     failed = [e for e in entries if e.state == "failed"]
@@ -250,22 +277,29 @@ def _jobs(entries: list[Entry], by: Ranking, swept: Sequence[str]) -> Table:
     return table
 
 
-def _means(found: list[Entry], by: Ranking, keys: list[str], values: dict[str, list[str]], what: str) -> Table:
-    """Return a table of mean and spread of the metric over runs that are equal in what `values` holds for each."""
-    groups: dict[tuple[str, ...], list[float]] = defaultdict(list)
+def _groups(found: list[Entry], by: Ranking, values: dict[str, list[str]]) -> list[Group]:
+    """Return groups of the runs that are equal in what `values` holds for each, the best mean first."""
+    numbers: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for index, one in enumerate(found):
         value = by.value(one)
         if value is not None and one.state == "done":
-            groups[tuple(values[key][index] for key in keys)].append(value)
+            numbers[tuple(texts[index] for texts in values.values())].append(value)
+    groups = [Group(dict(zip(values, chosen, strict=True)), all_) for chosen, all_ in numbers.items()]
+    return sorted(groups, key=lambda group: group.mean, reverse=by.descending)
+
+
+def _means(groups: list[Group], by: Ranking, found: list[Entry], what: str) -> Table:
+    """Return a table of groups of runs: mean and spread of the metric that they are ranked by."""
+    is_best = any(one.best is not None and one.best["metric"] == by.metric for one in found)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for key in keys:
+    for key in groups[0].settings if groups else ():
         table.add_column(key, overflow="fold")
-    for title in (f"mean {str(by.metric).replace('_', ' ')}", "spread", what):
+    metric = str(by.metric).replace("_", " ")
+    for title in (f"mean {'best ' * is_best}{metric}", "spread", what):
         table.add_column(title, justify="right")
-    order = sorted(groups.items(), key=lambda item: statistics.fmean(item[1]), reverse=by.descending)
-    for chosen, numbers in order:
-        spread = number(statistics.stdev(numbers)) if len(numbers) > 1 else ""
-        table.add_row(*map(Text, chosen), number(statistics.fmean(numbers)), spread, str(len(numbers)))
+    for group in groups:
+        spread = "" if group.spread is None else number(group.spread)
+        table.add_row(*map(Text, group.settings.values()), number(group.mean), spread, str(len(group.numbers)))
     return table
 
 
