@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer import screen
-from trainer.data import Preprocess, files, tables
+from trainer.data import Preprocess, columns, files
 from trainer.data.arrays import ArrayFile
 from trainer.errors import printable, refusal, unknown
 from trainer.trained import Trained
@@ -156,8 +156,8 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list
     if preprocess.array is not None:
         raw = torch.from_numpy(frame.to_numpy().reshape(-1, *preprocess.array["shape"]).copy())
     else:
-        raw = tables.encoded(frame, preprocess)
-        for remark in tables.unknown_names(frame, preprocess, raw):
+        raw = columns.encoded(frame, preprocess)
+        for remark in columns.unknown_names(frame, preprocess, raw):
             screen.note(f"warning: {remark}")
     holes = ~raw.flatten(1).isfinite().all(1)
     if bool(holes.any()) and model.settings.data.get("nan") != "drop":

@@ -12,6 +12,18 @@ from torch import Tensor
 
 from trainer.data import files
 from trainer.data.base import Data, listed, require, split
+from trainer.data.columns import (
+    as_names,
+    class_names,
+    described,
+    encoded,
+    facts_of,
+    floats,
+    index_in,
+    is_missing,
+    number,
+    unknown_names,
+)
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
 from trainer.errors import refusal, unknown
 
@@ -23,10 +35,8 @@ VALIDATION_WORDS = ("validation", "valid", "val")
 UNUSED_WORDS = ("test",)
 MOST_VALUES = 1000  # of a category; more are a name of each row
 _MANY_VALUES = 50  # too many if most rows have one of their own
-_MOST_CLASS_INDICES = 20  # up to so many whole numbers from 0 are taken for classes
 
 _LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # of text that is no number
-_EXACT = 2.0**53  # above, not every whole number is a float
 _MAIN, _APART = "", "held out"  # parts of the rows, as they are called in messages
 _NAMES = ("category", "class")  # kinds of columns that hold names
 
@@ -114,7 +124,7 @@ class Table(Data):
             self._parts[part] = self._typed(used, part)
             self._as_names |= {one.name for one in self._parts[part] if not one.dtype.is_numeric()}
         self._missing = {
-            name: sum(int(_missing(frame[name]).sum()) for frame in self._parts.values())
+            name: sum(int(is_missing(frame[name]).sum()) for frame in self._parts.values())
             for name in (*self._inputs, *self._targets)
         }
         self._handle_missing()
@@ -170,17 +180,17 @@ class Table(Data):
 
     def _facts_of(self, frame: pl.DataFrame) -> dict[str, Any]:
         columns = [
-            {**_facts_of(frame[one["column"]], one), "missing": self._missing[one["column"]]}
+            {**facts_of(frame[one["column"]], one), "missing": self._missing[one["column"]]}
             for one in (*self._preprocess.inputs, *self._preprocess.targets)
         ]
         return {"dropped": self._dropped, "columns": columns}
 
     def _lines_of(self, frame: pl.DataFrame) -> dict[str, str]:
-        lines = {"columns": listed([_described(frame[one["column"]], one) for one in self._preprocess.inputs])}
+        lines = {"columns": listed([described(frame[one["column"]], one) for one in self._preprocess.inputs])}
         if self.classes is not None:
             lines["target"] = f"{self._targets[0]}: {super().described()['classes']}"
         else:
-            lines["target"] = listed([_described(frame[name]) for name in self._targets])
+            lines["target"] = listed([described(frame[name]) for name in self._targets])
             if self._standardize:
                 lines["target"] += "; the loss counts in standard deviations"
         if missing := {name: count for name, count in self._missing.items() if count}:
@@ -199,7 +209,7 @@ class Table(Data):
         polars = files.load_polars()
         name, kind = column.name, column.dtype
         if name == self._split or name in self._as_names:
-            return _as_text(column)
+            return as_names(column)
         if kind.is_numeric():
             return column.cast(polars.Float64)
         if kind in (polars.Boolean, polars.Categorical, polars.Enum, polars.Null):
@@ -245,7 +255,7 @@ class Table(Data):
         """Refuse, or drop the rows of, cells that are empty or not finite; means are put when they are known."""
         self._dropped = 0
         for part, frame in self._parts.items():
-            holes = {name: _missing(frame[name]) for name in (*self._inputs, *self._targets)}
+            holes = {name: is_missing(frame[name]) for name in (*self._inputs, *self._targets)}
             for name, missing in holes.items():
                 must_be_known = self._nan == "error" or (self._nan == "mean" and name in self._targets)
                 if must_be_known and (count := int(missing.sum())):
@@ -294,10 +304,10 @@ class Table(Data):
             raise refusal(
                 f"data.target=[{','.join(self._targets)}]", f"several targets must be numbers; {texts[0]} is text"
             )
-        if len(columns) == 1 and (names := _class_names(columns[0], self._asked_classes)) is not None:
+        if len(columns) == 1 and (names := class_names(columns[0], self._asked_classes)) is not None:
             self._require_few(columns[0].name, len(names), columns[0].len(), "another target")
             return Preprocess(inputs, targets_of([], names, self._targets[0]))
-        return Preprocess(inputs, [_number(frame[name], self._standardize, False) for name in self._targets])
+        return Preprocess(inputs, [number(frame[name], self._standardize, False) for name in self._targets])
 
     def _require_few(self, name: str, values: int, rows: int, allowed: str) -> None:
         if values > MOST_VALUES or (values > _MANY_VALUES and 2 * values > rows):
@@ -305,7 +315,7 @@ class Table(Data):
 
     def _fit_input(self, column: pl.Series) -> Number | Category:
         if column.dtype.is_numeric():
-            return _number(column, self._standardize, self._nan == "mean")
+            return number(column, self._standardize, self._nan == "mean")
         values = column.drop_nulls().unique().sort().to_list()
         self._require_few(column.name, len(values), column.len(), f"data.exclude=[{column.name}]")
         fill = self._nan == "mean"
@@ -316,13 +326,13 @@ class Table(Data):
             for column in (frame[one["column"]] for one in self._preprocess.targets):
                 if not column.dtype.is_numeric():
                     raise refusal(self.source, f"{column.name} holds text, and the run was trained with numbers there")
-            values = [_floats(frame[one["column"]]) for one in self._preprocess.targets]
+            values = [floats(frame[one["column"]]) for one in self._preprocess.targets]
             return self._preprocess.scaled(torch.from_numpy(np.stack(values, axis=1)))
         column = frame[self._preprocess.targets[0]["column"]]
-        indices = _indices(_as_text(column), names)
+        indices = index_in(as_names(column), names)
         if bool((indices == len(names)).any()):
             row = int(np.argmax(indices == len(names)))
-            raise refusal(self.source, f"{column.name} is {_as_text(column)[row]!r} in {self._place_of(row)}", names)
+            raise refusal(self.source, f"{column.name} is {as_names(column)[row]!r} in {self._place_of(row)}", names)
         return torch.from_numpy(indices.copy())
 
     def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
@@ -461,47 +471,6 @@ class Digits(Data):
         super().__init__(x, torch.from_numpy(digits.target), validation, [str(c) for c in digits.target_names])
 
 
-def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
-    """Return the inputs of a table as numbers and indices of categories, float64 (rows, columns).
-
-    What is missing is NaN where the preparation has nothing to put there.
-
-    Raises:
-        UsageError: A column is text where it was numbers.
-    """
-    raw = np.empty((frame.height, len(preprocess.inputs)))
-    columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
-    for index, one in enumerate(preprocess.inputs):
-        column = columns[one["column"]]
-        if one["kind"] == "category":
-            raw[:, index] = _indices(_as_text(column), one["values"])
-            if not one["fill"]:
-                raw[column.is_null().to_numpy(), index] = np.nan
-        elif not column.dtype.is_numeric():
-            raise refusal(one["column"], "holds text, and the run was trained with numbers there")
-        else:
-            values = _floats(column)
-            raw[:, index] = values if one["fill"] is None else np.where(np.isfinite(values), values, one["fill"])
-    return torch.from_numpy(raw)
-
-
-def unknown_names(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> Iterator[str]:
-    """Yield a remark for each category of which a table has names that the run has not seen.
-
-    Args:
-        frame: The table.
-        preprocess: How it is prepared.
-        raw: What `encoded` made of it.
-    """
-    for index, one in enumerate(preprocess.inputs):
-        if one["kind"] == "category" and bool((strange := raw[:, index] == len(one["values"])).any()):
-            names = _as_text(frame[one["column"]]).filter(strange.numpy()).drop_nulls().unique().sort().to_list()
-            shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-            if names:
-                rows = int(strange.sum())
-                yield f"{one['column']}: the run has not seen {shown} ({rows:,} row{'s' * (rows != 1)})"
-
-
 def _sklearn_datasets() -> Any:
     try:
         import sklearn.datasets
@@ -518,88 +487,3 @@ def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> Non
         if name in seen:
             raise refusal(f"{key}=[{','.join(names)}]", f"names {name} twice")
         seen.add(name)
-
-
-def _missing(column: pl.Series) -> pl.Series:
-    """Say for each cell whether it is empty or not finite."""
-    if not column.dtype.is_float():
-        return column.is_null()
-    return column.is_null() | ~column.fill_null(0).is_finite()
-
-
-def _floats(column: pl.Series) -> Any:
-    """Return a column of numbers as float64, NaN where there is none."""
-    polars = files.load_polars()
-    return column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    """Return a column as names: whole numbers are written without a point, what is not a number is missing."""
-    polars = files.load_polars()
-    if column.dtype == polars.String:
-        return files.as_text(column)
-    if not column.dtype.is_float():
-        return column.cast(polars.String)
-    numbers = column.fill_nan(None)
-    is_whole = (numbers % 1 == 0) & (numbers.abs() < _EXACT)
-    whole = numbers.cast(polars.Int64, strict=False).cast(polars.String)
-    return whole.zip_with(is_whole.fill_null(False), numbers.cast(polars.String))
-
-
-def _indices(column: pl.Series, values: list[str]) -> Any:
-    """Return the index of each name in `values`, their count for others."""
-    polars = files.load_polars()
-    known = column.cast(polars.Enum(values), strict=False).to_physical()
-    return known.cast(polars.Int64).fill_null(len(values)).to_numpy()
-
-
-def _number(column: pl.Series, standardize: bool, fill: bool) -> Number:
-    values = _floats(column)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all rows to train on")
-    mean, deviation = float(values.mean()), float(values.std())
-    if not (np.isfinite(mean) and np.isfinite(deviation)):
-        raise refusal(f"data.exclude=[{column.name}]", f"the numbers of {column.name} are too large to be averaged")
-    if not standardize or values.min() == values.max() or deviation == 0:
-        deviation = 1.0
-    return Number(
-        column=column.name,
-        kind="number",
-        mean=mean if standardize else 0.0,
-        deviation=deviation,
-        fill=mean if fill else None,
-    )
-
-
-def _class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
-    """Return the names of the classes in a target column, None if it is taken for numbers."""
-    if asked is False:
-        return None
-    if not column.dtype.is_numeric():
-        return _sorted(_as_text(column).drop_nulls().unique().to_list())
-    values = column.drop_nulls().unique().sort().to_list()
-    from_zero = 2 <= len(values) <= _MOST_CLASS_INDICES and values == [*range(len(values))]
-    return [str(int(value)) for value in values] if from_zero else None
-
-
-def _sorted(names: list[str]) -> list[str]:
-    """Return names in the order of the whole numbers that they are, else of the alphabet."""
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
-def _facts_of(column: pl.Series, one: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = {"column": one["column"], "kind": one["kind"]}
-    if one["kind"] == "number":
-        values: Any = column.drop_nans().drop_nulls()
-        return {**facts, "low": values.min(), "high": values.max(), "mean": values.mean()}
-    return {**facts, "values": len(one["values"])}
-
-
-def _described(column: pl.Series, one: Any = None) -> str:
-    if one is not None and one["kind"] == "category":
-        return f"{column.name} ({len(one['values'])} values)"
-    values: Any = column.drop_nans().drop_nulls()
-    return f"{column.name} ({values.min():.6g} to {values.max():.6g})" if values.len() else f"{column.name} (empty)"
