@@ -409,3 +409,12 @@ class TestBesideScikitLearn:
         assert self.evaluated(cli, run)["r2"] == pytest.approx(theirs, abs=0.01)
         mlp = train(*words, name="mlp")
         assert self.evaluated(cli, mlp)["r2"] > theirs - 0.02
+
+
+def test_a_dry_run_shows_what_the_data_are(cli):
+    write("age,city,y", "1,Ulm,no", "2,Bonn,yes", "3,Ulm,yes", "4,Kiel,yes")
+    result = cli("run", "--dry-run", *table("data.validation=0"))
+    assert result.code == 0, result.err
+    for shown in ("cross_entropy", "age (1 to 4), city (3 values)", "y: no 25.0%, yes 75.0%", "nothing was created"):
+        assert shown in result.out
+    assert not Path("runs").exists()

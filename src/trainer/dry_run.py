@@ -37,7 +37,8 @@ def show(jobs: Sequence[Job], choices: Sequence[Choice]) -> int:
         steps, rows = built.run.steps, built.run.batches.rows
         seconds = steps * seconds_a_step(built)
         total += seconds
-        cells = [Text(redact.tree(choice.swept).get(key) or job.choices[key]) for key in what]
+        chosen = {**job.choices, **built.choices}
+        cells = [Text(redact.tree(choice.swept).get(key) or chosen[key]) for key in what]
         table.add_row(
             f"{index:03d}", *cells, f"{num_parameters(built.run):,}", f"{rows:,}", f"{steps:,}", duration(seconds)
         )
@@ -45,7 +46,10 @@ def show(jobs: Sequence[Job], choices: Sequence[Choice]) -> int:
     if len(jobs) > 1:
         screen.say(f"{len(jobs):,} jobs, about {duration(total)} one after the other; nothing was created")
     else:
+        screen.rows(built.data.described())
         screen.say("nothing was created")
+    for warning in built.data.warnings:
+        screen.note(f"warning: {warning}")
     for note in dict.fromkeys(note for job in jobs for note in job.notes):
         screen.note(note)
     return 0
