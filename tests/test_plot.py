@@ -290,7 +290,7 @@ def test_a_picture_that_fails_leaves_the_old_one(cli, refused, monkeypatch):
     write("one")
     Path("one.svg").write_text("old")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install 'trainer[plot]'" in refused("plot", "one", "-o", "one.svg")
+    assert "needs matplotlib: pip install matplotlib (the extra `plot`)" in refused("plot", "one", "-o", "one.svg")
     assert Path("one.svg").read_text() == "old"
     assert cli("plot", "one").code == cli("plot", "one", "-o", "one.csv").code == 0
 

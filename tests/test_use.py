@@ -440,3 +440,32 @@ def test_whole_numbers_reach_a_model_of_words_as_whole_numbers(cli, train, own_p
     train("model=words", "data=tokens", "loss=mse", "steps=2")
     assert cli("predict", "run", "--row=1,2,3").code == 0
     assert cli("export", "run", "--format", "pt2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("hidden", "words", "extra"),
+    [
+        ("polars", ("predict", "run", "--row=50,Ulm"), "polars: pip install polars (the extra `data`)"),
+        ("onnxruntime", ("export", "run", "--format", "onnx"), "onnxruntime (the extra `export`)"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(cli, priced, monkeypatch, hidden, words, extra):
+    monkeypatch.setitem(sys.modules, hidden, None)
+    result = cli(*words)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert extra in result.err
+
+
+def test_a_config_of_something_else_is_no_run_to_an_export(cli, priced):
+    Path("config.yaml").write_text("mine: 1\n")
+    assert cli("export", "run", "--format", "safetensors", "--output", "deep/er").code == 0
+    assert cli("export", "run", "--format", "safetensors", "--output", "run/deep/er").code == 2
+
+
+def test_flags_that_say_nothing_together_are_refused(cli, priced):
+    for words in (("--row=50,Ulm", "--output", "o.csv"), ("--input", "new.csv", "--json")):
+        result = cli("predict", "run", *words)
+        assert result.code == 2
+        assert "goes with" in result.err
+    assert not Path("o.csv").exists()

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from trainer import device as devices
 from trainer import generators, losses, optimizers
 from trainer.components import KINDS, check_arguments, check_feeding, construct, locate, split_arguments, supplied
-from trainer.data import Batches, Data, Items, Preprocess
+from trainer.data import Batches, Data, Items, Preprocess, Rows
 from trainer.errors import refusal, unknown
 from trainer.loop import Run
 from trainer.schedules import Schedule
@@ -262,8 +262,19 @@ def make_batches(
     batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
     if held_out is None:
         return batches, None
-    rows = max(batch_size, min(ALL_ROWS, EVALUATED // max(data.inputs or 1, 1)))
-    return batches, Batches(held_out, min(rows, len(held_out)), 1, settings.seed, summed)
+    return batches, to_look_at(held_out, data, batches)
+
+
+def to_look_at(rows: Rows, data: Data, training: Batches) -> Batches:
+    """Return batches of rows that are evaluated: as large as those to train on, or larger where that is cheap.
+
+    Args:
+        rows: The rows.
+        data: Where they are from.
+        training: The batches to train on.
+    """
+    size = max(training.batch_size, min(ALL_ROWS, EVALUATED // max(data.inputs or 1, 1)))
+    return Batches(rows, min(size, len(rows)), 1, training.seed, training.summed)
 
 
 def build_optimizer(

@@ -1,4 +1,4 @@
-"""Draws lines in a terminal: braille dots in colour, marks where there is no colour, ASCII where there is nothing else.
+"""Draws in a terminal: lines as braille dots in colour, marks where there is no colour, ASCII where nothing else goes.
 
 screen.stdout.print(chart.draw(Panel([Line("loss", steps, losses)], y_label="loss"), screen.stdout))
 """
@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from trainer.picture import Line, Panel
+from trainer.picture import Cell, HeatMap, Line, Panel
 
 WIDEST = 100  # columns
 _TALLEST, _LOWEST = 16, 8  # rows of a chart with its axis
@@ -74,6 +75,29 @@ def draw(panel: Panel, console: Console, height: int | None = None) -> Text:
     parts += _below(x_axis, panel.x_label, gutter, columns, unicode)
     parts += _legend(panel, width, dotted, unicode)
     return Text("\n").join(parts)
+
+
+def table(found: HeatMap, spread: bool) -> Table:
+    """Return a heat map as a table, the best square in bold, with or without the spread of each."""
+    squares = Table(box=None, header_style="bold", pad_edge=False)
+    squares.add_column("", style="bold", no_wrap=True)
+    for column in found.columns:
+        squares.add_column(column, justify="right", no_wrap=True)
+    for row in reversed(found.rows):
+        cells = []
+        for column in found.columns:
+            cell = found.cells.get((column, row))
+            value = "" if cell is None else _square(cell, spread)
+            cells.append(Text(value, style="bold green" if (column, row) == found.best else ""))
+        squares.add_row(row, *cells)
+    return squares
+
+
+def _square(cell: Cell, spread: bool) -> str:
+    if cell.value is None:
+        return "failed" if cell.failed else "no result"
+    deviation = f"\n± {cell.spread:.2g}" if spread and cell.spread is not None else ""
+    return f"{cell.value:.3g}{deviation}" + (f"\n{cell.failed} failed" if cell.failed else "")
 
 
 def tick(value: float) -> str:

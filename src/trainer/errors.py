@@ -58,6 +58,11 @@ def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestio
     return UsageError(line, re.match(r"[\w.]*", what)[0])  # type: ignore[index]
 
 
+def lacking(what: str, packages: str, extra: str) -> UsageError:
+    """Refuse what needs packages that are not installed, naming the extra that they are of."""
+    return UsageError(f"{what}: needs {packages}: pip install {packages} (the extra `{extra}`)")
+
+
 def unknown(what: str, reason: str, word: str, options: Iterable[str], prefix: str = "") -> UsageError:
     """Refuse a word that is not among `options`, suggesting the nearest, with `prefix` put before it."""
     options = sorted(options)

@@ -55,12 +55,12 @@ def main(argv: list[str]) -> int:
     with screen.busy("evaluating"):
         built, batches, which = evaluation.rows_of(rundir, stored, changed, found.weights)
         result = evaluation.look(built, batches)
+    for warning in built.data.warnings:
+        screen.note(f"warning: {warning}")
     if "json" in words.flags:
         facts = {"run": rundir.short, "step": found.step, "rows": batches.rows, "which": which}
         screen.as_json({**facts, **result.to_json()})
         return 0
-    for warning in built.data.warnings:
-        screen.note(f"warning: {warning}")
     result.show(str(rundir.path), called, f"{batches.rows:,} {which}")
     short = shlex.quote(rundir.short)
     following = {f"trainer export {short} --format onnx": "a file that other tools load"}

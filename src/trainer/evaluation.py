@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from trainer import fingerprint, screen
-from trainer.build import ALL_ROWS, EVALUATED, Built, build
+from trainer.build import Built, build, to_look_at
 from trainer.data import Batches
 from trainer.errors import printable
 from trainer.job import kept_preprocess
@@ -45,9 +45,7 @@ def rows_of(rundir: RunDir, stored: Settings, changed: Settings, weights: dict[s
     run = built.run
     if run.validation is not None:
         return built, run.validation, "held out"
-    source = run.batches.source
-    size = max(min(len(source), ALL_ROWS, EVALUATED // max(built.data.inputs or 1, 1)), 1)
-    every = Batches(source, size, 1, run.seed, run.batches.summed)
+    every = to_look_at(run.batches.source, built.data, run.batches)
     return built, every, "of these data" if others else "that it was trained on; none were held out"
 
 

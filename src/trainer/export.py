@@ -49,17 +49,15 @@ def main(argv: list[str]) -> int:
         raise UsageError("export: which run? `trainer export last --format onnx`, or a path, an id or its four letters")
     kind = words.flags.get("format", "")
     if kind not in FORMATS:
-        raise (
-            unknown(f"--format={kind}", "no such format", kind, FORMATS)
-            if kind
-            else refusal("export", "as what?", [f"--format {name}" for name in FORMATS])
-        )
+        if not kind:
+            raise refusal("export", "as what?", [f"--format {name}" for name in FORMATS])
+        raise unknown(f"--format={kind}", "no such format", kind, FORMATS)
     command = shlex.join(["trainer", "export", *redact.words(argv)])
     from trainer import exported, screen, trained
 
     model = trained.load(words.overrides[0], words.flags, command)
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
-    if RunDir(folder).exists or RunDir(folder.absolute().parent).exists:
+    if any(RunDir(place).exists and RunDir(place).checkpoints.is_dir() for place in _at_and_above(folder)):
         raise refusal(f"--output={folder}", "is a run, whose files are its own", "another folder")
     if folder.exists() and not folder.is_dir():
         raise refusal(f"--output={folder}", "is a file", "a folder")
@@ -70,3 +68,7 @@ def main(argv: list[str]) -> int:
     short = shlex.quote(model.rundir.short)
     screen.next_commands({f"trainer eval {short}": "how good it is"})
     return 0
+
+
+def _at_and_above(folder: Path) -> list[Path]:
+    return [folder.absolute(), *folder.absolute().parents]

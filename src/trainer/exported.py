@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trainer import durable, generators
 from trainer.components import reason_of
-from trainer.errors import RunFailed, UsageError, refusal
+from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.export import FORMATS
 from trainer.manifest import MODEL, verify
 from trainer.trained import Trained
@@ -123,8 +123,8 @@ def _write_onnx(model: Trained, path: Path) -> float:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError:
-        raise ImportError("needs onnx, onnxscript and onnxruntime: pip install 'trainer[export]'") from None
+    except ImportError as error:
+        raise lacking("--format=onnx", "onnx onnxscript onnxruntime", "export") from error
     whole, raw = _whole(model), _examples(model)
     program = _traced(model, whole, raw)
     with _silence():

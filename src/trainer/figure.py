@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer.chart import tick
-from trainer.errors import UsageError
+from trainer.errors import UsageError, lacking
 from trainer.picture import STEP, HeatMap, Line, Panel, Picture
 
 if TYPE_CHECKING:
@@ -109,10 +109,8 @@ def _quiet_matplotlib() -> Iterator[Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise
-        message = "pictures need matplotlib, which is not installed; `pip install 'trainer[plot]'` installs it"
-        raise UsageError(
-            f"plot: {message}; without -o the terminal shows them, and -o FILE.csv needs nothing"
-        ) from error
+        without = "without -o the terminal shows it, and -o FILE.csv needs nothing"
+        raise UsageError(f"{lacking('a picture', 'matplotlib', 'plot')}; {without}") from error
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # characters that no font has
         matplotlib.rcdefaults()

@@ -94,7 +94,7 @@ def rebuild(
         objects: Parts that are there already, by group.
     """
     redact.require_given(settings.to_dict())
-    same = check(redact.filled(rundir.read_config(), {})).data == settings.data
+    same = check(rundir.read_config()).data == redact.tree(settings.to_dict())["data"]  # secrets are not kept
     return build(settings, choices, kept_preprocess(rundir) if same else None, objects)
 
 

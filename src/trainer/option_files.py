@@ -74,7 +74,7 @@ def _require_experiment(file: Path, content: dict[Any, Any], text: str) -> None:
 
 def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) -> UsageError:
     """Return a refusal with the file that the blamed setting stands in, unless it was typed."""
-    for choice in choices:
+    for choice in choices if error.key else ():
         if any(value.key_or_group == error.key for value in choice.values):
             break
         for group, file in selected(choice.groups, catalog).items():

@@ -11,14 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
-from trainer import durable, figure, runs, screen, spreadsheet, views
+from trainer import chart, durable, figure, runs, screen, spreadsheet, views
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal, unknown
 from trainer.leaderboard import setting
-from trainer.picture import Cell, HeatMap, Panel, Picture
+from trainer.picture import HeatMap, Panel, Picture
 from trainer.runs import Entry, Ranking
 from trainer.views import Measured
 
@@ -398,35 +395,12 @@ def _show(picture: Picture) -> None:
     for part in picture.parts:
         if isinstance(part, HeatMap):
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
-            squares = _squares(part, spread=True)
+            squares = chart.table(part, spread=True)
             wanted = screen.stdout.measure(squares, options=screen.stdout.options.update(max_width=sys.maxsize)).maximum
             whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
-            screen.table(squares if whole else _squares(part, spread=False))
+            screen.table(squares if whole else chart.table(part, spread=False))
         else:
             screen.charts([part])
-
-
-def _squares(found: HeatMap, spread: bool) -> Table:
-    """Return a heat map as a table, the best square in bold, with or without the spread of each."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("", style="bold", no_wrap=True)
-    for column in found.columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in reversed(found.rows):
-        cells = []
-        for column in found.columns:
-            cell = found.cells.get((column, row))
-            value = "" if cell is None else _square(cell, spread)
-            cells.append(Text(value, style="bold green" if (column, row) == found.best else ""))
-        table.add_row(row, *cells)
-    return table
-
-
-def _square(cell: Cell, spread: bool) -> str:
-    if cell.value is None:
-        return "failed" if cell.failed else "no result"
-    deviation = f"\n± {cell.spread:.2g}" if spread and cell.spread is not None else ""
-    return f"{cell.value:.3g}{deviation}" + (f"\n{cell.failed} failed" if cell.failed else "")
 
 
 def _numbers(plan: Plan, flags: dict[str, str]) -> str:

@@ -51,6 +51,9 @@ def main(argv: list[str]) -> int:
     if (source is None) == (not words.rows):
         what = "both --input and --row" if words.rows else "predict: from what?"
         raise refusal(what, "one of them says which rows", "--input FILE or --row=VALUE,VALUE,...")
+    for flag, goes_with in (("output", "input"), ("json", "row")):
+        if flag in words.flags and (goes_with == "input") != (source is not None):
+            raise refusal(f"--{flag}", f"goes with --{goes_with}", f"--{goes_with} as well, or without it")
     if target is not None and source is not None and Path(target).exists() and Path(target).samefile(source):
         raise refusal(f"--output {target}", "is the file of the input", "another file")
     command = shlex.join(["trainer", "predict", *redact.words(argv)])

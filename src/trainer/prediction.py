@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from trainer import screen
-from trainer.data import Preprocess, columns, files
+from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
+from trainer.data.columns import encoded, unknown_names
 from trainer.errors import printable, refusal, unknown
 from trainer.trained import Trained
 
@@ -94,15 +95,12 @@ def _of_table(model: Trained, source: Path) -> Iterator[Any]:
     preprocess = model.preprocess
     assert preprocess is not None
     place = f"--input={source}"
+    separator = model.settings.data.get("separator")
     start = 0
-    for frame in _parts(source, model.settings.data.get("separator")):
-        if start == 0:
-            lacking = [name for name in _columns(preprocess, frame, place) if name not in frame.columns]
-            if lacking:
-                there = f"has no column {lacking[0]}; it has {', '.join(frame.columns)}"
-                raise refusal(place, f"{there}, and the run learned from {', '.join(preprocess.columns)}")
+    for frame in _parts(source, separator):
         columns = _columns(preprocess, frame, place)
-        named = _of_frame(model, frame.select(columns), lambda row, at=start: f"{place}: {_line(source, at + row)}")
+        where = partial(_line, source, separator, start)
+        named = _of_frame(model, frame.select(columns), where)
         if taken := [name for name in named if name in frame.columns]:
             raise refusal(place, f"has a column {taken[0]} already", "another name there")
         yield frame.with_columns([polars.Series(name, values) for name, values in named.items()])
@@ -114,6 +112,10 @@ def _of_table(model: Trained, source: Path) -> Iterator[Any]:
 def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[str]:
     """Return the columns of a table that are the inputs: by name, or all of them where the run had an array."""
     if preprocess.array is None:
+        for name in preprocess.columns:
+            if name not in frame.columns:
+                there = f"has no column {name}; it has {', '.join(frame.columns)}"
+                raise refusal(place, f"{there}, and the run learned from {', '.join(preprocess.columns)}")
         return preprocess.columns
     if len(frame.columns) != preprocess.width:
         raise refusal(place, f"has {len(frame.columns)} columns, and the run learned from {preprocess.width} numbers")
@@ -129,7 +131,7 @@ def _parts(source: Path, separator: str | None) -> Iterator[Any]:
     yield from files.csv_parts(source, "--input", _ROWS, separator)
 
 
-def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list[Any]]:
+def _of_frame(model: Trained, frame: pl.DataFrame, place: Callable[[int], str]) -> dict[str, list[Any]]:
     """Return the predicted columns of a table whose cells are text or numbers."""
     polars = files.load_polars()
     preprocess = model.preprocess
@@ -156,14 +158,14 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Any) -> dict[str, list
     if preprocess.array is not None:
         raw = torch.from_numpy(frame.to_numpy().reshape(-1, *preprocess.array["shape"]).copy())
     else:
-        raw = columns.encoded(frame, preprocess)
-        for remark in columns.unknown_names(frame, preprocess, raw):
+        raw = encoded(frame, preprocess)
+        for remark in unknown_names(frame, preprocess, raw):
             screen.note(f"warning: {remark}")
     holes = ~raw.flatten(1).isfinite().all(1)
     if bool(holes.any()) and model.settings.data.get("nan") != "drop":
         row = int(holes.nonzero()[0, 0])
         name = frame.columns[int((~raw.flatten(1)[row].isfinite()).nonzero()[0, 0])]
-        raise refusal(place(row), f"{name} is empty or not finite, and the run was trained with data.nan=error")
+        raise refusal(place(row), f"{name} is empty or not finite, and the run has nothing to put there")
     named = _named(model, _predicted(model, torch.where(raw.isfinite(), raw, 0.0)))
     for values in named.values():
         for hole in holes.nonzero().flatten().tolist():
@@ -263,10 +265,12 @@ def _require_inputs(model: Trained) -> Preprocess:
     return model.preprocess
 
 
-def _line(source: Path, row: int) -> str:
+def _line(source: Path, separator: str | None, start: int, row: int) -> str:
+    """Say where a row of the part of a file that begins with the row `start` stands."""
     if source.suffix.lower() == ".parquet":
-        return f"row {row + 1:,}"
-    return f"line {files.line_of(source, row, files.separator_of(source, '--input')):,}"
+        return f"--input={source}: row {start + row + 1:,}"
+    separator = separator or files.separator_of(source, "--input")
+    return f"--input={source}: line {files.line_of(source, start + row, separator):,}"
 
 
 def _cells(row: str, columns: Sequence[str]) -> list[str]:

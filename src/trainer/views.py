@@ -265,10 +265,7 @@ def labels(found: Sequence[Entry], differing_in: Sequence[str]) -> tuple[str, li
     elif len(keys) == 1:
         heading, told = keys[0], [text(one, keys[0]) for one in found]
     else:
-        heading, told = (
-            "",
-            [", ".join(f"{key}={text(one, key)}" for key in keys if setting(one, key) is not None) for one in found],
-        )
+        heading, told = "", [_told(one, keys) for one in found]
     many = Counter(told)
     for index, one in enumerate(found):
         if many[told[index]] > 1 or not told[index]:

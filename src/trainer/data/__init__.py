@@ -6,7 +6,8 @@ from trainer.data.batches import Batch, Batches, Rows, Tensors
 from trainer.data.datasets import Items
 from trainer.data.made import IntegerTriples, Pair, Random, Target
 from trainer.data.preprocess import Preprocess
-from trainer.data.tables import CSV, Digits, Parquet, Sklearn, Table
+from trainer.data.sets import Digits, Sklearn
+from trainer.data.tables import CSV, Parquet, Table
 
 __all__ = [
     "CSV",

@@ -15,11 +15,10 @@ from torch import Tensor
 from trainer.data.base import Data
 from trainer.data.batches import Rows
 from trainer.data.files import require_file
-from trainer.data.preprocess import Array, Preprocess, targets_of
+from trainer.data.preprocess import Array, Preprocess, are_indices, targets_of
 from trainer.errors import RunFailed, refusal, unknown
 
 _CHUNK_NUMBERS = 2**22  # that means and deviations are taken of at a time
-_MOST_CLASSES = 20  # whole numbers from 0, up to so many, are taken for classes
 
 
 class Arrays(Data):
@@ -280,20 +279,18 @@ def _classes_of(y: Any, asked: bool | None, source: str) -> list[str] | None:
     Raises:
         UsageError: They are asked for, and a target is no index.
     """
-    if asked is False or (y.ndim > 1 and not (asked and y.shape[1:] == (1,))):
-        if asked:
-            raise refusal("data.classes=true", f"the targets have the shape {list(y.shape)}, not one index a row")
+    if asked is False or (asked is None and (y.ndim > 1 or not are_indices(np.unique(y).tolist()))):
         return None
-    whole = y.dtype.kind in "biu" or bool((y % 1 == 0).all())
-    if asked and not (whole and y.min() >= 0):
-        row = int(np.argmax((y % 1 != 0) | (y < 0)))
+    if y.ndim > 1:
+        raise refusal(source, f"the targets have the shape {list(y.shape)}, not one index a row", "data.classes=false")
+    wrong = (y % 1 != 0) | (y < 0)
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, no index of a class")
-    count = int(y.max()) + 1
-    if asked and count > max(len(y), _MOST_CLASSES):
-        row = int(np.argmax(y))
+    row = int(np.argmax(y))
+    if y[row] >= max(len(y), 2):
         raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, more than there are rows")
-    few = y.dtype.kind in "biu" and y.min() == 0 and 2 <= count <= _MOST_CLASSES and len(np.unique(y)) == count
-    return [str(index) for index in range(count)] if asked or few else None
+    return [str(index) for index in range(int(y[row]) + 1)]
 
 
 def _require_finite(values: Any, source: str, what: str) -> None:

@@ -67,13 +67,10 @@ class Data:
     @property
     def preprocess(self) -> Preprocess | None:
         """How raw inputs become x, and predictions the numbers or names of the targets; None without inputs."""
-        return (
-            None
-            if self.x is None
-            else Preprocess.untouched(
-                tuple(self.x.shape[1:]), self.outputs, self.classes, not self.x.is_floating_point()
-            )
-        )
+        if self.x is None:
+            return None
+        whole = not self.x.is_floating_point()
+        return Preprocess.untouched(tuple(self.x.shape[1:]), self.outputs, self.classes, whole)
 
     @property
     def rows(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,19 +25,19 @@ class Batch(NamedTuple):
     rows: Tensor | None
 
 
-class Rows:
+class Rows(ABC):
     """Rows that batches are taken from, wherever they are kept."""
 
     device = torch.device("cpu")
     fixed = True  # whether a row is the same whenever it is taken
 
+    @abstractmethod
     def __len__(self) -> int:
         """Return how many there are; those without inputs count as one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, rows: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return inputs (rows, ...) and targets (rows, ...) of these rows."""
-        raise NotImplementedError
 
     def all(self) -> tuple[Tensor | None, Tensor]:
         """Return inputs and targets of all rows."""
@@ -46,7 +47,7 @@ class Rows:
         """Return inputs and targets of the first rows."""
         return self.take(torch.arange(count, device=self.device))
 
-    def expect(self, epoch: int, batches: Sequence[Tensor]) -> None:
+    def expect(self, epoch: int, batches: Sequence[Tensor]) -> None:  # noqa: B027 (most have nothing to fetch)
         """Learn which rows will be taken next, batch by batch; a chance to fetch them ahead."""
 
 

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from trainer.data import files
-from trainer.data.preprocess import Number, Preprocess
+from trainer.data.preprocess import Number, Preprocess, are_indices
 from trainer.errors import refusal
 
 if TYPE_CHECKING:
     import polars as pl
 
-_MOST_CLASS_INDICES = 20  # up to so many whole numbers from 0 are taken for classes
 _EXACT = 2.0**53  # above, not every whole number is a float
 
 
@@ -123,9 +122,8 @@ def class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
         return None
     if not column.dtype.is_numeric():
         return _sorted(as_names(column).drop_nulls().unique().to_list())
-    values = column.drop_nulls().unique().sort().to_list()
-    from_zero = 2 <= len(values) <= _MOST_CLASS_INDICES and values == [*range(len(values))]
-    return [str(int(value)) for value in values] if from_zero else None
+    values = column.drop_nulls().unique().to_list()
+    return [str(index) for index in range(len(values))] if are_indices(values) else None
 
 
 def facts_of(column: pl.Series, one: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import UsageError, refusal
+from trainer.errors import UsageError, lacking, refusal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,12 +22,12 @@ def load_polars() -> Any:
     """Import polars.
 
     Raises:
-        ImportError: It is missing; names the extra.
+        UsageError: It is missing; names the extra.
     """
     try:
         import polars
-    except ImportError:
-        raise ImportError("needs polars: pip install polars (the extra `data`)") from None
+    except ImportError as error:
+        raise lacking("tables", "polars", "data") from error
     return polars
 
 
@@ -79,11 +79,12 @@ def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, .
         frame: pl.DataFrame = _scan(path, names, separator).collect()
     except polars.exceptions.PolarsError as error:
         raise _explained(path, what, separator, error) from error
-    if frame.height == 0:
-        raise refusal(what, "has a header and no rows")
     if frame[names[-1]].null_count():  # a line that ends too soon has none there either
         _require_even(path, what, separator)
-    return _without_blank_lines(frame)
+    frame = _without_blank_lines(frame)
+    if frame.height == 0:
+        raise refusal(what, "has a header and no rows")
+    return frame
 
 
 def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> Iterator[pl.DataFrame]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -14,6 +14,7 @@ from trainer.schema import has_shape
 FORMAT = 1
 _CHUNK = 2**22  # numbers that are prepared at a time
 _MOST = 2**40  # numbers of a row
+_MOST_CLASSES = 20  # whole numbers from 0, up to so many, are taken for classes
 
 
 class Number(TypedDict):
@@ -182,6 +183,11 @@ class Preprocess(nn.Module):
         numbers = [(one["mean"], one["deviation"]) for one in self.targets]
         both = torch.tensor(numbers, dtype=torch.float64)
         return both[:, 0], both[:, 1]
+
+
+def are_indices(values: Collection[float]) -> bool:
+    """Say whether distinct values are taken for indices of classes unless one says otherwise: 0, 1, ... and few."""
+    return 2 <= len(values) <= _MOST_CLASSES and sorted(values) == [*range(len(values))]
 
 
 def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = "class") -> list[Any]:

@@ -1,7 +1,8 @@
-"""Tables: a column or several to be predicted from the others, read from files or from scikit-learn."""
+"""Tables: a column or several to be predicted from the others, in memory or read from files."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,7 +36,6 @@ VALIDATION_WORDS = ("validation", "valid", "val")
 UNUSED_WORDS = ("test",)
 MOST_VALUES = 1000  # of a category; more are a name of each row
 _MANY_VALUES = 50  # too many if most rows have one of their own
-
 _LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # of text that is no number
 _MAIN, _APART = "", "held out"  # parts of the rows, as they are called in messages
 _NAMES = ("category", "class")  # kinds of columns that hold names
@@ -116,12 +116,12 @@ class Table(Data):
         if kept is not None:
             self._require_same_columns(kept)
             self._as_names |= {one["column"] for one in (*kept.inputs, *kept.targets) if one["kind"] in _NAMES}
-        self._parts = {}
+        self._parts: dict[str, pl.DataFrame] = {}
+        self._rows = {part: np.arange(given.height) for part, given in self._given.items()}
         for part, given in self._given.items():
             split_by = [self._split] if self._split is not None and part == _MAIN else []
-            used = given.select([*dict.fromkeys([*self._inputs, *self._targets, *split_by])])
-            self._rows = {**getattr(self, "_rows", {}), part: np.arange(given.height)}
-            self._parts[part] = self._typed(used, part)
+            used = [*dict.fromkeys([*self._inputs, *self._targets, *split_by])]
+            self._parts[part] = type(given)([self._numbers_or_text(given[name], part) for name in used])
             self._as_names |= {one.name for one in self._parts[part] if not one.dtype.is_numeric()}
         self._missing = {
             name: sum(int(is_missing(frame[name]).sum()) for frame in self._parts.values())
@@ -200,20 +200,16 @@ class Table(Data):
             lines["missing"] = f"{what}; {done}"
         return lines
 
-    def _typed(self, frame: pl.DataFrame, part: str) -> pl.DataFrame:
-        """Return the columns as float64 or text."""
-        columns = [self._numbers_or_text(frame[name], part) for name in frame.columns]
-        return type(frame)(columns)
-
     def _numbers_or_text(self, column: pl.Series, part: str) -> pl.Series:
+        """Return a column as float64 or as text."""
         polars = files.load_polars()
         name, kind = column.name, column.dtype
         if name == self._split or name in self._as_names:
             return as_names(column)
-        if kind.is_numeric():
+        if kind.is_numeric() or kind == polars.Null:
             return column.cast(polars.Float64)
-        if kind in (polars.Boolean, polars.Categorical, polars.Enum, polars.Null):
-            return column.cast(polars.String) if kind != polars.Null else column.cast(polars.Float64)
+        if kind in (polars.Boolean, polars.Categorical, polars.Enum):
+            return column.cast(polars.String)
         if kind != polars.String:
             exclude = f"data.exclude=[{name}]"
             raise refusal(self.source, f"column {name} holds {str(kind).lower()}, not numbers or text", exclude)
@@ -343,7 +339,7 @@ class Table(Data):
                 yield f"the {what} {name} has one value in all rows to train on"
 
 
-class TableFile(Table):
+class TableFile(Table, ABC):
     """A table in a file.
 
     Args:
@@ -399,8 +395,9 @@ class TableFile(Table):
             source=f"data.path={path}",
         )
 
+    @abstractmethod
     def _read(self, path: Path, key: str) -> pl.DataFrame:
-        raise NotImplementedError
+        """Return the table in a file, which a setting names."""
 
 
 class CSV(TableFile):
@@ -424,59 +421,6 @@ class Parquet(TableFile):
         if self._separator is not None:
             raise refusal("data.separator", "a Parquet file has no separator")
         return files.read_parquet(path, key)
-
-
-class Sklearn(Table):
-    """A table that comes with scikit-learn.
-
-    Args:
-        name: breast_cancer, diabetes, iris, linnerud or wine.
-        standardize: Whether numbers get the mean 0 and the deviation 1.
-        validation: Fraction of the rows held out.
-    """
-
-    def __init__(
-        self,
-        name: Literal["breast_cancer", "diabetes", "iris", "linnerud", "wine"] = "iris",
-        standardize: bool = True,
-        validation: float = 0.2,
-    ) -> None:
-        polars = files.load_polars()
-        bunch = getattr(_sklearn_datasets(), f"load_{name}")()
-        columns = {str(column): bunch.data[:, index] for index, column in enumerate(bunch.feature_names)}
-        if bunch.target.ndim > 1:
-            targets = {str(column): bunch.target[:, index] for index, column in enumerate(bunch.target_names)}
-        elif hasattr(bunch, "target_names"):
-            targets = {"target": [str(bunch.target_names[index]) for index in bunch.target]}
-        else:
-            targets = {"target": bunch.target}
-        frame = polars.DataFrame({**columns, **targets})
-        source = f"data.name={name}"
-        super().__init__(frame, [*targets], standardize=standardize, validation=validation, source=source)
-
-
-class Digits(Data):
-    """1,797 images of handwritten digits, 8 x 8 values from 0 to 1, in ten classes (scikit-learn's `load_digits`).
-
-    Args:
-        validation: Fraction of the images held out.
-
-    Raises:
-        ImportError: scikit-learn is missing.
-    """
-
-    def __init__(self, validation: float = 0.2) -> None:
-        digits = _sklearn_datasets().load_digits()
-        x = torch.from_numpy(digits.data / 16)
-        super().__init__(x, torch.from_numpy(digits.target), validation, [str(c) for c in digits.target_names])
-
-
-def _sklearn_datasets() -> Any:
-    try:
-        import sklearn.datasets
-    except ImportError:
-        raise ImportError("needs scikit-learn: pip install scikit-learn (the extra `data`)") from None
-    return sklearn.datasets
 
 
 def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
