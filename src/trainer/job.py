@@ -212,6 +212,7 @@ def train(
             rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
+        compile_step(built, announce)
         first_step = run.state.step
         record = Record(rundir, built, command, overrides, announce, used)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
@@ -263,6 +264,14 @@ def train(
         record.status,
         code,
     )
+
+
+def compile_step(built: Built, announce: Callable[[str], None]) -> None:
+    """Let a run that is ready to train take compiled steps if its settings ask for that."""
+    if built.settings.compile == "step":
+        from trainer import compiled  # it imports torch's compiler
+
+        compiled.install(built, announce)
 
 
 def failure_of(error: Exception, built: Built, rundir: RunDir) -> RunFailed:
