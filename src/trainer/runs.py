@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from trainer import garbage
 from trainer.errors import UsageError, nearest, unknown
 from trainer.rundir import RUNS, RunDir
 
@@ -171,22 +170,10 @@ def entry(path: Path) -> Entry:
 def entries(folders: Iterable[Path]) -> list[Entry]:
     """Read the runs in directories, and of sweeps every job."""
     found = []
-    with uncollected():
+    with garbage.uncollected():
         for folder in folders:
             found += [entry(job) for job in jobs(folder)] if is_sweep(folder) else [entry(folder)]
     return found
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep Python, for the duration of a block that reads many runs, from searching all of them for garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @dataclass(frozen=True)
