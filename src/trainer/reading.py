@@ -11,14 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.errors import printable
 
-MOST_YAML = 2**20  # bytes
-MOST_JSON = 2**26
-DEEPEST = 32  # levels of a YAML file
-MOST_VALUES = 10_000
+MOST_JSON = 2**26  # bytes
 _LARGE = 2**27
 _DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
 
@@ -34,47 +29,51 @@ def _refuse(constant: str) -> None:
 _JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
-def opened(path: Path) -> int:
+def opened(path: str | Path) -> int:
     """Open a regular file for reading and return its descriptor; links are not followed, pipes not waited for.
 
     Raises:
         OSError: It can't be opened, or is something else.
     """
+    return _opened(path)[0]
+
+
+def _opened(path: str | Path) -> tuple[int, os.stat_result]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link", str(path)) from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return descriptor
+    return descriptor, found
 
 
-def content(path: Path, most: int = MOST_JSON) -> bytes:
+def content(path: str | Path, most: int = MOST_JSON) -> bytes:
     """Return the bytes of a file.
 
     Raises:
         OSError: It can't be read.
         Unreadable: It has more than `most` bytes.
     """
-    descriptor = opened(path)
+    descriptor, found = _opened(path)
     try:
-        found = os.fstat(descriptor)
         if found.st_size > most:
             raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
         if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
             raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
         data = b""
-        while chunk := os.read(descriptor, found.st_size - len(data)):
+        while len(data) < found.st_size and (chunk := os.read(descriptor, found.st_size - len(data))):
             data += chunk
         return data
     finally:
         os.close(descriptor)
 
 
-def json_data(path: Path, as_is: bool = False) -> Any:
+def json_data(path: str | Path, as_is: bool = False) -> Any:
     """Return what a JSON file holds, with the control characters in its texts escaped, which a terminal would obey.
 
     Args:
@@ -124,50 +123,3 @@ def _printable(data: Any, depth: int = 0) -> Any:
     if isinstance(data, dict):
         return {printable(key): _printable(value, depth + 1) for key, value in data.items()}
     return [_printable(value, depth + 1) for value in data]
-
-
-def yaml_data(path: Path) -> Any:
-    """Return what a YAML file of plain values holds; one with aliases, tags or keys given twice is refused.
-
-    Raises:
-        OSError: It can't be read.
-        ValueError: It is no such file.
-    """
-    try:
-        return yaml.load(content(path, MOST_YAML).decode(), _PlainLoader)
-    except (TypeError, LookupError, AttributeError) as error:  # a constructor of PyYAML that met nonsense
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader for plain values only: no aliases and no nesting that a few bytes can blow up, no tags."""
-
-    _depth, _count = 0, 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed here", mark)
-        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "a tag, which is not allowed here", mark)
-        self._depth += 1
-        self._count += 1
-        if self._depth > DEEPEST or self._count > MOST_VALUES:
-            most = f"{DEEPEST} levels" if self._depth > DEEPEST else f"{MOST_VALUES:,} values"
-            raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
-                problem = f"{key.value} is given twice" if isinstance(key, yaml.ScalarNode) else "a key that is no text"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
