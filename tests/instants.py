@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,17 +122,21 @@ CHANGING = ("mkdir", "rename", "replace", "unlink", "rmdir", "ftruncate")
 
 @contextmanager
 def at_every_change(act: Callable[[], None]) -> Iterator[None]:
-    """Call something after each operation by which the program changes the disk, and amid each write of a file."""
-    busy = False
+    """Call something after each operation by which the program changes the disk, and amid each write of a file.
+
+    Meanwhile no other thread changes it.
+    """
+    busy, one_by_one = False, threading.RLock()
 
     def calling(operation: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal busy
-            result = operation(*args, **kwargs)
-            if not busy:
-                busy = True
-                act()
-                busy = False
+            with one_by_one:
+                result = operation(*args, **kwargs)
+                if not busy:
+                    busy = True
+                    act()
+                    busy = False
             return result
 
         return call
