@@ -18,6 +18,7 @@ from conftest import Run
 from trainer import settings
 from trainer.job import plan
 from trainer.metrics import MetricsFile
+from trainer.saver import Saver
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = {"model": "two_layer", "data": "random", "loss": "sse", "optim": "sgd", "schedule": "constant"}
@@ -87,7 +88,18 @@ def on_row(action: Callable[[dict[str, Any]], None], patch: pytest.MonkeyPatch |
     (patch or pytest.MonkeyPatch()).setattr(MetricsFile, "__call__", call)
 
 
-def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable[[], None]:
+def saved_at_once(patch: pytest.MonkeyPatch | None = None) -> None:
+    """Let training wait for each save, so that what is on the disk after a step is known."""
+    original = Saver.__call__
+
+    def call(self: Saver, due: bool) -> None:
+        original(self, due)
+        self._wait()
+
+    (patch or pytest.MonkeyPatch()).setattr(Saver, "__call__", call)
+
+
+def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable[[], Any]:
     """What a fork prepares in order to send itself a signal after the row of a step."""
 
     def act(row: dict[str, Any]) -> None:
@@ -95,7 +107,7 @@ def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable
             for _ in range(times):
                 os.kill(os.getpid(), number)
 
-    return lambda: on_row(act)
+    return lambda: (on_row(act), saved_at_once())
 
 
 def train_and_copy(cli: Callable[..., Any], *words: str, **steps: int) -> None:
@@ -108,6 +120,7 @@ def train_and_copy(cli: Callable[..., Any], *words: str, **steps: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         on_row(act, patch)
+        saved_at_once(patch)
         trained(cli, "straight", *words)
 
 

@@ -18,6 +18,7 @@ from trainer import checkpoint, generators, manifest, runs
 from trainer.build import Built, optimizer_like
 from trainer.checkpoint import Checkpoint, Packed
 from trainer.errors import UsageError, refusal
+from trainer.log import log
 from trainer.loop import Run
 from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
@@ -62,6 +63,8 @@ class Saver:
         self._thread.shutdown()
         if kind is None:
             self._wait()
+        elif self._write is not None and (failure := self._write.exception()) is not None:
+            log.error("the last save has failed as well: %s", failure)
 
     def __call__(self, due: bool) -> None:
         """Save if `due` or if the last save is long enough ago.
