@@ -87,12 +87,12 @@ def with_all(argv: list[str], console: Console) -> tuple[float, dict[str, float]
             lambda: few_parameters(run.model),
         )
         start = time.perf_counter()
-        with LiveDisplay(console, standing) as display:
+        with LiveDisplay(console, standing) as display, Saver(rundir, built, metrics) as saver:
             comforts = {
                 "display": Timed(display),
                 "metrics.jsonl": Timed(metrics),
                 "status.json": Timed(Record(rundir, built, "", [], print, {})),
-                "checkpoints": Timed(Saver(rundir, built, metrics)),
+                "checkpoints": Timed(saver),
             }
             readers = [timed for name, timed in comforts.items() if name != "checkpoints"]
             fit(run, readers, comforts["checkpoints"])

@@ -228,9 +228,9 @@ def train(
         try:
             record.write()
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
-            if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
-                saver(True)  # what it begins with may be something else, or gone, when it is resumed
-            with show(shown) as screen:
+            with show(shown) as screen, saver:
+                if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
+                    saver(True)  # what it begins with may be something else, or gone, when it is resumed
                 reason = fit(run, [metrics, screen, record, log_evaluation], saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from trainer.errors import printable
 
 MOST_JSON = 2**26  # bytes
 _LARGE = 2**27
+_CHUNK = 2**20  # bytes that are summed while they are in the processor's cache
 _DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
 
 
@@ -61,16 +63,82 @@ def content(path: str | Path, most: int = MOST_JSON) -> bytes:
     """
     descriptor, found = _opened(path)
     try:
-        if found.st_size > most:
-            raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
-        if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
-            raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
+        size = _size(found, most)
         data = b""
-        while len(data) < found.st_size and (chunk := os.read(descriptor, found.st_size - len(data))):
+        while len(data) < size and (chunk := os.read(descriptor, size - len(data))):
             data += chunk
         return data
     finally:
         os.close(descriptor)
+
+
+def _size(found: os.stat_result, most: int | None) -> int:
+    """Return how many bytes an open file has, unless they are more than `most` or were never written."""
+    if most is not None and found.st_size > most:
+        raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
+    if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
+        raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
+    return found.st_size
+
+
+class Summed:
+    """A file of any size, read from its beginning on, and the SHA-256 of what has been read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It can't be opened, or is something else than a regular file.
+        Unreadable: Nearly none of it was ever written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._hash = path, hashlib.sha256()
+        self._descriptor, found = _opened(path)
+        try:
+            self.size = _size(found, None)
+        except Unreadable:
+            os.close(self._descriptor)
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    @property
+    def sum(self) -> str:
+        """The SHA-256 of what has been read, in hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def into(self, memory: memoryview) -> None:
+        """Read as many bytes as there is memory.
+
+        Raises:
+            OSError: They can't be read.
+            Unreadable: The file ends before.
+        """
+        while memory:
+            count = os.readv(self._descriptor, [memory[:_CHUNK]])
+            if not count:
+                raise Unreadable("ends too early")
+            self._hash.update(memory[:count])
+            memory = memory[count:]
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes; raises what `into` does."""
+        data = bytearray(count)
+        self.into(memoryview(data))
+        return bytes(data)
+
+    def skip(self) -> None:
+        """Read all the rest, for the sum; raises what `into` does."""
+        memory = memoryview(bytearray(_CHUNK))
+        for start in range(os.lseek(self._descriptor, 0, os.SEEK_CUR), self.size, _CHUNK):
+            self.into(memory[: self.size - start])
 
 
 def json_data(path: str | Path, as_is: bool = False) -> Any:
