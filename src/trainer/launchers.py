@@ -93,6 +93,9 @@ class EachLauncher(Launcher):
 class Local(EachLauncher):
     """One job after the other, in this process."""
 
+    def __init__(self) -> None:
+        """Take no settings."""
+
     def each(
         self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
     ) -> Iterator[tuple[T, R | RunFailed]]:
