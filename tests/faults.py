@@ -523,13 +523,13 @@ def _around(owner: Any, name: str, number: int, step: int | None = None, after: 
 # phase: how the signal is sent, and the step after which the run must stand
 RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
     "before the first step": (lambda number: _around(job, "Record", number), 0),
-    "training": (lambda number: _around(loop, "require_finite", number, step=11), 12),
+    "training": (lambda number: _around(loop, "has_non_finite", number, step=11), 12),
     "evaluation": (lambda number: _around(loop, "evaluate", number, step=4), 4),
     "saving": (lambda number: _around(checkpoint, "write", number), 7),
 }
 SWEEP_PHASES: dict[str, Callable[[int], None]] = {
     "between jobs of a sweep": lambda number: _around(job, "execute", number, after=True),
-    "in a sweep's job": lambda number: _around(loop, "require_finite", number, step=11),
+    "in a sweep's job": lambda number: _around(loop, "has_non_finite", number, step=11),
 }
 
 

@@ -71,7 +71,7 @@ PHASES = {
     "before the first step": (during(job, "Record"), 0),
     "while it is going back to a checkpoint": (during(checkpoint, "newest"), 0),
     "during an evaluation": (during(loop, "evaluate", 4), 4),
-    "amid a step": (during(loop, "require_finite", 11), 12),
+    "amid a step": (during(loop, "has_non_finite", 11), 12),
     "while a checkpoint is written": (during(checkpoint, "write"), 7),
     "while a file is synced": (during(os, "fsync", 13), 14),
     "while old checkpoints go": (during(shutil, "rmtree", 13), 14),

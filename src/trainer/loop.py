@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from operator import mul
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from trainer import generators
+from trainer import fused, generators
 from trainer.data import Batch, Batches
 from trainer.errors import RunFailed
 from trainer.schedules import Schedule
@@ -21,6 +22,13 @@ from trainer.state import State
 
 Row = dict[str, Any]
 Reader = Callable[[Row], None]
+
+
+class NonFinite(RunFailed):
+    """The loss or a gradient is infinite or not a number; the weights have not been touched."""
+
+
+Taken = list[float] | NonFinite  # the losses of finished steps, mostly of one, or why the next one could not be taken
 
 
 @dataclass
@@ -46,15 +54,17 @@ class Run:
     seed: int = 0
     classes: int = 0
     state: State = field(default_factory=State)
+    update: Callable[[Run], Taken] = lambda run: take_step(run)
+
+    @cached_property
+    def weights(self) -> list[Tensor]:
+        """What is trained."""
+        return [w for w in self.model.parameters() if w.requires_grad]
 
     @property
     def epoch(self) -> int:
         """Epoch, counted from 0, that the last finished step belongs to."""
         return max(self.state.step - 1, 0) // self.batches.steps_per_epoch
-
-
-class NonFinite(RunFailed):
-    """The loss or a gradient is infinite or not a number; the weights have not been touched."""
 
 
 def fit(
@@ -77,24 +87,34 @@ def fit(
     Raises:
         RunFailed: The numbers are not finite or run away.
     """
-    model, optimizer, schedule, state = run.model, run.optimizer, run.schedule, run.state
-    weights = [w for w in model.parameters() if w.requires_grad]
-    model.train()
-    while state.step < run.steps and state.stale < run.patience and not stopping():
-        batches = run.batches.at(state.step)
-        lr = schedule.apply(optimizer, state.step)
-
+    loop = training(run, readers, save, stopping)
+    taken: Taken | None = None
+    while True:
         try:
-            loss = float(optimizer.step(partial(gradients, run, weights, batches)))
+            loop.send(taken)
+        except StopIteration as end:
+            return str(end.value)
+        taken = run.update(run)
+
+
+def training(
+    run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]
+) -> Generator[None, Taken | None, str]:
+    """Train as `fit` does; whoever drives this loop takes the steps when it yields, and sends what came of them."""
+    schedule, state = run.schedule, run.state
+    run.model.train()
+    while state.step < run.steps and state.stale < run.patience and not stopping():
+        taken = yield
+        assert taken is not None
+        if isinstance(taken, NonFinite):
+            if state.skipped_in_a_row >= run.max_skips:
+                raise taken
+            taken = [math.nan]
+        for loss in taken:
+            lr = schedule.lr(run.optimizer, state.step)
             state.note_loss(loss)
-        except NonFinite:
-            loss = math.nan
-            state.note_skip()
-            if state.skipped_in_a_row > run.max_skips:
-                raise
-        state.step += 1
-        tell(readers, {"step": state.step, "epoch": run.epoch, "loss": loss, "lr": lr})
-        require_bounded(run)
+            tell(readers, {"step": state.step, "epoch": run.epoch, "loss": loss, "lr": lr})
+            require_bounded(run)
 
         if run.validation is not None and due(state.step, run.eval_every):
             metrics = evaluate(run, run.validation)
@@ -106,36 +126,61 @@ def fit(
     return "complete" if state.step >= run.steps else "stopped" if stopping() else "patience"
 
 
-def total_norm(weights: Iterable[Tensor]) -> Tensor:
-    """Return the norm of all gradients together; sparse ones, as embeddings can have, count like others."""
-    grads = [w.grad for w in weights if w.grad is not None]
-    return get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in grads])
+def take_step(run: Run) -> Taken:
+    """Take the next step and return its loss, or why the weights are as they were."""
+    batches = run.batches.at(run.state.step)
+    run.schedule.apply(run.optimizer, run.state.step)
+    try:
+        return [fused.step(run.optimizer, partial(gradients, run, batches))]
+    except NonFinite as problem:
+        return problem
 
 
-def gradients(run: Run, weights: Sequence[Tensor], batches: Sequence[Batch]) -> float:
+def gradients(run: Run, batches: Sequence[Batch]) -> float:
     """Compute the gradients of a step's batches, clipped, and return the loss.
 
     Args:
         run: The parts.
-        weights: What is trained.
         batches: The rows of the step; their shares weigh losses and gradients.
 
     Raises:
         NonFinite: The loss or a gradient is not finite.
     """
-    run.optimizer.zero_grad()
+    for w in run.weights:
+        w.grad = None
     losses = []
     for batch in batches:
         with run.autocast:
             loss = run.loss(run.model(*batch.inputs), batch.targets)
         loss.backward(loss.new_full((), batch.share))
         losses.append(loss.detach())
-    norm = total_norm(weights)
-    *values, norm_value = torch.stack([*losses, norm]).tolist()  # the step's only GPU sync
-    require_finite(run, batches, values, norm_value)
-    if norm_value > run.clip_norm:
-        clip_grads_with_norm_(weights, run.clip_norm, norm)
-    return math.fsum(batch.share * value for batch, value in zip(batches, values, strict=True))
+    grads = dense(run.weights)
+    values = [loss.item() for loss in losses]
+    if not all(map(math.isfinite, values)) or has_non_finite(grads):
+        raise non_finite(run, batches, values)
+    if run.clip_norm < math.inf:
+        norm = get_total_norm(grads)
+        if not math.isfinite(norm):
+            raise non_finite(run, batches, values)
+        clip_grads_with_norm_(run.weights, run.clip_norm, norm)
+    return math.fsum(map(mul, [batch.share for batch in batches], values))
+
+
+def dense(weights: Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients of weights as plain tensors: the values of sparse ones, the parts of complex ones."""
+    grads = [w.grad for w in weights if w.grad is not None]
+    if any(grad.is_sparse or grad.is_complex() for grad in grads):
+        grads = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
+        grads = [torch.view_as_real(grad) if grad.is_complex() else grad for grad in grads]
+    return grads
+
+
+def has_non_finite(grads: list[Tensor]) -> bool:
+    """Say whether a number is infinite or NaN: the check of torch's GradScaler, which multiplies the others with 1."""
+    device = grads[0].device if grads else None
+    found, scale = torch.zeros(1, dtype=torch.float32, device=device), torch.ones(1, dtype=torch.float32, device=device)
+    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
+    return found.item() != 0
 
 
 def due(step: int, every: int | None) -> bool:
@@ -184,14 +229,9 @@ def monitored(run: Run, metrics: dict[str, float]) -> float:
     return value if run.mode == "min" else -value
 
 
-def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], norm: float) -> None:
-    """Raise NonFinite, naming step, epoch and rows, unless losses and gradients are finite."""
-    if math.isfinite(norm) and all(map(math.isfinite, losses)):
-        return
+def non_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float]) -> NonFinite:
+    """Return the error that names step, epoch and rows where losses or gradients are not finite."""
     wrong = [b for b, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
-    grads = [w.grad for w in run.model.parameters() if w.grad is not None]
-    if not wrong and math.isinf(run.clip_norm) and all(bool(torch.isfinite(grad).all()) for grad in grads):
-        return  # only the norm's squares overflow, and nothing needs the norm
     what = (
         f"the loss is {next(loss for loss in losses if not math.isfinite(loss))}"
         if wrong
@@ -204,7 +244,7 @@ def require_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float], 
         if step == 0
         else "A smaller optim.lr or clip_norm=1 often helps"
     )
-    raise NonFinite(f"{what} at {where}; the weights are as before that step. {first}")
+    return NonFinite(f"{what} at {where}; the weights are as before that step. {first}")
 
 
 def require_bounded(run: Run) -> None:

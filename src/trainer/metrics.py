@@ -15,6 +15,7 @@ from trainer import durable
 from trainer.loop import Row, due
 
 FEW_NUMBERS = 16
+_encode = json.JSONEncoder(allow_nan=False).encode
 _BUFFERED_SECONDS = 1.0  # a write a row would cost more than a small model's step
 
 
@@ -69,7 +70,10 @@ class Lines:
                 return None
             if self._model is not None:
                 row = {**row, "parameters": few_parameters(self._model)}
-        return json.dumps(finite(row), allow_nan=False) + "\n"
+        try:
+            return _encode(row) + "\n"
+        except ValueError:  # rare enough to be found by failing
+            return _encode(finite(row)) + "\n"
 
 
 class MetricsFile:

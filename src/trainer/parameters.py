@@ -7,12 +7,13 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from trainer.build import Built
 from trainer.checkpoint import Checkpoint
 from trainer.errors import TrainerError, UsageError
 from trainer.job import rebuild
-from trainer.loop import NonFinite, gradients, row_numbers, total_norm
+from trainer.loop import NonFinite, dense, gradients, row_numbers
 from trainer.metrics import FEW_NUMBERS, finite
 from trainer.rundir import RunDir
 from trainer.saver import Snapshot, put_back
@@ -100,16 +101,15 @@ def _kinds(built: Built) -> dict[str, str]:
 def _next_step(built: Built, whole: bool) -> dict[str, Any]:
     """Return the loss and the gradients of the step that the run would take next, as the loop computes them."""
     run = built.run
-    weights = [p for p in run.model.parameters() if p.requires_grad]
     batches = run.batches.at(run.state.step)
     facts: dict[str, Any] = {"step": run.state.step + 1, "rows": row_numbers(batches)}
-    facts["lr"] = run.schedule.apply(run.optimizer, run.state.step)
+    facts["lr"] = run.schedule.lr(run.optimizer, run.state.step)
     try:
-        facts["loss"] = gradients(run, weights, batches)
+        facts["loss"] = gradients(run, batches)
     except NonFinite as error:
         return {**facts, "problem": str(error)}
     named = ((name, p.grad) for name, p in run.model.named_parameters() if p.requires_grad)
-    facts["norm"] = finite(float(total_norm(weights)))
+    facts["norm"] = finite(float(get_total_norm(dense(run.weights))))
     facts["gradients"] = [{"name": n, **({} if grad is None else described(grad, whole))} for n, grad in named]
     return facts
 

@@ -15,12 +15,15 @@ class Schedule:
         """Return what the learning rate is multiplied with in a step, counted from 0."""
         return 1.0
 
-    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
-        """Set the learning rates for a step and return the first one."""
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Set the learning rates for a step."""
         factor = self.factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-        return float(optimizer.param_groups[0]["lr"])
+
+    def lr(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Return the first learning rate of a step."""
+        return float(optimizer.param_groups[0]["initial_lr"] * self.factor(step))
 
     def observe(self, value: float) -> None:
         """Take note of the monitored metric after an evaluation (smaller is better)."""

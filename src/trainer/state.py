@@ -27,17 +27,16 @@ class State:
     stale: int = 0
 
     def note_loss(self, loss: float) -> None:
-        """Take note of the loss of a finished step."""
+        """Take note of the next finished step; NaN is one that was left out because its numbers were not finite."""
+        self.step += 1
         self.loss = loss
+        if math.isnan(loss):
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+            return
         self.skipped_in_a_row = 0
         if self.first_loss is None:
             self.first_loss = loss
-
-    def note_skip(self) -> None:
-        """Take note of a step that was left out because its numbers were not finite."""
-        self.loss = math.nan
-        self.skipped += 1
-        self.skipped_in_a_row += 1
 
     def note_evaluation(self, metrics: dict[str, float], monitor: str | None, mode: str) -> None:
         """Take note of an evaluation after the current step, which may be the best so far."""
