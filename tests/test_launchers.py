@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, wait_until
 from faults import default_handlers
+from hydra import version
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
 from trainer import launchers
@@ -37,9 +38,13 @@ def registered() -> Iterator[None]:
     """What Hydra's tests need, and undone what they leave behind."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    base = version.getbase()
+    version.setbase("1.1")  # they ask for none, and have jobs run in directories of their own
     launchers.register()
     yield
-    root.handlers[:], root.level = handlers, level
+    version.setbase(str(base) if base else "1.3")
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 # The applications of Hydra's tests say nothing of where their jobs are to run, and Hydra remarks on it.
