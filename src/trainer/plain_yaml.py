@@ -1,7 +1,9 @@
-"""Reads YAML files of runs, which somebody else may have made: plain values of bounded number and depth."""
+"""YAML files of runs: written, and read again, though somebody else may have made them: plain values, not too many."""
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def data(path: Path) -> Any:
         ValueError: It is no such file.
     """
     try:
-        return yaml.load(content(path, MOST_BYTES).decode(), _PlainLoader)
+        return copy.deepcopy(_parsed(content(path, MOST_BYTES).decode()))
     except (TypeError, LookupError, AttributeError) as error:  # a constructor of PyYAML that met nonsense
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     except yaml.YAMLError as error:
@@ -31,25 +33,44 @@ def data(path: Path) -> Any:
         raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader for plain values only: no aliases and no nesting that a few bytes can blow up, no tags."""
+def text(data: Any) -> str:
+    """Return plain values as YAML, in the order in which they are there."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
-    _depth, _count = 0, 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
+@functools.lru_cache(maxsize=4)  # who trains a run looks at its configuration several times
+def _parsed(text: str) -> Any:
+    _require_plain(text)
+    return yaml.load(text, _PlainLoader)
+
+
+def _require_plain(text: str) -> None:
+    """Refuse aliases and nesting that a few bytes can blow up, and tags."""
+    depth = count = 0
+    for event in yaml.parse(text, _Loader):
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed here", mark)
-        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, "a tag, which is not allowed here", mark)
-        self._depth += 1
-        self._count += 1
-        if self._depth > MOST_LEVELS or self._count > MOST_VALUES:
-            most = f"{MOST_LEVELS} levels" if self._depth > MOST_LEVELS else f"{MOST_VALUES:,} values"
-            raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            count += 1
+            inner = isinstance(event, yaml.CollectionStartEvent)
+            depth += inner
+            if depth + (not inner) > MOST_LEVELS or count > MOST_VALUES:
+                most = f"{MOST_LEVELS} levels" if count <= MOST_VALUES else f"{MOST_VALUES:,} values"
+                raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
+
+
+# The parser and the writer in C where PyYAML was built with them.
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _PlainLoader(_Loader):  # type: ignore[misc]
+    """PyYAML's safe loader, to which a key that is given twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
