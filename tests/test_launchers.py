@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -16,6 +17,7 @@ import pytest
 from conftest import Run, wait_until
 from faults import default_handlers
 from hydra import version
+from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
 from trainer import launchers
@@ -38,11 +40,11 @@ def registered() -> Iterator[None]:
     """What Hydra's tests need, and undone what they leave behind."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    base = version.getbase()
-    version.setbase("1.1")  # they ask for none, and have jobs run in directories of their own
     launchers.register()
+    state = copy.deepcopy(Singleton.get_state())
+    version.VersionBase.instance().version_base = version._UNSPECIFIED_  # as in a process that has not asked for one
     yield
-    version.setbase(str(base) if base else "1.3")
+    Singleton.set_state(state)
     root.handlers[:] = handlers
     root.setLevel(level)
 
