@@ -38,7 +38,7 @@ README = ROOT / "README.md"
 MARKS = "<!-- bench -->\n", "<!-- end of bench -->\n"
 WORKS = {
     "seed": ["model=sequential"],
-    "tiny": ["model=linear_stack", "model.sizes=[2]", "data=pair", "optim.lr=1e-6"],
+    "tiny": ["model=linear_stack", "model.sizes=[2]", "data=pair"],
     "mini": [
         *("data=npz", "data.path=mini.npz", "data.standardize=false", "data.validation=null", "model=mlp"),
         *("model.sizes=[256]", "loss=cross_entropy", "batch_size=64"),
@@ -87,7 +87,7 @@ def bare(work: str, optim: str, steps: int) -> float:
     torch.manual_seed(0)
     classes = {"sgd_momentum": "SGD", "nesterov": "SGD", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
     kind = getattr(torch.optim, {**classes, "adagrad": "Adagrad", "rmsprop": "RMSprop"}[optim])
-    settings: dict[str, Any] = {"lr": 1e-6 if work == "tiny" else 1e-4}
+    settings: dict[str, Any] = {"lr": 1e-6}
     if optim in ("sgd_momentum", "nesterov"):
         settings |= {"momentum": 0.9, "nesterov": optim == "nesterov"}
     loss_of: nn.Module = nn.MSELoss(reduction="sum")
@@ -146,7 +146,9 @@ def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int, length
     found = []
     for number in range(rounds + 1):  # the first one warms up
         script = marginal(lambda steps: bare(work, optim, steps), LENGTHS[work])
-        ours = marginal(lambda steps: trained([*WORKS[work], f"optim={optim}", *words], steps), lengths)
+        ours = marginal(
+            lambda steps: trained([*WORKS[work], f"optim={optim}", "optim.lr=1e-6", *words], steps), lengths
+        )
         if number:
             found.append(ours / script)
     return found
@@ -291,6 +293,38 @@ def many_runs(folder: Path, count: int) -> None:
         status |= {"id": name, "metrics": {"loss": drawn.lognormvariate(0, 2)}}
         status["config"]["optim"]["lr"] = float(f"{10 ** drawn.uniform(-5, -2):.3g}")
         (path / "status.json").write_text(json.dumps(status, indent=1) + "\n")
+
+
+# What is measured: sweeps
+
+
+def sweep(launcher: str, work: str, swept: str, count: int) -> float:
+    """Run a sweep as a process of its own and return its seconds."""
+    command = [str(Path(sys.executable).with_name("trainer")), "run", "-m", *WORKS[work], swept, f"steps={count}"]
+    with new_folder() as folder:
+        return whole_process([*command, "device.threads=1", f"hydra/launcher={launcher}"], folder)[0]
+
+
+def sweeps(full: bool) -> Iterator[Figure]:
+    """Jobs of a sweep: what each costs beside its training, and the launchers beside each other."""
+    few, many = (10, 110) if full else (5, 25)
+    extra = []
+    for _ in range(3):
+        training = bare("seed", "sgd", 1)
+        times = [sweep("local", "seed", f"seed=range({jobs})", 1) for jobs in (few, many)]
+        extra.append(1000 * ((times[1] - times[0]) / (many - few) - training))
+    yield Figure("sweep", "a job of one step of seed, `local`, beyond its training", extra, 20, " ms")
+    jobs, count = (64, 500) if full else (16, 200)
+    found = []
+    for _ in range(3 if full else 1):
+        times = [sweep(launcher, "seed", f"seed=range({jobs})", count) for launcher in ("local", "processes")]
+        found.append(times[1] / times[0])
+    yield Figure("sweep", f"{jobs} jobs of {count} steps of seed, `processes` / `local`", found, 0.7 if full else None)
+    for work, jobs, most in (("tiny", 64, 0.20), ("tiny", 256, 0.10), ("seed", 16, 0.95)) if full else ():
+        swept, count = f"optim.lr=1e-6,{','.join(f'{1e-6 + k * 1e-9:.6g}' for k in range(1, jobs))}", 5_000
+        times = [sweep(launcher, work, swept, count) for launcher in ("local", "vectorized")]
+        what = f"{jobs} jobs of {count:,} steps of {work}, `vectorized` / `local`"
+        yield Figure("sweep", what, [times[1] / times[0]], most)
 
 
 # What is measured: checkpoints and memory
@@ -444,6 +478,7 @@ SHORT: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "steps": steps,
     "startup": startup,
     "listing": listing,
+    "sweeps": sweeps,
     "checkpoints": checkpoints,
     "growth": growth,
 }
