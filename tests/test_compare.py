@@ -60,7 +60,7 @@ def test_another_option_is_compared_by_the_settings_that_count(cli, made):
     """Both have a learning rate; what only one has is shown unless it changes nothing there."""
     made(sgd=("optim=sgd",), adam=("optim=adam", "optim.lr=0.01"))
     shown = table(cli("compare", "sgd", "adam").out)
-    assert shown.keys() - RESULTS == {"optim", "optim.lr", "optim.betas", "optim.eps"}
+    assert shown.keys() - RESULTS == {"optim", "optim.lr", "optim.betas", "optim.eps", "optim.fused"}
     assert shown["optim"] == ["sgd", "adam"]
     assert shown["optim.lr"] == ["0.0001", "0.01"]
     assert shown["optim.betas"] == ["", "[0.9,0.999]"]

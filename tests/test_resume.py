@@ -319,6 +319,7 @@ CHANGES = {
     "checkpoint.keep=5": "harmless",
     "checkpoint.best=false": "harmless",
     "max_jobs=5": "harmless",
+    "compile=step": "re-plans",
     "steps=40": "re-plans",
     "epochs=9": "re-plans",
     "eval_every=2": "re-plans",

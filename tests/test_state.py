@@ -171,7 +171,7 @@ def test_derived_seeds_differ_by_purpose_and_number():
 
 def test_the_state_of_the_loop_comes_back():
     state = State()
-    state.step = 7
+    state.step = 6
     state.note_loss(2.5)
     state.note_evaluation({"validation_loss": math.inf}, "validation_loss", "min")
     state.note_evaluation({"validation_loss": 1.5}, "validation_loss", "min")

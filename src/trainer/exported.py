@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from trainer.components import reason_of
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.export import FORMATS
 from trainer.manifest import MODEL, require_sum, sum_of, verifying
+from trainer.rundir import as_json
 from trainer.trained import Trained
 
 TOLERANCE = 1e-5  # of the largest prediction
@@ -72,8 +72,7 @@ def write(model: Trained, kind: str, folder: Path) -> float | None:
     durable.make_folders(folder)
     durable.replace(folder / FORMATS[kind], content)
     if model.preprocess is not None:
-        text = json.dumps(model.preprocess.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-        durable.replace(folder / PREPROCESS, (text + "\n").encode())
+        durable.replace(folder / PREPROCESS, as_json(model.preprocess.to_json(), in_ascii=False))
     return difference
 
 

@@ -225,7 +225,7 @@ class RunDir:
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""
-        durable.replace(self._status, _as_json(status))
+        durable.replace(self._status, as_json(status))
 
     def read_preprocess(self) -> Any:
         """Return what preprocess.json holds, None if there is none.
@@ -243,7 +243,7 @@ class RunDir:
     def write_preprocess(self, preprocess: dict[str, Any] | None) -> None:
         """Replace preprocess.json; None leaves it."""
         if preprocess is not None:
-            durable.replace(self._preprocess, _as_json(preprocess))
+            durable.replace(self._preprocess, as_json(preprocess, in_ascii=False))
 
     def read_code(self) -> dict[str, bytes]:
         """Return the sources of modules that are kept, by their relative paths."""
@@ -307,9 +307,10 @@ class RunDir:
             os.close(descriptor)
 
 
-def _as_json(data: dict[str, Any]) -> bytes:
-    """Write a file's content, a line for each key: indenting all of it would take four times as long."""
-    items = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items())
+def as_json(data: dict[str, Any], in_ascii: bool = True) -> bytes:
+    """Return a file's content, a line for each key: indenting all of it would take four times as long."""
+    encode = json.JSONEncoder(allow_nan=False, ensure_ascii=in_ascii).encode
+    items = (f" {encode(key)}: {encode(value)}" for key, value in data.items())
     return ("{\n" + ",\n".join(items) + "\n}\n").encode()
 
 
