@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
 import textwrap
 import traceback
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,7 +117,7 @@ def split_arguments(cls: type[Any], given: dict[str, Any]) -> tuple[dict[str, An
 
 
 def _checked(cls: type[Any], given: dict[str, Any], group: str, supplied: Collection[str] = ()) -> dict[str, Any]:
-    parameters = inspect.signature(cls).parameters
+    parameters = _signature(cls).parameters
     names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     kinds = _annotations(cls)
@@ -139,11 +140,16 @@ def _checked(cls: type[Any], given: dict[str, Any], group: str, supplied: Collec
     return given
 
 
-def _annotations(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls.__init__)
     except (NameError, TypeError):
         return {}
+
+
+# The jobs of a sweep have the same classes.
+_signature: Callable[[type[Any]], inspect.Signature] = functools.lru_cache(maxsize=64)(inspect.signature)
+_annotations: Callable[[type[Any]], dict[str, Any]] = functools.lru_cache(maxsize=64)(_hints)
 
 
 def construct(group: str, cls: type[Part], arguments: dict[str, Any], name: str) -> Part:
@@ -212,5 +218,5 @@ def _place_of(error: BaseException) -> str:
 
 def supplied(cls: type[Any], **values: Any) -> dict[str, Any]:
     """Return those values that the constructor of a class asks for by name."""
-    parameters = inspect.signature(cls).parameters
+    parameters = _signature(cls).parameters
     return {name: value for name, value in values.items() if name in parameters}

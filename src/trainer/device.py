@@ -92,6 +92,12 @@ def prepare(settings: DeviceSettings) -> None:
     torch.use_deterministic_algorithms(settings.deterministic)
 
 
+def one_thread() -> None:
+    """Let runs in this process have one thread unless they ask for more."""
+    torch.set_num_threads(1)
+    _own_threads.cache_clear()
+
+
 @contextmanager
 def put_back() -> Iterator[None]:
     """Give this process the threads and the deterministic mode back after a block that it had before."""

@@ -5,11 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_AT_ONCE = 16  # files that a disk is told to write at the same time
+_put_off = ContextVar("put_off", default=False)
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[None]:
+    """Put off waiting for the disk to the end of a block that fills a new folder: many files at once take far less."""
+    before = _put_off.set(True)
+    try:
+        yield
+    finally:
+        _put_off.reset(before)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(_sync_path, _paths(folder)):
+            pass  # raises what a thread has met
 
 
 def write(path: Path, content: bytes) -> None:
@@ -17,7 +35,7 @@ def write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, _NEW, 0o666)
     try:
         _write_all(descriptor, content)
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -87,11 +105,8 @@ def make_folders(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Return when the names in a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if not _put_off.get():
+        _sync_path(path)
 
 
 def require_space(folder: Path, size: int) -> None:
@@ -105,6 +120,27 @@ def require_space(folder: Path, size: int) -> None:
 def remove_tree(path: Path) -> None:
     """Delete a folder and what is in it; what can't be deleted stays, for nothing depends on it."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _paths(folder: Path) -> Iterator[str]:
+    """Yield a folder and all that is in it, but for empty folders, which hold nothing that could be lost."""
+    for place, folders, files in os.walk(folder):
+        if folders or files:
+            yield place
+        yield from (os.path.join(place, name) for name in files)
+
+
+def _sync_path(path: Path | str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    if not _put_off.get():
+        os.fsync(descriptor)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

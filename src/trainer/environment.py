@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import platform
 import subprocess
 from typing import Any
@@ -34,9 +36,15 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit that the working directory is at, None outside a repository."""
+    """Return the commit that the working directory was at when this process first asked, None outside a repository."""
+    return _commit_of(os.getcwd())
+
+
+@functools.cache  # what has been imported is of that commit, whatever is checked out later
+def _commit_of(folder: str) -> str | None:
+    command = ["git", "-C", folder, "rev-parse", "HEAD"]
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=2, check=False)
+        head = subprocess.run(command, capture_output=True, text=True, timeout=2, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() or None

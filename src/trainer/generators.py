@@ -17,9 +17,9 @@ ITEM = 1000  # and above: one an epoch
 
 def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators as a plain script would, on every device."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    reseed(seed)
+    if torch.accelerator.is_available():  # looking at one that is not there takes a hundred times as long as the rest
+        torch.manual_seed(seed)
 
 
 def reseed(seed: int) -> None:

@@ -56,8 +56,15 @@ class Plan:
     def write(self, path: Path) -> RunDir:
         """Create the directory of the run, waiting to be trained."""
         rundir = RunDir(path)
-        rundir.create(self.config, {"id": path.name, **self.status}, self.code, self.preprocess)
+        rundir.create(*self._content(path))
         return rundir
+
+    def fill(self, path: Path) -> None:
+        """Write the same into a directory that no other process knows of."""
+        RunDir(path).fill(*self._content(path))
+
+    def _content(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes], dict[str, Any] | None]:
+        return self.config, {"id": path.name, **self.status}, self.code, self.preprocess
 
 
 def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
@@ -94,7 +101,7 @@ def rebuild(
         objects: Parts that are there already, by group.
     """
     redact.require_given(settings.to_dict())
-    same = check(rundir.read_config()).data == redact.tree(settings.to_dict())["data"]  # secrets are not kept
+    same = rundir.read_config().get("data") == redact.tree(settings.to_dict())["data"]  # secrets are not kept
     return build(settings, choices, kept_preprocess(rundir) if same else None, objects)
 
 
@@ -141,7 +148,7 @@ def execute(
     command: str,
     overrides: list[str],
     force: bool = False,
-    asked: Callable[[], bool] = lambda: False,
+    stopping: Stopping | None = None,
     secrets: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a written job without a display; how it ends stands in its status.json.
@@ -151,13 +158,13 @@ def execute(
         command: What the user typed, for the record.
         overrides: The settings that the user typed, for the record.
         force: Start over if there should be a good checkpoint and is none.
-        asked: Says, looked at about once a second, whether the job is to stop.
+        stopping: What asks it to stop; by default a signal.
         secrets: What is not kept in the directory, by dotted key.
     """
     try:
         config = redact.filled(rundir.read_config(), secrets or {})
         built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
-        train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, Stopping(asked=asked))
+        train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, stopping)
     except InUse:
         pass  # what happens to it is for the process that trains it to write
     except Exception as error:

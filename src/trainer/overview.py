@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +18,12 @@ from trainer.progress import duration, number
 from trainer.runs import Entry, entry
 from trainer.values import typed
 
-POLL_SECONDS = 0.25
 _ENDED = ("done", "failed", "stopped")
 _WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order
 
 
 class Overview:
-    """One live table of a sweep's jobs on a terminal, a line for each ended job elsewhere.
+    """One live table of a sweep's jobs on a terminal, a line for each ended job elsewhere; to be called now and then.
 
     Args:
         path: The sweep's directory.
@@ -42,31 +40,26 @@ class Overview:
         if screen.is_live():
             to_screen = sys.stdout.isatty()  # else what models print belongs to the file or pipe that stdout is
             self._live = Live(console=screen.stderr, auto_refresh=False, transient=True, redirect_stdout=to_screen)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Overview:
         """Begin to show."""
         if self._live is not None:
             self._live.start()
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take a last look and clear the display."""
-        self._ended.set()
-        self._thread.join()
         self._look()
         if self._live is not None:
             self._live.stop()
 
-    def _watch(self) -> None:
-        while not self._ended.wait(POLL_SECONDS):
-            self._look()
-            if self._live is not None:
-                self._live.update(self._render(), refresh=True)
+    def __call__(self) -> None:
+        """Show how the jobs stand now."""
+        self._look()
+        if self._live is not None:
+            self._live.update(self._render(), refresh=True)
 
     def _look(self) -> None:
         for name in self._open[:_WINDOW]:

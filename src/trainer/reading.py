@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
+import pickle
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -134,7 +136,7 @@ def yaml_data(path: Path) -> Any:
         ValueError: It is no such file.
     """
     try:
-        return yaml.load(content(path, MOST_YAML).decode(), _PlainLoader)
+        return pickle.loads(_parsed(content(path, MOST_YAML).decode()))
     except (TypeError, LookupError, AttributeError) as error:  # a constructor of PyYAML that met nonsense
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     except yaml.YAMLError as error:
@@ -143,25 +145,38 @@ def yaml_data(path: Path) -> Any:
         raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader for plain values only: no aliases and no nesting that a few bytes can blow up, no tags."""
+@functools.lru_cache(maxsize=4)  # who trains a run looks at its configuration several times
+def _parsed(text: str) -> bytes:
+    """Return what a YAML text holds, pickled, so that everyone gets data of their own."""
+    _require_plain(text)
+    return pickle.dumps(yaml.load(text, _PlainLoader))
 
-    _depth, _count = 0, 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
+def _require_plain(text: str) -> None:
+    """Refuse aliases and nesting that a few bytes can blow up, and tags."""
+    depth = count = 0
+    for event in yaml.parse(text, _Loader):
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed here", mark)
-        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, "a tag, which is not allowed here", mark)
-        self._depth += 1
-        self._count += 1
-        if self._depth > DEEPEST or self._count > MOST_VALUES:
-            most = f"{DEEPEST} levels" if self._depth > DEEPEST else f"{MOST_VALUES:,} values"
-            raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            count += 1
+            inner = isinstance(event, yaml.CollectionStartEvent)
+            depth += inner
+            if depth + (not inner) > DEEPEST or count > MOST_VALUES:
+                most = f"{DEEPEST} levels" if count <= MOST_VALUES else f"{MOST_VALUES:,} values"
+                raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser in C where PyYAML was built with it
+
+
+class _PlainLoader(_Loader):  # type: ignore[misc]
+    """PyYAML's safe loader, to which a key that is given twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()

@@ -26,6 +26,7 @@ _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
 _FILES = ("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "trainer.log", "sweep.json", "stop")
 _REPLACED = ("config.yaml", "status.json", "preprocess.json")
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML was built with it
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
@@ -169,13 +170,23 @@ class RunDir:
             with self.lock("trainer run"):
                 if self.exists:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
-                durable.make_folders(self.checkpoints)
-                self.write_code(code or {})
-                self.write_preprocess(preprocess)
-                self.write_status({"format": FORMAT, **status})
-                self.write_config(config)  # comes last: with it the directory is a run
+                self.fill(config, status, code, preprocess)
         except OSError as error:
             raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
+
+    def fill(
+        self,
+        config: dict[str, Any],
+        status: dict[str, Any],
+        code: dict[str, bytes] | None = None,
+        preprocess: dict[str, Any] | None = None,
+    ) -> None:
+        """Write what a run begins with; no other process may know of the directory, or the lock must be held."""
+        durable.make_folders(self.checkpoints)
+        self.write_code(code or {})
+        self.write_preprocess(preprocess)
+        self.write_status({"format": FORMAT, **status})
+        self.write_config(config)  # comes last: with it the directory is a run
 
     def tidy(self) -> None:
         """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
@@ -197,7 +208,7 @@ class RunDir:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replace the configuration."""
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         durable.replace(self._config, text.encode())
 
     def read_status(self) -> dict[str, Any]:
@@ -210,7 +221,7 @@ class RunDir:
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""
-        durable.replace(self._status, (json.dumps(status, indent=1, allow_nan=False) + "\n").encode())
+        durable.replace(self._status, _as_json(status))
 
     def read_preprocess(self) -> Any:
         """Return what preprocess.json holds, None if there is none.
@@ -228,8 +239,7 @@ class RunDir:
     def write_preprocess(self, preprocess: dict[str, Any] | None) -> None:
         """Replace preprocess.json; None leaves it."""
         if preprocess is not None:
-            text = json.dumps(preprocess, indent=1, allow_nan=False, ensure_ascii=False)
-            durable.replace(self._preprocess, (text + "\n").encode())
+            durable.replace(self._preprocess, _as_json(preprocess))
 
     def read_code(self) -> dict[str, bytes]:
         """Return the sources of modules that are kept, by their relative paths."""
@@ -291,6 +301,12 @@ class RunDir:
             return True
         finally:
             os.close(descriptor)
+
+
+def _as_json(data: dict[str, Any]) -> bytes:
+    """Write a file's content, a line for each key: indenting all of it would take four times as long."""
+    items = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items())
+    return ("{\n" + ",\n".join(items) + "\n}\n").encode()
 
 
 def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:

@@ -155,11 +155,11 @@ def next_commands(commands: Mapping[str, str]) -> None:
         stdout.print(line, soft_wrap=True)
 
 
-def track(items: Sequence[T], what: str) -> Iterable[T]:
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """Yield items, with a progress bar when going through them takes a while."""
     if not is_live():
         return items
-    return rich_track(items, what, console=stderr, transient=True)
+    return rich_track(items, what, total=total, console=stderr, transient=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ its class instead; see build.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 from dataclasses import dataclass, field
@@ -102,7 +103,16 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, in the order in which they are declared."""
-        return dataclasses.asdict(self)
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as plain data of their own; what dataclasses.asdict does, in a fraction of its time."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return _plain(vars(value)) if dataclasses.is_dataclass(value) else value
 
 
 SECTIONS: dict[str, type] = {"checkpoint": CheckpointSettings, "device": DeviceSettings}
@@ -184,9 +194,14 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _kinds(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def _check_section(cls: Any, values: Any, prefix: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    types_ = typing.get_type_hints(cls)
+    types_ = _kinds(cls)
     if not isinstance(values, dict):
         raise refusal(f"{prefix[:-1]}={show(values)}", "is a section", f"{prefix}KEY=VALUE")
     for key in values:

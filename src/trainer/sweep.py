@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose
 from hydra._internal.callbacks import Callbacks
@@ -20,10 +21,12 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import durable, job, leaderboard, modules, redact, runs, screen, sweep_file
+from trainer import durable, job, launchers, leaderboard, modules, redact, runs, screen, sweep_file
 from trainer.config import Job, hydra_setup
-from trainer.errors import RunFailed, UsageError, refusal
+from trainer.errors import RunFailed, TrainerError, UsageError, refusal
 from trainer.explain import explained
+from trainer.job import Plan
+from trainer.launchers import EachLauncher, Local
 from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.progress import count
@@ -34,9 +37,13 @@ from trainer.values import typed
 from trainer.words import Choice, Words
 
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
-_HARMLESS = re.compile(r"hydra/launcher=(basic|joblib)|hydra\.launcher\.\w+=-?[0-9]+")
-IN_MEMORY = ("basic", "joblib")  # launchers that write no job into a file
-IN_PROCESS = ("basic",)  # launchers whose jobs run one after the other in this process
+DEFAULT = "local"
+IN_MEMORY = ("basic", "joblib", "local", "processes")  # launchers that write no job into a file
+IN_PROCESS = ("basic", "local")  # launchers whose jobs run one after the other in this process
+_CHOICE = re.compile(r"hydra/launcher=")
+_HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(IN_MEMORY)})|hydra\.launcher\.\w+=-?[0-9]+")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Words, command: str) -> int:
@@ -55,15 +62,17 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     if redact.words(words.launcher) != words.launcher:
         raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
     with hydra_setup(words.catalog()), explained():
-        make_launcher(words.launcher, path, lambda config: None)
-    name = launcher_name(words)
-    plans = []
-    for index, one in enumerate(screen.track(jobs, "checking the jobs")):
-        status = {"choices": one.choices, "swept": redact.tree(choices[index].swept)}
+        launcher = make_launcher(launcher_words(words.launcher), path)
+    name = launcher_name(words.launcher)
+
+    def plan(index: int) -> Plan:
+        status = {"choices": jobs[index].choices, "swept": redact.tree(choices[index].swept)}
         try:
-            plans.append(job.plan(one.settings, status, threads=None if name in IN_PROCESS else 1))
+            return job.plan(jobs[index].settings, status, threads=None if name in IN_PROCESS else 1)
         except UsageError as error:
             raise error.within(f"job {index} ({typed(status['swept'])})") from error
+
+    plans = checked(launcher, plan, range(len(jobs)))
     all_secrets = [dict(redact.secrets(one.settings.to_dict())) for one in jobs]
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
@@ -79,13 +88,28 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     }
     try:
         with staging(path) as staged:
-            for plan, folder in zip(plans, names, strict=True):
-                plan.write(staged / folder)
+            for planned, folder in zip(plans, names, strict=True):
+                planned.fill(staged / folder)
             durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
     secrets = dict(zip(names, all_secrets, strict=True))
     return launch(path, command, redact.words(words.overrides), secrets=secrets)
+
+
+def checked(launcher: HydraLauncher, check: Callable[[T], R], jobs: Sequence[T]) -> list[R]:
+    """Return what a check returns for each job; it is done where the launcher would do the job, if it is one of ours.
+
+    Raises:
+        UsageError: A job is wrong.
+    """
+    each = launcher.each if isinstance(launcher, EachLauncher) else Local().each
+    results, found = each(check, jobs), {}  # processes are forked before a display has a thread
+    for one, result in screen.track(results, "checking the jobs", len(jobs)):
+        if isinstance(result, RunFailed):
+            raise UsageError(f"job {one}: {result}")
+        found[one] = result
+    return [found[one] for one in jobs]
 
 
 @contextmanager
@@ -97,7 +121,8 @@ def staging(path: Path) -> Iterator[Path]:
     durable.make_folders(path.parent)
     staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield staged
+        with durable.together(staged):
+            yield staged
         staged.chmod(0o777 & ~_umask())
         durable.rename(staged, path)
     except BaseException:
@@ -130,27 +155,20 @@ def launch(
     sweep = sweep_file.read(path)
     require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
     task = Task(path.absolute(), command, tuple(overrides), force, trust, dict(secrets or {}), os.getpid())
-    words, folders = sweep["launcher"]["overrides"], sweep["launcher"]["config_dirs"]
-    catalog = Catalog(() if all(map(_HARMLESS.fullmatch, words)) else tuple(map(Path, folders)))
     problem = None
     screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
-    with (
-        RunDir(path).lock(command),
-        Stopping(on_signal=task.marker.touch) as stopping,
-        hydra_setup(catalog),
-        explained(),
-    ):
+    with RunDir(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
         task.marker.unlink(missing_ok=True)
         todo = waiting(path, sweep, command)
-        launcher = make_launcher(sweep["launcher"]["overrides"], path, task)
+        launcher = make_launcher(words_of(sweep), path, task.compose)
         try:
-            with Overview(path, sweep["jobs"]):
-                launcher.launch([[f"run_dir='{name}'"] for name in todo], initial_job_idx=0)
+            train(launcher, task, todo, Overview(path, sweep["jobs"]))
         except KeyboardInterrupt:
             pass  # a job has been stopped; its status says so
         except Exception as error:  # a launcher may raise anything when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
+    task.marker.unlink(missing_ok=True)
     ended = [runs.entry(path / name) for name in sweep["jobs"]]
     leaderboard.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
@@ -160,19 +178,44 @@ def launch(
     return 0 if all(one.state == "done" for one in ended) else 1
 
 
+def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: Overview) -> None:
+    """Hand the jobs of these names to a launcher, and show how they stand until all have ended."""
+    if isinstance(launcher, EachLauncher):
+        results = launcher.each(task, names, overview)
+        with overview:
+            for name, result in results:
+                if isinstance(result, RunFailed):
+                    task.note_death(name, result)
+    else:
+        with overview, launchers.calling(overview):
+            launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
+
+
+@contextmanager
+def launching(sweep: Sweep) -> Iterator[None]:
+    """Let Hydra find what a sweep's launcher is set up with, for the duration of a block."""
+    harmless = all(map(_HARMLESS.fullmatch, words_of(sweep)))
+    with hydra_setup(Catalog(() if harmless else tuple(map(Path, sweep["launcher"]["config_dirs"])))), explained():
+        yield
+
+
 def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
     """Return the jobs that are not done, marked as waiting."""
-    names = [name for name in sweep["jobs"] if RunDir(path / name).read_status().get("state") != "done"]
-    for name in names:
+    names = []
+    for name in sweep["jobs"]:
         rundir = RunDir(path / name)
-        with rundir.lock(command):
-            rundir.write_status({**rundir.read_status(), "state": "waiting", "error": None})
+        state = rundir.read_status().get("state")
+        if state != "done":
+            names.append(name)
+        if state not in ("done", "waiting"):
+            with rundir.lock(command):
+                rundir.write_status({**rundir.read_status(), "state": "waiting", "error": None})
     return names
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a launcher calls for each job, here or in a worker process: trains the job's directory."""
+    """Trains the job of a name: what is called for each, here or in a worker process."""
 
     path: Path
     command: str
@@ -180,23 +223,45 @@ class Task:
     force: bool
     trust: bool
     secrets: Mapping[str, Mapping[str, Any]]
-    parent: int
+    owner: int
 
     @property
     def marker(self) -> Path:
         """The file that keeps further jobs from starting."""
         return self.path / STOP
 
-    def __call__(self, config: DictConfig) -> None:
-        """Train the job that the config names; how it ends stands in its status.json."""
-        if not self.marker.exists():
-            rundir = RunDir(self.path / config.run_dir)
-            if self.trust:
-                modules.trust([rundir])
-            secrets = self.secrets.get(config.run_dir)
-            job.execute(rundir, self.command, list(self.overrides), self.force, self.marker.exists, secrets)
-        if self.marker.exists() and os.getpid() == self.parent:
+    def __call__(self, name: str) -> None:
+        """Train a job; how it ends stands in its status.json."""
+        if self.marker.exists():
+            return
+        rundir = RunDir(self.path / name)
+        if self.trust:
+            modules.trust([rundir])
+        stopping = self._stopping()
+        job.execute(rundir, self.command, list(self.overrides), self.force, stopping, self.secrets.get(name))
+
+    def compose(self, config: DictConfig) -> None:
+        """Train the job that a configuration of Hydra's names."""
+        self(config.run_dir)
+        if self.marker.exists() and os.getpid() == self.owner:
             raise KeyboardInterrupt
+
+    def note_death(self, name: str, problem: RunFailed) -> None:
+        """Let the status of a job say that its process has died over it."""
+        rundir = RunDir(self.path / name)
+        with suppress(OSError, TrainerError), rundir.lock(self.command):
+            if rundir.read_status().get("state") in ("waiting", "running"):
+                rundir.write_status({**rundir.read_status(), "state": "failed", "error": str(problem)})
+
+    def _stopping(self) -> Stopping:
+        if os.getpid() == self.owner:
+            return Stopping(asked=self.marker.exists)
+        parent = os.getppid()  # another one, once that has died
+
+        def asked() -> bool:
+            return self.marker.exists() or os.getppid() != parent
+
+        return Stopping(asked=asked, leave=lambda: os._exit(128 + signal.SIGINT))
 
 
 def require_harmless_launcher(path: Path, command: str, typed_now: Sequence[str] = ()) -> None:
@@ -210,7 +275,7 @@ def require_harmless_launcher(path: Path, command: str, typed_now: Sequence[str]
     Raises:
         UsageError: It could; the message has the whole command to type.
     """
-    for word in sweep_file.read(path)["launcher"]["overrides"]:
+    for word in words_of(sweep_file.read(path)):
         if word not in typed_now and not _HARMLESS.fullmatch(word):
             raise refusal(
                 f"{path / 'sweep.json'}: {word}", "could run anything", f"`{command} --trust-code` if it is yours"
@@ -229,8 +294,11 @@ def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, An
         raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(IN_MEMORY))
 
 
-def make_launcher(overrides: list[str], path: Path, task: Callable[[DictConfig], None]) -> HydraLauncher:
-    """Build one of Hydra's launchers, which is told where the jobs are, and to write no files of Hydra's own."""
+def make_launcher(
+    words: Sequence[str], path: Path, task: Callable[[DictConfig], None] = lambda config: None
+) -> HydraLauncher:
+    """Build a launcher, which is told where the jobs are, and to write no files of Hydra's own."""
+    launchers.register()
     folder = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
     fixed = [
         f"hydra.sweep.dir='{folder}'",
@@ -240,7 +308,7 @@ def make_launcher(overrides: list[str], path: Path, task: Callable[[DictConfig],
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
-    config = compose("config", [*overrides, *fixed], return_hydra_config=True)
+    config = compose("config", [*words, *fixed], return_hydra_config=True)
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
     return Plugins.instance().instantiate_launcher(context, task, config)
 
@@ -251,7 +319,16 @@ def _umask() -> int:
     return mask
 
 
-def launcher_name(words: Words) -> str:
-    """Return the launcher that the words choose."""
-    chosen = [word.partition("=")[2] for word in words.launcher if word.startswith("hydra/launcher=")]
-    return chosen[0] if chosen else "basic"
+def words_of(sweep: Sweep) -> list[str]:
+    """Return the words that choose and set up the launcher of a sweep."""
+    return launcher_words(sweep["launcher"]["overrides"], sweep["launcher"]["name"])
+
+
+def launcher_words(typed: Sequence[str], otherwise: str = DEFAULT) -> list[str]:
+    """Return words that choose and set up a launcher, with the choice among them."""
+    return [*typed] if any(map(_CHOICE.match, typed)) else [f"hydra/launcher={otherwise}", *typed]
+
+
+def launcher_name(typed: Sequence[str]) -> str:
+    """Return the launcher that words choose."""
+    return next(word for word in launcher_words(typed) if _CHOICE.match(word)).partition("=")[2]
