@@ -6,12 +6,14 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from trainer.loop import Row
 from trainer.redact import hide
 
 log = logging.getLogger("trainer")
+_file: ContextVar[LogFile | None] = ContextVar("_file", default=None)  # that of the run at work: others may be open
 
 
 class Formatter(logging.Formatter):
@@ -39,6 +41,8 @@ def logging_to(path: Path) -> Iterator[None]:
     """Write what the package logs to a file for the duration of a block."""
     handler = LogFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda record: _file.get() in (handler, None))  # a thread has none, and belongs to any
+    before = _file.set(handler)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -46,6 +50,7 @@ def logging_to(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
+        _file.reset(before)
         with suppress(OSError):
             handler.close()
 
