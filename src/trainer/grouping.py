@@ -31,27 +31,27 @@ def groups(rundirs: Sequence[RunDir]) -> list[list[RunDir]]:
     return list(found.values())
 
 
-def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, str | None]:
-    """Return how many jobs of a group to train at a time; if that is 1, why.
+def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, str]:
+    """Return how many jobs of a group to train at a time, and in words how they are trained.
 
     Args:
         group: Jobs whose configurations differ in numbers only.
         secrets: What is not kept in the directory of the first one, by dotted key.
     """
     if len(group) == 1:
-        return 1, "no other job differs from it in numbers only"
+        return 1, "singly: no other job differs from it in numbers only"
     try:
         settings = check(redact.filled(group[0].read_config(), secrets))
         built = job.rebuild(group[0], settings, group[0].read_status().get("choices"))
     except (TrainerError, OSError, ArithmeticError, ValueError, RuntimeError):
-        return 1, None  # the job itself says so when it is its turn
+        return 1, "singly: the first one can't be built"  # which it says itself when it is its turn
     if (reason := vectorized.why_singly(built)) is not None:
-        return 1, reason
+        return 1, f"singly: {reason}"
     seeds = {rundir.read_config().get("seed") for rundir in group}
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(len(group), max((files - _OTHER_FILES) // _FILES, 1))
     size = vectorized.best_size(built, count, same_rows=len(seeds) == 1)
-    return size, "that is as fast" if size == 1 else None
+    return size, "singly: that is as fast here" if size == 1 else f"together, {_largest(len(group), size)} at a time"
 
 
 def parts(group: Sequence[RunDir], size: int) -> Iterator[list[RunDir]]:
@@ -61,12 +61,16 @@ def parts(group: Sequence[RunDir], size: int) -> Iterator[list[RunDir]]:
         yield list(group[number * len(group) // count : (number + 1) * len(group) // count])
 
 
+def _largest(jobs: int, size: int) -> int:
+    return -(-jobs // -(-jobs // size))
+
+
 def named(group: Sequence[RunDir]) -> str:
     """Return the names of jobs in short."""
     names = [rundir.path.name for rundir in group]
     if len(names) == 1:
-        return f"job {names[0]} is"
-    return f"{len(names)} jobs ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) are"
+        return f"job {names[0]} is trained"
+    return f"{len(names)} jobs ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) are trained"
 
 
 def seconds_between_writes(jobs: int) -> float:

@@ -255,11 +255,10 @@ class Task:
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
         """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
         for group in grouping.groups([RunDir(self.path / name) for name in names]):
-            size, reason = 1, None
-            if not self.marker.exists():
-                size, reason = grouping.size_of(group, self.secrets.get(group[0].path.name, {}))
-            if reason is not None:
-                screen.note(f"{grouping.named(group)} trained singly: {reason}")
+            if self.marker.exists():
+                return
+            size, how = grouping.size_of(group, self.secrets.get(group[0].path.name, {}))
+            screen.note(f"{grouping.named(group)} {how}")
             for part in grouping.parts(group, size):
                 if len(part) == 1:
                     self(part[0].path.name)

@@ -34,7 +34,8 @@ Loop = Generator[Run, Taken | None, None]
 MOST = 256  # runs in a stack: each has three files open
 _LARGEST = 2**30  # bytes of weights, gradients and data in a stack
 _GAIN = 0.95  # of the time of single steps that a stack must take at most, or it is not worth it
-_SECONDS = 1.0  # that measuring may take
+_SECONDS = 2.0  # after which no further size is measured; a small model takes a tenth of it
+_REPEATS, _ENOUGH = 5, 0.25  # steps that are measured of a size, at most so many and about so many seconds
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
 
@@ -396,8 +397,8 @@ def _with_own_rows(run: Run) -> Run:
 def _seconds(step: Callable[[], object]) -> float:
     """Return the time that a step takes once it has been taken before: the least of a few, for others disturb."""
     step()
-    times = []
-    for _ in range(5):
+    times: list[float] = []
+    while len(times) < _REPEATS and sum(times) < _ENOUGH:
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
