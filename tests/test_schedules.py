@@ -138,9 +138,11 @@ def test_a_schedule_scales_the_rate_of_every_group():
     optimizer = torch.optim.SGD([{"params": [one], "lr": 1.0}, {"params": [other], "lr": 0.1}])
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    assert Step(30, 10).apply(optimizer, 10) == pytest.approx(0.1)
+    Step(30, 10).apply(optimizer, 10)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.01])
-    assert Constant().apply(optimizer, 20) == 1.0
+    assert Step(30, 10).lr(optimizer, 10) == pytest.approx(0.1)
+    Constant().apply(optimizer, 20)
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.1]
 
 
 RUNS = {

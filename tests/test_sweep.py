@@ -145,7 +145,7 @@ def test_sweep_json(cli):
     assert cli("run", "-m", "run_dir=sweep", "seed=0,1", "optim=sgd,adam", *SMALL).code == 0
     sweep = json.loads(Path("sweep/sweep.json").read_text())
     assert sweep["format"] == 1
-    assert sweep["launcher"]["name"] == "basic"
+    assert sweep["launcher"] == {"name": "local", "overrides": [], "config_dirs": []}
     assert sweep["swept"] == ["seed", "optim"]
     assert sweep["jobs"] == ["000", "001", "002", "003"]
 

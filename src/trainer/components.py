@@ -9,7 +9,7 @@ import re
 import textwrap
 import traceback
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,8 +148,8 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
 
 
 # The jobs of a sweep have the same classes.
-_signature: Callable[[type[Any]], inspect.Signature] = functools.lru_cache(maxsize=64)(inspect.signature)
-_annotations: Callable[[type[Any]], dict[str, Any]] = functools.lru_cache(maxsize=64)(_hints)
+_signature: Any = functools.lru_cache(maxsize=64)(inspect.signature)
+_annotations: Any = functools.lru_cache(maxsize=64)(_hints)
 
 
 def construct(group: str, cls: type[Part], arguments: dict[str, Any], name: str) -> Part:

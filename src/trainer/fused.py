@@ -13,14 +13,17 @@ from torch.optim import optimizer as torch_optimizer
 Settings = dict[str, Any]
 States = Sequence[dict[str, Any]]  # what the optimizer keeps of each weight
 
+# Where SGD without momentum has one result, whichever way torch computes it. In bfloat16 the kernel rounds otherwise.
+_SAME_BITS = {(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.float64)}
 _TESTED = ("2.13.",)  # the kernels are private to torch: of other versions the optimizers' own steps are taken
 
 
 def step(optimizer: Optimizer, closure: Callable[[], float]) -> float:
     """Take a step with the same bits as `optimizer.step(closure)` and return the loss.
 
-    For SGD, Adam, AdamW and Adagrad with fused=True the kernel is called on the optimizer's own state. What the
-    optimizer has not made yet, hooks and all that is unusual are left to its own step.
+    For SGD, Adam, AdamW and Adagrad with fused=True, and for SGD without momentum, whose default step has the bits of
+    the fused one, the kernel is called on the optimizer's own state. What the optimizer has not made yet, hooks and all
+    that is unusual are left to its own step.
 
     Args:
         optimizer: Any optimizer.
@@ -56,10 +59,12 @@ def _arguments(optimizer: Optimizer, group: Settings) -> tuple[Settings, list[Te
     """Return what a kernel takes for a group of weights, None where the optimizer has to take the step itself."""
     weights = [w for w in group["params"] if w.grad is not None]
     grads = [w.grad for w in weights]
+    kinds = {(w.device, w.dtype) for w in weights}
     stateless = group.get("momentum") == 0
-    if not group["fused"] or not isinstance(group["lr"], float) or any(grad.is_sparse for grad in grads):
+    same_bits = stateless and kinds <= _SAME_BITS and not group["foreach"] and not group["differentiable"]
+    if not (group["fused"] or same_bits) or not isinstance(group["lr"], float) or len(kinds) > 1:
         return None
-    if len({(w.device, w.dtype) for w in weights}) > 1 or not (stateless or all(map(optimizer.state.get, weights))):
+    if any(grad.is_sparse for grad in grads) or not (stateless or all(map(optimizer.state.get, weights))):
         return None
     return group, weights, grads, [] if stateless else [optimizer.state[w] for w in weights]
 

@@ -30,7 +30,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from trainer import device
 from trainer.errors import RunFailed, refusal
 
 IDLE_SECONDS = 0.25  # between two calls of what is called while jobs run
@@ -93,6 +92,9 @@ class EachLauncher(Launcher):
 
 class Local(EachLauncher):
     """One job after the other, in this process."""
+
+    def __init__(self) -> None:
+        """Take no settings."""
 
     def each(
         self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
@@ -255,7 +257,10 @@ def _serve(
     """Call a function for the items whose numbers come in, until nobody is at the other end."""
     not_mine.close()
     sys.stdout = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # a live display is its owner's to draw
-    device.one_thread()
+    if "torch" in sys.modules:
+        from trainer import device  # not at the top: an application of Hydra's may use these launchers without torch
+
+        device.one_thread()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while (index := mine.recv()) is not None:
             answer: tuple[bool, Any]

@@ -128,26 +128,33 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
     edited = [require_known(rundir, settings.check(rundir.read_config()), command, trust, force) for rundir in rundirs]
     if trust:
         modules.trust(rundirs)
+    sweep_file.prepare_process(sweep_file.read(path)["launcher"]["name"])
     from trainer import screen, sweep
 
     if not trust:
         sweep.require_harmless_launcher(path, command)
     for module in dict.fromkeys(name for names in edited for name in names):
         screen.note(f"warning: {module} has changed since the sweep started: the same bits are not promised")
-    require_not_swept(path, sweep_file.read(path)["swept"], words)
+    described = sweep_file.read(path)
+    require_not_swept(path, described["swept"], words)
+
+    def change(folder: Path) -> tuple[ChangedJob | None, dict[str, Any]]:
+        try:
+            stored = settings.check(RunDir(folder).read_config())
+            changed, chosen = changed_by(words, stored)
+            if RunDir(folder).read_status().get("state") != "done":
+                redact.require_given(changed.to_dict())
+            return changed_job(RunDir(folder), stored, changed, chosen, force), dict(redact.secrets(changed.to_dict()))
+        except UsageError as error:
+            raise error.within(f"job {folder.name}") from error
+
     with RunDir(path).lock(command):
-        plans, secrets = [], {}
-        for folder in runs.jobs(path):
-            try:
-                stored = settings.check(RunDir(folder).read_config())
-                changed, chosen = changed_by(words, stored)
-                if RunDir(folder).read_status().get("state") != "done":
-                    redact.require_given(changed.to_dict())
-                secrets[folder.name] = dict(redact.secrets(changed.to_dict()))
-                job = changed_job(RunDir(folder), stored, changed, chosen, force)
-            except UsageError as error:
-                raise error.within(f"job {folder.name}") from error
-            plans += [] if job is None else [job]
+        folders = runs.jobs(path)
+        with sweep.launching(described):
+            launcher = sweep.make_launcher(sweep.words_of(described), path)
+        found = sweep.checked(launcher, change, folders)
+        secrets = {folder.name: given for folder, (_, given) in zip(folders, found, strict=True)}
+        plans = [plan for plan, _ in found if plan is not None]
         for plan in plans:
             with plan.rundir.lock(command):
                 pass  # refuses where another process trains the job, before the first one is changed

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import redact, runs
+from trainer import redact, runs, sweep_file
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.rundir import new_path
@@ -44,6 +44,11 @@ Flags:
   --cfg job          print the configuration and end (or: hydra, all)
   --info [WHAT]      print how Hydra composes it: defaults-tree, searchpath ...
 
+With -m, hydra/launcher= says where the jobs run:
+  local              one after the other (default)
+  processes          one on each core; hydra.launcher.n_jobs=4 sets how many
+  joblib, basic      Hydra's own, and any other that is installed
+
 Examples:
   trainer run
   trainer run model=dynamic optim=sgd_momentum steps=2000
@@ -51,6 +56,7 @@ Examples:
   trainer run model=mlp 'model.sizes=[64,32]' optim=adam optim.lr=1e-3
   trainer run -m model=numpy,two_layer optim.lr=1e-5,1e-4 seed=0,1,2
   trainer run -m 'seed=range(5)' name=seeds
+  trainer run -m 'seed=range(64)' hydra/launcher=processes
   trainer run init_from=last optim.lr=1e-5
   trainer run run_dir=results/first resume=true
 
@@ -105,6 +111,7 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         return resume.go_on_as(there, jobs, command, redact.words(words.overrides), words.launcher)
     path = new_path(settings.run_dir)
     if words.multirun:
+        sweep_file.prepare_process("processes" if "hydra/launcher=processes" in words.launcher else "")
         from trainer import sweep
 
         return sweep.start(path, jobs, choices, words, command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -47,3 +48,9 @@ def read(path: Path) -> Sweep:
     if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
         raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
     return cast(Sweep, sweep)
+
+
+def prepare_process(launcher: str) -> None:
+    """Keep NumPy to one thread where jobs run beside each other; it looks when it is imported, so this comes before."""
+    if launcher == "processes":
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
