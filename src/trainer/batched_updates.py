@@ -17,7 +17,7 @@ from trainer.optimizers import GradientDescent
 
 Numbers = dict[str, Tensor]  # a setting of each run (runs,), in float64
 Switches = dict[str, Any]  # settings that all runs have in common, and `decays`: whether any decays its weights
-Kept = Mapping[str, Sequence[Tensor]]  # what the optimizer keeps of each weight, stacked; `step` is one number a run
+Kept = Mapping[str, Sequence[Tensor]]  # what the optimizer keeps of each weight, stacked
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def _sgd(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numb
 def _adam(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numbers, switches: Switches) -> None:
     """torch.optim.Adam and AdamW, which decays the weights apart from the gradient."""
     beta1, beta2 = n["beta1"], n["beta2"]
-    (steps,) = kept["step"]
-    step = steps.add_(1).double()
+    torch._foreach_add_(kept["step"], 1)
+    step = kept["step"][0].double()
     rate = n["lr"] / (1 - beta1**step)
     correction = (1 - beta2**step).sqrt()
     for i, (w, g) in enumerate(zip(weights, grads, strict=True)):

@@ -173,19 +173,21 @@ class Stack:
         """Let the optimizer of a run keep its slices, under the names of its own."""
         run, names = self.runs[k], self._kept_by[k]
         for i, w in enumerate(run.weights if names else ()):
-            run.optimizer.state[w] = {name: self._kept[name][i % len(self._kept[name])][k] for name in names}
+            run.optimizer.state[w] = {name: self._kept[name][i][k] for name in names}
         if k in self._fresh:
             self._fresh.remove(k)
             self._numbers["is_first"][k] = 0
 
     def _kept_under(self, name: str) -> list[Tensor]:
-        """Return what the optimizers keep of each weight, stacked; `step` once for all, and zeros before the first."""
-        states = [[run.optimizer.state.get(w, {}) for w in run.weights] for run in self.runs]
-        if name == "step":
-            none = torch.zeros((), device=self._device)
-            return _stacked([[ours[0].get(name, none)] for ours in states])
-        zeros = [torch.zeros_like(w) for w in self.runs[0].weights]
-        return _stacked([[one.get(name, zero) for one, zero in zip(ours, zeros, strict=True)] for ours in states])
+        """Return what the optimizers keep of each weight, stacked; zeros where there is nothing yet."""
+        first = self.runs[0].weights
+        zeros = [torch.zeros((), device=w.device) if name == "step" else torch.zeros_like(w) for w in first]
+        return _stacked(
+            [
+                [run.optimizer.state.get(w, {}).get(name, zero) for w, zero in zip(run.weights, zeros, strict=True)]
+                for run in self.runs
+            ]
+        )
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self._device)
@@ -314,9 +316,7 @@ def why_singly(built: Built) -> str | None:
     except NonFinite:
         return None  # training says so too
     except Exception as error:
-        said = reason_of(error)
-        random = "random operation" in said
-        return f"{names['model']} draws random numbers" if random else f"{names['model']} can't be batched: {said}"
+        return f"{names['model']} can't be batched: {reason_of(error)}"
 
 
 def _difference(built: Built) -> str | None:
@@ -326,14 +326,14 @@ def _difference(built: Built) -> str | None:
     batches = one.batches.at(0)
     for run in (one, first, second):
         run.model.train()
+    before = generators.position()
     gradients(one, batches)
+    if generators.position() != before:
+        return f"{name} draws random numbers"
     single = [w.grad for w in one.weights]
     if any(grad is None for grad in single):
         return f"{name} has weights that the loss does not depend on"
-    before = generators.position()
     _, grads = Stack([first, second])._gradients([batches, batches])
-    if generators.position() != before:
-        return f"{name} draws random numbers"
     if layout(first) != layout(one):
         return f"{name} changes as it is used"
     for grad, pair in zip(single, grads, strict=True):
@@ -374,7 +374,7 @@ def best_size(built: Built, count: int, same_rows: bool) -> int:
         single = _trial(built)
         single.model.train()
         end = time.perf_counter() + _SECONDS
-        best, least = 1, _GAIN * _seconds(lambda: single.update(single))
+        alone, best, least = _seconds(lambda: single.update(single)), 1, math.inf
         for size in sizes:
             trial = _trial(built)
             trial.model.train()
@@ -384,7 +384,7 @@ def best_size(built: Built, count: int, same_rows: bool) -> int:
                 best, least = size, took
             if took > 1.2 * least or time.perf_counter() > end:
                 break
-    return best
+    return best if least < _GAIN * alone else 1
 
 
 def _with_own_rows(run: Run) -> Run:
