@@ -61,7 +61,7 @@ def _sgd(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numb
 def _adam(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numbers, switches: Switches) -> None:
     """torch.optim.Adam and AdamW, which decays the weights apart from the gradient."""
     beta1, beta2 = n["beta1"], n["beta2"]
-    torch._foreach_add_(kept["step"], 1)
+    torch._foreach_add_(list(kept["step"]), 1)
     step = kept["step"][0].double()
     rate = n["lr"] / (1 - beta1**step)
     correction = (1 - beta2**step).sqrt()
