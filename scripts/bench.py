@@ -1,137 +1,519 @@
-"""What comforts cost: time inside each of them as a share of the loop's, and whole runs beside runs without any.
+#!/usr/bin/env python3
+"""What `trainer` costs beside the script that one would write, and what its fast paths gain.
 
-    .venv/bin/python scripts/bench.py            the network of the defaults, 3,000 steps
-    .venv/bin/python scripts/bench.py experiment=digits
-    .venv/bin/python scripts/bench.py model=product steps=20000
+    .venv/bin/python scripts/bench.py                 the short form, about two minutes
+    .venv/bin/python scripts/bench.py --full          all of it, about an hour
+    .venv/bin/python scripts/bench.py steps startup   parts of it; --list names them
+    .venv/bin/python scripts/bench.py --readme        also writes the table into README.md
 
-Use a machine that does nothing else. One CPU thread, for steadier figures.
+Each figure is a ratio to something that is run in turn with it: the median of the rounds, with the lowest and the
+highest. Training is timed as the difference between a long and a short run, a step, so that starting does not count;
+it runs as the user's command does, on a terminal, with all that is on by default. Use a machine that does nothing else.
+One CPU thread. For the figures of peers see scripts/peers.py.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
+import json
 import os
+import platform
 import pty
+import random
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+MARKS = "<!-- bench -->\n", "<!-- end of bench -->\n"
+WORKS = {
+    "seed": ["model=sequential"],
+    "tiny": ["model=linear_stack", "model.sizes=[2]", "data=pair", "optim.lr=1e-6"],
+    "mini": [
+        *("data=npz", "data.path=mini.npz", "data.standardize=false", "data.validation=null", "model=mlp"),
+        *("model.sizes=[256]", "loss=cross_entropy", "batch_size=64"),
+    ],
+}
+# Steps of the short and of the long run.
+LENGTHS = {"seed": (50, 550), "tiny": (200, 4200), "mini": (50, 450)}
+OPTIMIZERS = ("sgd", "sgd_momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop")
 
-from trainer import words
-from trainer.build import Built
-from trainer.config import compose_jobs
-from trainer.job import plan_of, prepare
-from trainer.loop import fit
-from trainer.metrics import MetricsFile, few_parameters
-from trainer.progress import LiveDisplay, Standing
-from trainer.record import Record
-from trainer.rundir import RunDir
-from trainer.saver import Saver
 
-ROUNDS = 5
+@dataclass(frozen=True)
+class Figure:
+    """A measured ratio, or an amount in some unit.
+
+    Args:
+        part: The part of the benchmark.
+        what: What was measured, and beside what.
+        values: One a round.
+        most: What it should not exceed; None if nothing is asked.
+        unit: Empty for ratios.
+    """
+
+    part: str
+    what: str
+    values: list[float]
+    most: float | None = None
+    unit: str = ""
+
+    @property
+    def row(self) -> str:
+        """The row of a Markdown table."""
+        low, middle, high = (f"{v:.3g}" for v in (min(self.values), statistics.median(self.values), max(self.values)))
+        asked = "" if self.most is None else f"{self.most:g}"
+        return f"| {self.part} | {self.what} | {middle}{self.unit} | {low} to {high} | {asked} |"
 
 
-@dataclass
-class Timed:
-    """Adds up the time spent in something that is called."""
+# What is measured: training
 
-    call: Callable[..., Any]
-    seconds: float = field(default=0.0)
 
-    def __call__(self, *args: Any) -> None:
-        """Call it."""
+def bare(work: str, optim: str, steps: int) -> float:
+    """Train with a plain script and return its seconds."""
+    import numpy as np
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    classes = {"sgd_momentum": "SGD", "nesterov": "SGD", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+    kind = getattr(torch.optim, {**classes, "adagrad": "Adagrad", "rmsprop": "RMSprop"}[optim])
+    settings: dict[str, Any] = {"lr": 1e-6 if work == "tiny" else 1e-4}
+    if optim in ("sgd_momentum", "nesterov"):
+        settings |= {"momentum": 0.9, "nesterov": optim == "nesterov"}
+    loss_of: nn.Module = nn.MSELoss(reduction="sum")
+    if work == "seed":
+        model = nn.Sequential(nn.Linear(1000, 100), nn.ReLU(), nn.Linear(100, 10))
+        x, y = torch.randn(64, 1000), torch.randn(64, 10)
+    elif work == "tiny":
+        model, x, y = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 5)), torch.randn(1, 3), torch.randn(1, 5)
+    else:
+        model, loss_of = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)), nn.CrossEntropyLoss()
+        with np.load("mini.npz") as file:
+            x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
+    optimizer = kind(model.parameters(), **settings)
+    batches = batches_of(x, y) if work == "mini" else always(x, y)
+    start = time.perf_counter()
+    for _, (inputs, targets) in zip(range(steps), batches, strict=False):
+        loss = loss_of(model(inputs), targets)
+        loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def batches_of(x: Any, y: Any) -> Iterator[Any]:
+    """Yield shuffled batches from torch's DataLoader, epoch after epoch."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    loader = DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True)
+    while True:
+        yield from loader
+
+
+def always(*rows: Any) -> Iterator[Any]:
+    """Yield the same rows for ever."""
+    while True:
+        yield rows
+
+
+def trained(words: list[str], steps: int) -> float:
+    """Train as the user does, in this process, and return the seconds of the training."""
+    with new_folder() as folder:
+        trainer("run", f"run_dir={folder}/run", "device.threads=1", *words, f"steps={steps}")
+        return float(json.loads((folder / "run" / "status.json").read_text())["segments"][-1]["seconds"])
+
+
+def marginal(seconds: Callable[[int], float], lengths: tuple[int, int]) -> float:
+    """Return the seconds of one more step."""
+    short, long = lengths
+    gc.collect()
+    return (seconds(long) - seconds(short)) / (long - short)
+
+
+def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int, lengths: tuple[int, int]) -> list[float]:
+    """Return the time of a step beside the plain script's, a value a round."""
+    found = []
+    for number in range(rounds + 1):  # the first one warms up
+        script = marginal(lambda steps: bare(work, optim, steps), LENGTHS[work])
+        ours = marginal(lambda steps: trained([*WORKS[work], f"optim={optim}", *words], steps), lengths)
+        if number:
+            found.append(ours / script)
+    return found
+
+
+def steps(full: bool) -> Iterator[Figure]:
+    """A step with everything on, beside the plain script."""
+    limits = {"seed": 0.95, "tiny": 0.85, "mini": 0.56}
+    for work, most in limits.items():
+        makes_sense = OPTIMIZERS if full and work != "mini" else ["adam"] if work == "mini" else ["sgd", "adam"]
+        for optim in makes_sense:
+            kernel = optim in ("sgd", "adam", "adamw")
+            limit = most if kernel else {"seed": 1.05, "tiny": 1.10}[work]
+            values = ratios_of_steps(work, optim, [], 7 if full else 3, LENGTHS[work])
+            yield Figure("step", f"{work}, {optim} / script", values, limit)
+
+
+def compiled(full: bool) -> Iterator[Figure]:
+    """A compiled step, beside the plain script."""
+    for work, optim, most in (("tiny", "sgd", 0.10), ("seed", "sgd", 0.70), ("mini", "adam", 0.60)):
+        short, long = LENGTHS[work]
+        lengths = (short - short % 10 + 10, long - long % 10 + 10)
+        values = ratios_of_steps(work, optim, ["compile=step"], 3, lengths)
+        yield Figure("compile=step", f"{work}, {optim} / script", values, most)
+
+
+def comforts(full: bool) -> Iterator[Figure]:
+    """What showing, writing and saving take of the loop's time, from within."""
+    from trainer.loop import fit
+
+    for work in WORKS if full else ("seed", "tiny"):
+        shares: dict[str, list[float]] = {}
+        for _ in range(5 if full else 3):
+            built = prepared([*WORKS[work], f"steps={LENGTHS[work][1]}"])
+            with new_folder() as folder:
+                seconds, spent = timed(built, folder, fit)
+            for name, inside in spent.items():
+                shares.setdefault(name, []).append(inside / seconds)
+        for name, values in shares.items():
+            yield Figure("comfort", f"{work}: {name} / all of the loop", values)
+
+
+def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dict[str, float]]:
+    """Train with everything; return the seconds in all and in each comfort."""
+    from trainer.job import plan_of
+    from trainer.metrics import MetricsFile, few_parameters
+    from trainer.progress import LiveDisplay, Standing
+    from trainer.record import Record
+    from trainer.saver import Saver
+    from trainer.screen import stderr
+
+    run, spent = built.run, dict.fromkeys(("display", "metrics.jsonl", "status.json", "checkpoints"), 0.0)
+
+    def clocked(name: str, call: Callable[..., Any]) -> Callable[..., None]:
+        def reader(row: Any) -> None:
+            start = time.perf_counter()
+            call(row)
+            spent[name] += time.perf_counter() - start
+
+        return reader
+
+    rundir = plan_of(built, {}).write(folder / "run")
+    metrics = MetricsFile(rundir.metrics, 1, run.model)
+    standing = Standing(
+        run.steps,
+        0,
+        run.batches.steps_per_epoch,
+        lambda: (run.state.best_step, run.state.best_value),
+        lambda: few_parameters(run.model),
+    )
+    record = Record(rundir, built, "", [], print, {})
+    start = time.perf_counter()
+    with LiveDisplay(stderr, standing) as display, Saver(rundir, built, metrics) as saver:
+        readers = {"display": display, "metrics.jsonl": metrics, "status.json": record}
+        fit(run, [clocked(name, call) for name, call in readers.items()], clocked("checkpoints", saver))
+    seconds = time.perf_counter() - start
+    metrics.close()
+    return seconds, spent
+
+
+# What is measured: whole processes
+
+
+def startup(full: bool) -> Iterator[Figure]:
+    """Whole processes beside others."""
+    rounds = 15 if full else 5
+    python, command = [sys.executable], [str(Path(sys.executable).with_name("trainer"))]
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; bench.bare('seed', 'sgd', 1)"
+    with new_folder() as folder:
+        pairs = {
+            "`trainer --help` / `python -c pass`": ([*python, "-c", "pass"], [*command, "--help"], 3.0),
+            "`trainer run steps=1` / one step of a script": (
+                [*python, "-c", script],
+                [*command, "run", "steps=1", "device.threads=1"],
+                1.15,
+            ),
+        }
+        for what, (a, b, most) in pairs.items():
+            whole_process(a, folder), whole_process(b, folder)
+            found = [(whole_process(a, folder)[0], whole_process(b, folder)[0]) for _ in range(rounds)]
+            yield Figure("start-up", what, [ours / theirs for theirs, ours in found], most)
+
+
+def listing(full: bool) -> Iterator[Figure]:
+    """`trainer runs` where there are many."""
+    count = 10_000 if full else 1_000
+    with new_folder() as folder:
+        many_runs(folder, count)
+        whole_process([str(Path(sys.executable).with_name("trainer")), "runs"], folder)
+        found = [whole_process([str(Path(sys.executable).with_name("trainer")), "runs"], folder) for _ in range(5)]
+    what = f"`trainer runs` of {count:,} runs"
+    yield Figure("listing", what, [seconds for seconds, _ in found], 1.0 if full else None, " s")
+    yield Figure("listing", f"{what}: memory", [memory for _, memory in found], 200, " MB")
+
+
+def whole_process(command: list[str], folder: Path) -> tuple[float, float]:
+    """Run a command and return its seconds and its largest memory in MB."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    env["OMP_NUM_THREADS"] = "1"
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        _, status, used = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError(f"{command} exited {child.returncode}")
+    return seconds, used.ru_maxrss / 1024
+
+
+def many_runs(folder: Path, count: int) -> None:
+    """Write the directories of many finished runs, copies of one but for what a table shows."""
+    trainer("run", f"run_dir={folder}/one", "steps=1")
+    status = json.loads((folder / "one" / "status.json").read_text())
+    drawn, letters = random.Random(0), "bcdfghjklmnpqrstvwxz"
+    for number in range(count):
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(1.79e9 + 60 * number))
+        name = stamp + "-" + "".join(letters[number // 20**place % 20] for place in (3, 2, 1, 0))
+        path = folder / "runs" / name
+        path.mkdir(parents=True)
+        for file in ("config.yaml", "metrics.jsonl", "trainer.log", "lock"):
+            (path / file).write_bytes((folder / "one" / file).read_bytes())
+        status |= {"id": name, "metrics": {"loss": drawn.lognormvariate(0, 2)}}
+        status["config"]["optim"]["lr"] = float(f"{10 ** drawn.uniform(-5, -2):.3g}")
+        (path / "status.json").write_text(json.dumps(status, indent=1) + "\n")
+
+
+# What is measured: checkpoints and memory
+
+
+def checkpoints(full: bool) -> Iterator[Figure]:
+    """What a save blocks beside torch.save of the same state, and how fast checkpoints are verified."""
+    import hashlib
+
+    import torch
+
+    from trainer import checkpoint, manifest
+    from trainer.job import plan_of
+    from trainer.loop import fit
+    from trainer.metrics import MetricsFile
+    from trainer.saver import Saver
+
+    width = 10_000 if full else 3_162
+    size = "100M" if full else "10M"
+    words = ["model=linear", "optim=adam", "steps=1", "data.samples=4"]
+    built = prepared([*words, f"data.inputs={width}", f"data.outputs={width}"])
+    run, blocked, verified, loaded = built.run, [], [], []
+    fit(run)
+    with new_folder() as folder:
+        rundir, plain_file = plan_of(built, {}).write(folder / "run"), folder / "plain.pt"
+        metrics = MetricsFile(rundir.metrics, 1, run.model)
+        with Saver(rundir, built, metrics) as saver:
+            for number in range(7):  # the first two allocate what later ones use again
+                start = time.perf_counter()
+                torch.save([run.model.state_dict(), run.optimizer.state_dict()], plain_file)
+                plain = time.perf_counter() - start
+                plain_file.unlink()
+                run.state.step += 1
+                start = time.perf_counter()
+                saver(True)
+                stopped = time.perf_counter() - start
+                path = rundir.checkpoints / manifest.name_of(run.state.step)
+                while not path.exists():
+                    time.sleep(0.01)
+                time.sleep(0.5)  # for the removal of the one before
+                start = time.perf_counter()
+                count = manifest.verify(path)
+                middle = time.perf_counter()
+                checkpoint.load(path)
+                end = time.perf_counter()
+                if number > 1:
+                    blocked.append(stopped / plain)
+                    verified.append(count / (middle - start) / 1e9)
+                    loaded.append(count / (end - middle) / 1e9)
+        metrics.close()
+    data = bytes(2**28)
+    hashed = []
+    for _ in range(3):
         start = time.perf_counter()
-        self.call(*args)
-        self.seconds += time.perf_counter() - start
+        hashlib.sha256(data)
+        hashed.append(len(data) / (time.perf_counter() - start) / 1e9)
+    yield Figure("checkpoint", f"{size} with Adam: blocked / torch.save", blocked, 0.3)
+    yield Figure("checkpoint", f"{size} with Adam: verified", verified, None, " GB/s")
+    yield Figure("checkpoint", f"{size} with Adam: loaded, verified", loaded, None, " GB/s")
+    yield Figure("checkpoint", "SHA-256 of one stream", hashed, None, " GB/s")
 
 
-def terminal() -> Console:
-    """Return a console on a terminal whose other end is read and forgotten."""
-    ours, theirs = pty.openpty()
-
-    def read() -> None:
-        while os.read(ours, 2**16):
-            pass
-
-    threading.Thread(target=read, daemon=True).start()
-    return Console(file=os.fdopen(theirs, "w"), force_terminal=True, width=100)
+def vectorized(full: bool) -> Iterator[Figure]:
+    """Sweeps of jobs that are trained as one, beside the same jobs one after the other."""
+    steps = 5000 if full else 500
+    for work, jobs, most in (("tiny", 64, 0.20), ("tiny", 256, 0.10), ("seed", 16, 0.95)):
+        yield Figure(
+            "vectorized", f"{work}, {jobs} jobs of {steps:,} steps / local", [together(work, jobs, steps)], most
+        )
 
 
-def build(argv: list[str]) -> Built:
+def together(work: str, jobs: int, steps: int) -> float:
+    """Return the time of a sweep that is trained as one, beside `local`, where a job more is measured with 8 of them.
+
+    Args:
+        work: What each job trains.
+        jobs: How many there are.
+        steps: Length of each.
+    """
+
+    def seconds(launcher: str, count: int) -> float:
+        with new_folder() as folder:
+            start = time.perf_counter()
+            swept = ("-m", f"hydra/launcher={launcher}", f"seed=range({count})", f"run_dir={folder}/sweep")
+            trainer("run", *swept, *WORKS[work], f"steps={steps}", "device.threads=1")
+            return time.perf_counter() - start
+
+    seconds("vectorized", 4)  # imports what it needs
+    first = seconds("local", 1)
+    return seconds("vectorized", jobs) / (first + (seconds("local", 9) - first) / 8 * (jobs - 1))
+
+
+def growth(full: bool) -> Iterator[Figure]:
+    """What more steps cost in memory."""
+    few, many = (20_000, 1_020_000) if full else (5_000, 55_000)
+    command = [str(Path(sys.executable).with_name("trainer")), "run", *WORKS["tiny"], "device.threads=1"]
+    with new_folder() as folder:
+        sizes = [whole_process([*command, f"steps={count}"], folder)[1] for count in (few, many)]
+    yield Figure("growth", f"memory of {many - few:,} more steps of tiny", [sizes[1] - sizes[0]], 5, " MB")
+
+
+# The frame
+
+
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """Yield a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-") as folder:
+        yield Path(folder)
+
+
+def trainer(*words: str) -> None:
+    """Call the command in this process."""
+    from trainer.cli import main as command
+
+    if code := command(list(words)):
+        raise RuntimeError(f"trainer {' '.join(words)} exited {code}")
+
+
+def prepared(argv: list[str]) -> Any:
     """Build the run of a command."""
+    from trainer import words
+    from trainer.config import compose_jobs
+    from trainer.job import prepare
+
     split = words.split(argv)
     catalog = split.catalog()
     (job,) = compose_jobs(words.jobs(split, catalog), catalog)
     return prepare(job.settings, job.choices)
 
 
-def with_all(argv: list[str], console: Console) -> tuple[float, dict[str, float]]:
-    """Train with everything; return the seconds in all and in each comfort."""
-    built = build(argv)
-    run = built.run
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        rundir: RunDir = plan_of(built, {}).write(Path(folder) / "run")
-        metrics = MetricsFile(rundir.metrics, 1, run.model)
-        standing = Standing(
-            run.steps,
-            0,
-            run.batches.steps_per_epoch,
-            lambda: (run.state.best_step, run.state.best_value),
-            lambda: few_parameters(run.model),
-        )
-        start = time.perf_counter()
-        with LiveDisplay(console, standing) as display:
-            comforts = {
-                "display": Timed(display),
-                "metrics.jsonl": Timed(metrics),
-                "status.json": Timed(Record(rundir, built, "", [], print, {})),
-                "checkpoints": Timed(Saver(rundir, built, metrics)),
-            }
-            readers = [timed for name, timed in comforts.items() if name != "checkpoints"]
-            fit(run, readers, comforts["checkpoints"])
-        seconds = time.perf_counter() - start
-        metrics.close()
-    return seconds, {name: timed.seconds for name, timed in comforts.items()}
+def on_terminal() -> Any:
+    """Make standard output and error a terminal that another process reads; return a file of the former output."""
+    out = os.fdopen(os.dup(1), "w")
+    ours, theirs = pty.openpty()
+    if os.fork() == 0:
+        os.close(theirs)
+        os.nice(10)
+        try:
+            while os.read(ours, 2**16):
+                pass
+        finally:
+            os._exit(0)
+    os.close(ours)
+    os.dup2(theirs, 1)
+    os.dup2(theirs, 2)
+    os.environ |= {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    return out
 
 
-def without(argv: list[str]) -> float:
-    """Train with nothing but the loop; return the seconds."""
-    built = build(argv)
-    start = time.perf_counter()
-    fit(built.run)
-    return time.perf_counter() - start
+def made_data() -> None:
+    """Write the rows of the work mini."""
+    import numpy as np
+
+    drawn = np.random.default_rng(0)
+    x = drawn.standard_normal((60_000, 784), dtype=np.float32)
+    np.savez("mini.npz", x=x, y=drawn.integers(0, 10, 60_000))
 
 
-def main(argv: list[str]) -> int:
-    """Measure and print."""
-    torch.set_num_threads(1)
-    argv = argv or ["steps=3000"]
-    console = terminal()
-    shares: dict[str, list[float]] = {}
-    ratios = []
-    for _ in range(ROUNDS):
-        bare = without(argv)
-        seconds, inside = with_all(argv, console)
-        ratios.append(seconds / bare)
-        for name, spent in inside.items():
-            shares.setdefault(name, []).append(spent / seconds)
-    print(f"trainer run {' '.join(argv)}: {ROUNDS} rounds, median (lowest to highest)")
-    for name, values in shares.items():
-        low, middle, high = min(values), statistics.median(values), max(values)
-        print(f"  {name:<14} {middle:6.2%}  ({low:.2%} to {high:.2%}) of the loop's time")
-    print(
-        f"  whole / loop alone  {statistics.median(ratios):.3f}  ({min(ratios):.3f} to {max(ratios):.3f}),"
-        " each beside the other"
+def table(figures: list[Figure]) -> str:
+    """Return all figures as a Markdown table, with what they were measured on."""
+    import torch
+
+    model = next((line for line in cpu_lines() if line.startswith("model name")), platform.processor())
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, {model.partition(':')[2].strip()}"
+    rows = ["| | | median | lowest to highest | at most |", "|---|---|---|---|---|", *(one.row for one in figures)]
+    return f"Measured {time.strftime('%Y-%m-%d')}: {versions}, {os.cpu_count()} cores, one thread.\n\n" + "\n".join(
+        rows
     )
+
+
+def cpu_lines() -> list[str]:
+    """Return what the system says of its processor."""
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+SHORT: dict[str, Callable[[bool], Iterator[Figure]]] = {
+    "steps": steps,
+    "startup": startup,
+    "listing": listing,
+    "checkpoints": checkpoints,
+    "growth": growth,
+}
+PARTS = {**SHORT, "comforts": comforts, "compiled": compiled, "vectorized": vectorized}
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--full", action="store_true", help="more rounds, larger works, all parts")
+    parser.add_argument("--list", action="store_true", help="say what the parts are")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    asked = parser.parse_args()
+    if asked.list:
+        print("\n".join(f"{name:<12} {part.__doc__}" for name, part in PARTS.items()))
+        return 0
+    out = on_terminal()
+    import torch
+
+    torch.set_num_threads(1)
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        made_data()
+        for name in asked.parts or (PARTS if asked.full else SHORT):
+            try:
+                for figure in PARTS[name](asked.full):
+                    figures.append(figure)
+                    print(figure.row, file=out, flush=True)
+            except Exception:
+                print(f"{name} failed:\n{traceback.format_exc()}", file=out, flush=True)
+        os.chdir(ROOT)
+    if asked.readme:
+        text = README.read_text()
+        before, _, rest = text.partition(MARKS[0])
+        README.write_text(before + MARKS[0] + table(figures) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
+    print(f"\n{table(figures)}", file=out)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

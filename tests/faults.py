@@ -6,6 +6,7 @@ A series yields a line for every case: None when it was survived, else what went
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -76,7 +78,7 @@ def resumed(cli: Cli, path: Path | str, straight: Path | str) -> Case:
 
 
 def kills_at_random(cli: Cli, cases: range) -> Iterator[Case]:
-    """SIGKILL at a random instant, up to three times a run; at most one save interval is lost."""
+    """SIGKILL at a random instant, up to three times a run; what was saved before the last save began is not lost."""
     for number in cases:
         chance = random.Random(number)
         straight, killed = f"straight-{number}", Path(f"killed-{number}")
@@ -92,7 +94,7 @@ def kills_at_random(cli: Cli, cases: range) -> Iterator[Case]:
             rows = (killed / "metrics.jsonl").read_bytes().splitlines() if (killed / "metrics.jsonl").exists() else []
             done = max((row["step"] for row in map(_row, rows) if row), default=0)
             newest, _ = checkpoint.newest(killed / "checkpoints")
-            if (newest.step if newest else 0) < (done - 1) // EVERY * EVERY:
+            if (newest.step if newest else 0) < ((done - 1) // EVERY - 1) * EVERY:
                 problem = f"{killed}: step {done} was done and {newest and newest.step} is the newest checkpoint"
         yield resumed(cli, killed, straight) or problem
         shutil.rmtree(killed)
@@ -110,13 +112,15 @@ OPERATIONS = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", 
 
 @contextmanager
 def watched(before: Callable[[str], None], after: Callable[[str], None] = lambda name: None) -> Iterator[None]:
-    """Call something before and after every file operation of the program."""
+    """Call something before and after every file operation of the program, of all its threads one after the other."""
+    one_by_one = threading.RLock()
 
     def calling(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            before(name)
-            result = operation(*args, **kwargs)
-            after(name)
+            with one_by_one:
+                before(name)
+                result = operation(*args, **kwargs)
+                after(name)
             return result
 
         return call
@@ -129,20 +133,26 @@ def watched(before: Callable[[str], None], after: Callable[[str], None] = lambda
 
 @contextmanager
 def in_saves(which: int) -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether the program is in its save of that number."""
-    saves, inside = 0, False
-    original = Saver._save
+    """Yield a function that says whether the thread that asks is busy with the save of that number.
 
-    def save(self: Saver) -> None:
-        nonlocal saves, inside
-        saves += 1
-        inside = saves == which
-        original(self)
-        inside = False
+    A save has a part that training waits for, and one that a thread does while it goes on.
+    """
+    inside = threading.local()
+
+    def noted(original: Callable[..., None]) -> Callable[..., None]:
+        calls = itertools.count(1)
+
+        def call(*args: Any) -> None:
+            inside.now = next(calls) == which
+            original(*args)
+            inside.now = False
+
+        return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Saver, "_save", save)
-        yield lambda: inside
+        for part in ("_save", "_to_disk"):
+            patch.setattr(Saver, part, noted(getattr(Saver, part)))
+        yield lambda: getattr(inside, "now", False)
 
 
 SAVING = ("model=dynamic", "optim=adam", "steps=16", "checkpoint.keep=1", "optim.lr=0.01", *COMMON[1:])
@@ -520,7 +530,7 @@ def _around(owner: Any, name: str, number: int, step: int | None = None, after: 
     on_row(lambda row: steps.append(row["step"]))
 
 
-# phase: how the signal is sent, and the step after which the run must stand
+# phase: how the signal is sent, and the step after which the run must stand; or one later, where it comes from a thread
 RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
     "before the first step": (lambda number: _around(job, "Record", number), 0),
     "training": (lambda number: _around(loop, "has_non_finite", number, step=11), 12),
@@ -546,7 +556,8 @@ def signals(cli: Cli, names: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGUSR1", 
             child = Fork(("resume", "run"), lambda s=send, n=number: (default_handlers(), s(n)))  # type: ignore[misc]
             code, text = child.wait(), child.text
             newest, _ = checkpoint.newest(Path("run/checkpoints"))
-            right = code == 128 + number and newest and newest.step == step and "trainer resume run" in text
+            reached = newest and (newest.step >= step if phase == "saving" else newest.step == step)
+            right = code == 128 + number and reached and "trainer resume run" in text
             if not right or "Traceback" in text:
                 yield f"{name} {phase}: exit code {code}, {newest and newest.step} saved: {text}"
             else:

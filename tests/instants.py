@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import Run
 from trainer import settings
 from trainer.job import plan
 from trainer.metrics import MetricsFile
+from trainer.saver import Saver
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = {"model": "two_layer", "data": "random", "loss": "sse", "optim": "sgd", "schedule": "constant"}
@@ -86,7 +88,18 @@ def on_row(action: Callable[[dict[str, Any]], None], patch: pytest.MonkeyPatch |
     (patch or pytest.MonkeyPatch()).setattr(MetricsFile, "__call__", call)
 
 
-def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable[[], None]:
+def saved_at_once(patch: pytest.MonkeyPatch | None = None) -> None:
+    """Let training wait for each save, so that what is on the disk after a step is known."""
+    original = Saver.__call__
+
+    def call(self: Saver, due: bool) -> None:
+        original(self, due)
+        self._wait()
+
+    (patch or pytest.MonkeyPatch()).setattr(Saver, "__call__", call)
+
+
+def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable[[], Any]:
     """What a fork prepares in order to send itself a signal after the row of a step."""
 
     def act(row: dict[str, Any]) -> None:
@@ -94,7 +107,7 @@ def send_at(step: int, number: int = signal.SIGKILL, times: int = 1) -> Callable
             for _ in range(times):
                 os.kill(os.getpid(), number)
 
-    return lambda: on_row(act)
+    return lambda: (on_row(act), saved_at_once())
 
 
 def train_and_copy(cli: Callable[..., Any], *words: str, **steps: int) -> None:
@@ -107,6 +120,7 @@ def train_and_copy(cli: Callable[..., Any], *words: str, **steps: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         on_row(act, patch)
+        saved_at_once(patch)
         trained(cli, "straight", *words)
 
 
@@ -121,17 +135,21 @@ CHANGING = ("mkdir", "rename", "replace", "unlink", "rmdir", "ftruncate")
 
 @contextmanager
 def at_every_change(act: Callable[[], None]) -> Iterator[None]:
-    """Call something after each operation by which the program changes the disk, and amid each write of a file."""
-    busy = False
+    """Call something after each operation by which the program changes the disk, and amid each write of a file.
+
+    Meanwhile no other thread changes it.
+    """
+    busy, one_by_one = False, threading.RLock()
 
     def calling(operation: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal busy
-            result = operation(*args, **kwargs)
-            if not busy:
-                busy = True
-                act()
-                busy = False
+            with one_by_one:
+                result = operation(*args, **kwargs)
+                if not busy:
+                    busy = True
+                    act()
+                    busy = False
             return result
 
         return call

@@ -25,6 +25,9 @@ for argv, heavy in [
     (["run", "--help"], {"torch", "hydra", "omegaconf", "numpy", "rich"}),
     (["resume", "--help"], {"torch", "hydra", "omegaconf", "numpy", "rich"}),
     (["list"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["list", "optim=adam"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["runs"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["runs", "--json"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["info", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["plot", "--help"], {"torch", "hydra", "omegaconf", "numpy", "matplotlib"}),
     (["show", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
@@ -39,9 +42,11 @@ def helps(cli):
     return {name: cli(name, "--help").out for name in command.COMMANDS} | {"": cli("--help").out}
 
 
-def test_help_and_list_import_nothing_heavy():
+def test_help_and_lists_import_nothing_heavy(train):
+    train("steps=1", "data.inputs=4", "model.hidden=3", name="runs/20260101-000000-bbbb")
     done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+    assert "bbbb" in done.stdout
 
 
 def test_every_command_is_in_the_help_and_has_its_own(cli):

@@ -29,6 +29,10 @@ class Part(Dataset):
         drawn = torch.randn(2) + random.random() + numpy.random.rand()
         return torch.tensor([index % 2, index / self.samples]) + self.noise * drawn, index % 2
 """
+BATCHED = """
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+"""
 ITER = """
     def __iter__(self):
         return iter([])
@@ -55,6 +59,22 @@ def test_a_run_stopped_amid_an_epoch_goes_on_with_the_same_bits(train, cli, work
     whole, run = train(*words, "steps=11", name="whole"), train(*words, "steps=6")
     assert cli("resume", "run", "steps=11").code == 0
     assert run.bits() == whole.bits()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_that_fetches_batches_is_asked_for_batches(train, cli, own_part, workers):
+    own_part("data", "batched", NOISY + BATCHED, "samples: 20\nnoise: 0.1\nworkers: 0\n")
+    words = ("data=batched", *WORDS[1:], f"data.workers={workers}")
+    whole, run = train(*words, "steps=11", name="whole"), train(*words, "steps=6")
+    assert cli("resume", "run", "steps=11").code == 0
+    assert run.bits() == whole.bits()
+    single = train(*WORDS, "data.validation=0", "steps=11", name="single")
+    assert single.steps[0]["loss"] != whole.steps[0]["loss"]  # each item under generators of its own
+    quiet = [
+        train(f"data={data}", *WORDS[1:], "data.validation=0", "data.noise=0", "steps=11", name=data).bits()
+        for data in ("noisy", "batched")
+    ]
+    assert quiet[0] == quiet[1]
 
 
 def test_every_item_comes_once_an_epoch_and_is_drawn_anew(train):

@@ -63,5 +63,8 @@ def test_a_series_tells_what_went_wrong(cli, monkeypatch):
 
 
 class _Same:
+    def update(self, data: memoryview) -> None:
+        pass
+
     def hexdigest(self) -> str:
         return "0" * 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import Run, wait_until
 from faults import default_handlers
+from hydra import version
+from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
 from trainer import launchers
@@ -38,8 +41,12 @@ def registered() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     launchers.register()
+    state = copy.deepcopy(Singleton.get_state())
+    version.VersionBase.instance().version_base = version._UNSPECIFIED_  # as in a process that has not asked for one
     yield
-    root.handlers[:], root.level = handlers, level
+    Singleton.set_state(state)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 # The applications of Hydra's tests say nothing of where their jobs are to run, and Hydra remarks on it.
@@ -48,7 +55,9 @@ HYDRAS_OWN = pytest.mark.filterwarnings("ignore:Future Hydra:UserWarning")
 
 @HYDRAS_OWN
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("local", []), ("processes", ["hydra.launcher.n_jobs=2"])])
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"), [("local", []), ("processes", ["hydra.launcher.n_jobs=2"]), ("vectorized", [])]
+)
 class TestAsHydraAsks(LauncherTestSuite):
     """The tests that Hydra has for launchers."""
 
@@ -57,7 +66,7 @@ class TestAsHydraAsks(LauncherTestSuite):
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     ("launcher_name", "overrides"),
-    [("local", ["hydra.sweeper.max_batch_size=2"]), ("processes", ["hydra.sweeper.max_batch_size=2"])],
+    [(name, ["hydra.sweeper.max_batch_size=2"]) for name in ("local", "processes", "vectorized")],
 )
 class TestInBatches(BatchedSweeperTestSuite):
     """Those for a sweeper that hands on a few jobs at a time."""
@@ -74,13 +83,14 @@ class InFreshProcesses(IntegrationTestSuite):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task_launcher_cfg", "extra_flags"), [({}, ["-m", f"hydra/launcher={name}"]) for name in ("local", "processes")]
+    ("task_launcher_cfg", "extra_flags"),
+    [({}, ["-m", f"hydra/launcher={name}"]) for name in ("local", "processes", "vectorized")],
 )
 class TestInFreshProcesses(InFreshProcesses):
     """Those that start an application of Hydra's."""
 
 
-@pytest.mark.parametrize("name", ["local", "processes"])
+@pytest.mark.parametrize("name", ["local", "processes", "vectorized"])
 def test_in_a_fresh_process(tmp_path, name):
     import py.path  # what the tests of Hydra are written for
 

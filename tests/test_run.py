@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,23 @@ def test_another_device_on_resume_keeps_the_kind_of_numbers(cli, train):
     run = train("steps=2", "device.dtype=float64")
     assert cli("resume", "run", "device=cpu", "steps=3").code == 0
     assert run.weights()["linear1.weight"].dtype.itemsize == 8
+
+
+WATCHING = """
+import gc
+from torch import nn
+SEEN = []
+class Part(nn.Linear):
+    def forward(self, x):
+        SEEN.append(gc.isenabled())
+        return super().forward(x)
+"""
+
+
+def test_garbage_is_searched_for_while_a_run_trains_and_after_it(train, own_part):
+    """What a model of one's own leaves in circles is given back, whatever start-up does to be quick."""
+    own_part("model", "watching", WATCHING, "in_features: 4\nout_features: 10\n")
+    train("model=watching", "data.inputs=4", "steps=3")
+    assert sys.modules["own_watching"].SEEN[-3:] == [True] * 3
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0

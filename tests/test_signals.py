@@ -27,11 +27,13 @@ def sending(prepare):
     return both
 
 
-def require_stopped(path: str, child, code: int, step: int) -> None:
+def require_stopped(path: str, child, code: int, step: int, or_later: bool = False) -> None:
     assert child.wait() == code, child.text
     run = Run(Path(path))
-    assert run.checkpoints[-1].name == f"step-{step:012d}"
-    assert (run.status["state"], run.status["step"]) == ("stopped", step)
+    reached = run.status["step"]
+    assert step <= reached if or_later else step == reached
+    assert run.checkpoints[-1].name == f"step-{reached:012d}"
+    assert run.status["state"] == "stopped"
     assert f"trainer resume {path}" in child.text
     assert "Traceback" not in child.text
 
@@ -76,13 +78,15 @@ PHASES = {
     "while a file is synced": (during(os, "fsync", 13), 14),
     "while old checkpoints go": (during(shutil, "rmtree", 13), 14),
 }
+IN_A_THREAD = list(PHASES)[-3:]  # training goes on until the signal is seen
 
 
-@pytest.mark.parametrize(("prepare", "step"), PHASES.values(), ids=PHASES)
-def test_a_signal_in_any_phase(cli, fork, prepare, step):
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_in_any_phase(cli, fork, phase):
+    prepare, step = PHASES[phase]
     train_and_copy(cli, "model=dynamic", *SMALL, run=1)
     child = fork("resume", "run", prepare=sending(prepare))
-    require_stopped("run", child, 143, step)
+    require_stopped("run", child, 143, step, or_later=phase in IN_A_THREAD)
     assert cli("resume", "run").code == 0
     require_same("run", "straight")
 

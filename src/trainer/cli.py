@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -50,7 +52,9 @@ Start with:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        argv = sys.argv[1:]
+        atexit.register(gc.freeze)  # the process is ours: a last search of all that torch has made frees nothing
     # The threads of NumPy's BLAS would spin against torch's; torch keeps the cores. Read when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import runs, screen
+from trainer import garbage, runs, screen
 from trainer import words as command_line
 from trainer.errors import UsageError
 from trainer.options import GROUPS
@@ -70,7 +70,7 @@ def _named(words: Sequence[str]) -> dict[str, Entry]:
     for word in words:
         path = runs.find(word)
         folders += runs.jobs(path) if runs.is_sweep(path) else [path]
-    with runs.uncollected():
+    with garbage.uncollected():
         entries = [runs.entry(path) for path in {path.resolve(): path for path in folders}.values()]
     if len(entries) < 2:
         what = f"{' and '.join(words)} are one and the same run" if len(words) > 1 else "it takes two runs or more"

@@ -30,7 +30,7 @@ def together(folder: Path) -> Iterator[None]:
             pass  # raises what a thread has met
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes | memoryview) -> None:
     """Create a file and return when its content is on the disk."""
     descriptor = os.open(path, _NEW, 0o666)
     try:
@@ -143,7 +143,7 @@ def _sync(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from trainer import durable, generators
 from trainer.components import reason_of
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.export import FORMATS
-from trainer.manifest import MODEL, verify
+from trainer.manifest import MODEL, require_sum, sum_of, verifying
 from trainer.trained import Trained
 
 TOLERANCE = 1e-5  # of the largest prediction
@@ -101,7 +102,9 @@ def _dtype(model: Trained) -> str:
 
 
 def _write_safetensors(model: Trained, path: Path) -> None:
-    path.write_bytes(verify(model.checkpoint.path)[MODEL])
+    with verifying(model.checkpoint.path) as expected:
+        shutil.copyfile(model.checkpoint.path / MODEL, path)
+        require_sum(path, sum_of(path), expected[MODEL])
     try:
         found = load_file(path)
     except TypeError:  # NumPy has no bfloat16

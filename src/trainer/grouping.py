@@ -13,9 +13,9 @@ from trainer.record import SECONDS
 from trainer.rundir import RunDir
 from trainer.settings import check
 
-_SAME = ("model", "data", "loss", "device", "batch_size", "accumulate")  # what jobs must have in common
+_SAME = ("model", "data", "loss", "device", "batch_size", "accumulate", "compile")  # what jobs must have in common
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # what their optimizers need not
-_FILES = 4  # that a job has open, at most
+_FILES = 6  # that a job has open, at most
 _OTHER_FILES = 100
 _WRITES = 16  # of status.json a second, by all jobs that are trained together
 

@@ -259,6 +259,7 @@ def training(
             rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
+        compile_step(built, announce)
         first_step = run.state.step
         record = Record(rundir, built, command, overrides, announce, used, seconds)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
@@ -274,9 +275,9 @@ def training(
         try:
             record.write()
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
-            if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
-                saver(True)  # what it begins with may be something else, or gone, when it is resumed
-            with show(shown) as screen:
+            with show(shown) as screen, saver:
+                if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
+                    saver(True)  # what it begins with may be something else, or gone, when it is resumed
                 readers: list[Reader] = [metrics, screen, record, log_evaluation]
                 reason = yield from loop.training(run, readers, saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
@@ -311,6 +312,14 @@ def training(
         record.status,
         code,
     )
+
+
+def compile_step(built: Built, announce: Callable[[str], None]) -> None:
+    """Let a run that is ready to train take compiled steps if its settings ask for that."""
+    if built.settings.compile == "step":
+        from trainer import compiled  # it imports torch's compiler
+
+        compiled.install(built, announce)
 
 
 def failure_of(error: Exception, built: Built, rundir: RunDir) -> RunFailed:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, runs, screen
+from trainer import advice, garbage, runs, screen
 from trainer import words as command_line
 from trainer.errors import UsageError, printable, refusal, unknown
 from trainer.progress import number
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
-    with runs.uncollected():
+    with garbage.uncollected():
         return _rank(words)
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainer.errors import TrainerError, UsageError
 
 FORMAT = 1
 MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"
+FILES = (MODEL, TRAINING, STATE)
 _NAME = re.compile(r"step-(\d{12})")
 
 
@@ -39,17 +41,41 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def seal(files: Mapping[str, bytes]) -> bytes:
+def seal(files: Mapping[str, bytes | memoryview]) -> bytes:
     """Return the manifest of files: the size and SHA-256 of each."""
     sums = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     return as_json({"format": FORMAT, "files": sums})
 
 
-def verify(path: Path) -> dict[str, bytes]:
-    """Return the content of a checkpoint's files after comparing them with the manifest.
+def verify(path: Path) -> int:
+    """Compare a checkpoint's files with the manifest and return their bytes.
 
     Raises:
         BadCheckpoint: They differ from it.
+        NewerFormat: A later version has written them.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # which those who only list runs do without
+
+    with verifying(path) as expected, ThreadPoolExecutor() as threads:
+        sums = list(threads.map(lambda name: sum_of(path / name), FILES))
+        for name, found in zip(FILES, sums, strict=True):
+            require_sum(path / name, found, expected[name])
+        return sum(expected[name]["size"] for name in FILES)
+
+
+def sum_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with reading.Summed(path) as file:
+        file.skip()
+        return file.sum
+
+
+@contextmanager
+def verifying(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the manifest says of each file, whose sizes are right; what can't be read in the block is damage.
+
+    Raises:
+        BadCheckpoint: A file is missing, can't be read or has another size.
         NewerFormat: A later version has written them.
     """
     try:
@@ -57,21 +83,24 @@ def verify(path: Path) -> dict[str, bytes]:
         if manifest["format"] != FORMAT:
             _require_damage(path, manifest["format"])
             raise BadCheckpoint(f"{path / MANIFEST} has changed: its format is {manifest['format']}")
-        contents = {}
-        for name in (MODEL, TRAINING, STATE):
-            expected, size = manifest["files"][name], (path / name).lstat().st_size
-            if size != expected["size"]:
-                raise BadCheckpoint(f"{path / name} has {size} bytes instead of {expected['size']}")
-            contents[name] = reading.content(path / name, reading.MOST_JSON if name == STATE else size)
-            if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
-                raise BadCheckpoint(f"{path / name} has changed: its SHA-256 differs from the manifest's")
+        expected: dict[str, Any] = manifest["files"]
+        for name in FILES:
+            size = (path / name).lstat().st_size
+            if size != expected[name]["size"]:
+                raise BadCheckpoint(f"{path / name} has {size} bytes instead of {expected[name]['size']}")
+        yield expected
     except FileNotFoundError as error:
         raise BadCheckpoint(f"{error.filename} is missing") from error
     except OSError as error:
         raise BadCheckpoint(f"{error.filename or path} can't be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadCheckpoint(f"{path / MANIFEST} can't be read: {type(error).__name__}: {error}") from error
-    return contents
+
+
+def require_sum(path: Path, found: str, expected: Mapping[str, Any]) -> None:
+    """Raise BadCheckpoint unless the SHA-256 of a file is the one that its manifest has."""
+    if found != expected["sha256"]:
+        raise BadCheckpoint(f"{path} has changed: its SHA-256 differs from the manifest's")
 
 
 def as_json(data: Any) -> bytes:

@@ -108,8 +108,7 @@ class MetricsFile:
         return self._file.size
 
     def sync(self) -> None:
-        """Return when all rows are on the disk."""
-        self.flush()
+        """Return when all rows that have been written are on the disk; another thread may ask for it."""
         self._file.sync()
 
     def close(self) -> None:

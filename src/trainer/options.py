@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from trainer.errors import UsageError, nearest, refusal
 
 GROUPS = {
@@ -77,6 +75,8 @@ class Catalog:
 
     def defaults(self) -> dict[str, str]:
         """Return the option of each group that is used unless another is chosen."""
+        import yaml  # a table of runs does without it
+
         content = yaml.safe_load((shipped_configs() / "config.yaml").read_text(encoding="utf-8"))
         chosen = {group: name for line in content["defaults"] if isinstance(line, dict) for group, name in line.items()}
         return {group: name for group, name in chosen.items() if name is not None}

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import errno
-import functools
+import hashlib
 import json
 import os
-import pickle
 import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, Self
 
 from trainer.errors import printable
 
-MOST_YAML = 2**20  # bytes
-MOST_JSON = 2**26
-DEEPEST = 32  # levels of a YAML file
-MOST_VALUES = 10_000
+MOST_JSON = 2**26  # bytes
 _LARGE = 2**27
+_CHUNK = 2**20  # bytes that are summed while they are in the processor's cache
 _DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
 
 
@@ -36,47 +31,117 @@ def _refuse(constant: str) -> None:
 _JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
-def opened(path: Path) -> int:
+def opened(path: str | Path) -> int:
     """Open a regular file for reading and return its descriptor; links are not followed, pipes not waited for.
 
     Raises:
         OSError: It can't be opened, or is something else.
     """
+    return _opened(path)[0]
+
+
+def _opened(path: str | Path) -> tuple[int, os.stat_result]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link", str(path)) from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return descriptor
+    return descriptor, found
 
 
-def content(path: Path, most: int = MOST_JSON) -> bytes:
+def content(path: str | Path, most: int = MOST_JSON) -> bytes:
     """Return the bytes of a file.
 
     Raises:
         OSError: It can't be read.
         Unreadable: It has more than `most` bytes.
     """
-    descriptor = opened(path)
+    descriptor, found = _opened(path)
     try:
-        found = os.fstat(descriptor)
-        if found.st_size > most:
-            raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
-        if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
-            raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
+        size = _size(found, most)
         data = b""
-        while chunk := os.read(descriptor, found.st_size - len(data)):
+        while len(data) < size and (chunk := os.read(descriptor, size - len(data))):
             data += chunk
         return data
     finally:
         os.close(descriptor)
 
 
-def json_data(path: Path, as_is: bool = False) -> Any:
+def _size(found: os.stat_result, most: int | None) -> int:
+    """Return how many bytes an open file has, unless they are more than `most` or were never written."""
+    if most is not None and found.st_size > most:
+        raise Unreadable(f"has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
+    if found.st_size > _LARGE and found.st_blocks * 512 < found.st_size // 100:
+        raise Unreadable(f"claims {found.st_size:,} bytes, and nearly none of them were ever written")
+    return found.st_size
+
+
+class Summed:
+    """A file of any size, read from its beginning on, and the SHA-256 of what has been read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It can't be opened, or is something else than a regular file.
+        Unreadable: Nearly none of it was ever written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._hash = path, hashlib.sha256()
+        self._descriptor, found = _opened(path)
+        try:
+            self.size = _size(found, None)
+        except Unreadable:
+            os.close(self._descriptor)
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    @property
+    def sum(self) -> str:
+        """The SHA-256 of what has been read, in hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def into(self, memory: memoryview) -> None:
+        """Read as many bytes as there is memory.
+
+        Raises:
+            OSError: They can't be read.
+            Unreadable: The file ends before.
+        """
+        while memory:
+            count = os.readv(self._descriptor, [memory[:_CHUNK]])
+            if not count:
+                raise Unreadable("ends too early")
+            self._hash.update(memory[:count])
+            memory = memory[count:]
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes; raises what `into` does."""
+        data = bytearray(count)
+        self.into(memoryview(data))
+        return bytes(data)
+
+    def skip(self) -> None:
+        """Read all the rest, for the sum; raises what `into` does."""
+        memory = memoryview(bytearray(_CHUNK))
+        for start in range(os.lseek(self._descriptor, 0, os.SEEK_CUR), self.size, _CHUNK):
+            self.into(memory[: self.size - start])
+
+
+def json_data(path: str | Path, as_is: bool = False) -> Any:
     """Return what a JSON file holds, with the control characters in its texts escaped, which a terminal would obey.
 
     Args:
@@ -126,63 +191,3 @@ def _printable(data: Any, depth: int = 0) -> Any:
     if isinstance(data, dict):
         return {printable(key): _printable(value, depth + 1) for key, value in data.items()}
     return [_printable(value, depth + 1) for value in data]
-
-
-def yaml_data(path: Path) -> Any:
-    """Return what a YAML file of plain values holds; one with aliases, tags or keys given twice is refused.
-
-    Raises:
-        OSError: It can't be read.
-        ValueError: It is no such file.
-    """
-    try:
-        return pickle.loads(_parsed(content(path, MOST_YAML).decode()))
-    except (TypeError, LookupError, AttributeError) as error:  # a constructor of PyYAML that met nonsense
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
-
-
-@functools.lru_cache(maxsize=4)  # who trains a run looks at its configuration several times
-def _parsed(text: str) -> bytes:
-    """Return what a YAML text holds, pickled, so that everyone gets data of their own."""
-    _require_plain(text)
-    return pickle.dumps(yaml.load(text, _PlainLoader))
-
-
-def _require_plain(text: str) -> None:
-    """Refuse aliases and nesting that a few bytes can blow up, and tags."""
-    depth = count = 0
-    for event in yaml.parse(text, _Loader):
-        mark: Any = event.start_mark
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed here", mark)
-        if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, "a tag, which is not allowed here", mark)
-        if isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.NodeEvent):
-            count += 1
-            inner = isinstance(event, yaml.CollectionStartEvent)
-            depth += inner
-            if depth + (not inner) > DEEPEST or count > MOST_VALUES:
-                most = f"{DEEPEST} levels" if count <= MOST_VALUES else f"{MOST_VALUES:,} values"
-                raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
-
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser in C where PyYAML was built with it
-
-
-class _PlainLoader(_Loader):  # type: ignore[misc]
-    """PyYAML's safe loader, to which a key that is given twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
-                problem = f"{key.value} is given twice" if isinstance(key, yaml.ScalarNode) else "a key that is no text"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)

@@ -17,7 +17,7 @@ from trainer import checkpoint, environment, fingerprint, manifest, modules, rea
 from trainer.build import Built, build
 from trainer.checkpoint import Checkpoint
 from trainer.course import Course, Leg
-from trainer.job import failure_of, kept_preprocess
+from trainer.job import compile_step, failure_of, kept_preprocess
 from trainer.loop import Row, fit
 from trainer.manifest import BadCheckpoint
 from trainer.metrics import Lines, few_parameters
@@ -125,6 +125,7 @@ def reproduce(
                 if leg is not of.legs[0]:
                     built = _gone_on(built, leg, of, announce)
                 _note(finding, _circumstances(of, leg, built))
+                compile_step(built, announce)
                 comparison.follow(built)
                 fit(built.run, [comparison, display], comparison.save, _reached(built, end, stopping))
         finding.stopped = stopping()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import redact, runs, sweep_file
+from trainer import garbage, redact, runs, sweep_file
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.rundir import new_path
@@ -47,6 +47,7 @@ Flags:
 With -m, hydra/launcher= says where the jobs run:
   local              one after the other (default)
   processes          one on each core; hydra.launcher.n_jobs=4 sets how many
+  vectorized         jobs that differ only in numbers as one batched program
   joblib, basic      Hydra's own, and any other that is installed
 
 Examples:
@@ -94,7 +95,8 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
     from trainer import screen
     from trainer.config import compose_jobs
 
-    jobs = compose_jobs(choices, catalog)
+    with garbage.uncollected():
+        jobs = compose_jobs(choices, catalog)
     if "cfg" in words.flags:
         screen.as_yaml(jobs[0].settings.to_dict())
         return 0
@@ -115,11 +117,12 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         from trainer import sweep
 
         return sweep.start(path, jobs, choices, words, command)
-    from trainer.follow import follow
+    with screen.busy("preparing"), garbage.uncollected():
+        from trainer.follow import follow
 
-    with screen.busy("preparing"):
         begun = begin(jobs[0], path)
-    return follow(begun, command, redact.words(words.overrides)).exit_code
+    with garbage.kept():
+        return follow(begun, command, redact.words(words.overrides)).exit_code
 
 
 def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:

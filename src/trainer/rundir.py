@@ -10,12 +10,10 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
-
-import yaml
 
 from trainer import durable, reading, schema
 from trainer.errors import UsageError, refusal
@@ -26,7 +24,6 @@ _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
 _FILES = ("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "trainer.log", "sweep.json", "stop")
 _REPLACED = ("config.yaml", "status.json", "preprocess.json")
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML was built with it
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
@@ -151,7 +148,7 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether this is a run: a directory with a config.yaml."""
-        return os.path.isfile(os.path.join(self.path, "config.yaml"))
+        return os.path.isfile(f"{self.path}/config.yaml")
 
     def create(
         self,
@@ -196,8 +193,10 @@ class RunDir:
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration as plain data."""
+        from trainer import plain_yaml  # a table of runs does without YAML
+
         try:
-            loaded = reading.yaml_data(self._config)
+            loaded = plain_yaml.data(self._config)
         except OSError as error:
             raise UsageError(f"{self._config} can't be read: {error.strerror}") from error
         except ValueError as error:
@@ -208,16 +207,21 @@ class RunDir:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replace the configuration."""
-        text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        from trainer import plain_yaml
+
+        text = plain_yaml.text(config)
         durable.replace(self._config, text.encode())
 
     def read_status(self) -> dict[str, Any]:
         """Return what status.json holds that is of the right kind; {} when there is none yet or it can't be read."""
+        return dict(self.status_as_needed())
+
+    def status_as_needed(self) -> Mapping[str, Any]:
+        """Return the same, each value checked only when it is asked for: a table of runs needs few of them."""
         try:
-            status = reading.json_data(self._status)
+            return schema.Parts(reading.json_data(f"{self.path}/status.json"), Status)
         except (OSError, ValueError):
             return {}
-        return schema.parts(status, Status)
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from trainer import garbage
 from trainer.errors import UsageError, nearest, unknown
 from trainer.rundir import RUNS, RunDir
 
@@ -70,7 +70,7 @@ def only(command: str, words: Sequence[str]) -> Path:
 
 def is_sweep(path: Path) -> bool:
     """Say whether a directory holds a sweep."""
-    return os.path.isfile(os.path.join(path, "sweep.json"))
+    return os.path.isfile(f"{path}/sweep.json")
 
 
 def jobs(path: Path) -> list[Path]:
@@ -125,12 +125,12 @@ class Entry:
         """Steps that it is to take."""
         return int(self.status.get("steps", 0))
 
-    @property
+    @cached_property
     def metrics(self) -> Mapping[str, float | None]:
         """The newest loss and the newest evaluation."""
         return self.status.get("metrics") or {}
 
-    @property
+    @cached_property
     def best(self) -> Mapping[str, Any] | None:
         """The best evaluation."""
         return self.status.get("best")
@@ -140,12 +140,12 @@ class Entry:
         """What it failed for."""
         return self.status.get("error")
 
-    @property
+    @cached_property
     def config(self) -> Mapping[str, Any]:
         """Its settings."""
         return self.status.get("config") or {}
 
-    @property
+    @cached_property
     def choices(self) -> Mapping[str, str]:
         """What the groups select."""
         return self.status.get("choices") or {}
@@ -163,7 +163,7 @@ class Entry:
 def entry(path: Path) -> Entry:
     """Read the run in a directory; one that nobody trains any more and that has not ended was interrupted."""
     rundir = RunDir(path)
-    status = rundir.read_status()
+    status = rundir.status_as_needed()
     state = status.get("state", "unreadable")
     return Entry(path, "interrupted" if state == "running" and not rundir.is_held() else state, status)
 
@@ -171,22 +171,10 @@ def entry(path: Path) -> Entry:
 def entries(folders: Iterable[Path]) -> list[Entry]:
     """Read the runs in directories, and of sweeps every job."""
     found = []
-    with uncollected():
+    with garbage.uncollected():
         for folder in folders:
             found += [entry(job) for job in jobs(folder)] if is_sweep(folder) else [entry(folder)]
     return found
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep Python, for the duration of a block that reads many runs, from searching all of them for garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import re
 import shlex
 import time
 from collections.abc import Callable
-from typing import Any, TypedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from trainer import checkpoint, generators, manifest, runs
 from trainer.build import Built, optimizer_like
 from trainer.checkpoint import Checkpoint, Packed
 from trainer.errors import UsageError, refusal
+from trainer.log import log
 from trainer.loop import Run
 from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
@@ -26,6 +29,9 @@ from trainer.schema import has_shape
 
 class Saver:
     """Saves a checkpoint when one is due, and keeps the newest few and the best.
+
+    What is to be saved is copied while training waits, and written by a thread while it goes on; a save waits for the
+    one before. Entered as a context, it has nothing left to write when that is over, however it ends.
 
     The best one is kept in memory until the next is due: evaluations may be far more frequent than a disk can take,
     and a run that is killed before goes on from an older checkpoint and meets the same best again.
@@ -41,35 +47,88 @@ class Saver:
         self._settings = built.settings.checkpoint
         self._best: Packed | None = None
         self._last = time.monotonic()
+        self._thread = ThreadPoolExecutor(1)
+        self._write: Future[None] | None = None
+        self._written: list[Packed] = []  # what that writes
+        self._spent: list[Packed] = []  # memory to be used again
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the last save; one that failed raises, unless something else has."""
+        self._thread.shutdown()
+        if kind is None:
+            self._wait()
+        elif self._write is not None and (failure := self._write.exception()) is not None:
+            log.error("the last save has failed as well: %s", failure)
 
     def __call__(self, due: bool) -> None:
-        """Save if `due` or if the last save is long enough ago."""
+        """Save if `due` or if the last save is long enough ago.
+
+        Raises:
+            RunFailed: A weight is not finite.
+            OSError: This save or the one before has failed.
+        """
         state, seconds = self._built.run.state, self._settings.seconds
+        if self._write is not None and self._write.done():
+            self._wait()  # a run that can't be saved must not go on until the next save
         if due or (seconds is not None and time.monotonic() - self._last >= seconds):
             self._save()
         elif self._settings.best and state.best_step == state.step:
-            self._best = self._pack()
+            self._best = self._pack(self._best)
 
     def keep_best(self) -> None:
-        """Save the best checkpoint that waits in memory, if one does: a run that fails may not meet it again."""
-        if self._best is not None and self._best.step not in manifest.steps(self._folder):
-            self._metrics.sync()
-            checkpoint.write(self._folder, self._best)
-            self._best = None
+        """Save the best checkpoint that waits in memory, if one does: a run that fails may not meet it again.
+
+        To be called when the context is over.
+        """
+        saved = manifest.steps(self._folder)
+        for best in filter(None, (self._best, *self._written[:-1])):
+            if best.step not in saved:
+                self._metrics.sync()
+                checkpoint.write(self._folder, best)
 
     def _save(self) -> None:
-        state = self._built.run.state
+        self._wait()
+        state, packed = self._built.run.state, []
         if state.step not in manifest.steps(self._folder):
-            self._metrics.sync()
-            if self._best is not None and self._best.step == state.best_step != state.step:
-                checkpoint.write(self._folder, self._best)
-            checkpoint.write(self._folder, self._pack())
-        checkpoint.prune(self._folder, self._settings.keep, state.best_step if self._settings.best else None)
+            is_kept = self._best is not None and self._best.step == state.best_step != state.step
+            packed = [self._pack(None if is_kept else self._best)]
+            if self._best is not None and is_kept:
+                packed.insert(0, self._best)
+        best_step = state.best_step if self._settings.best else None
         self._best, self._last = None, time.monotonic()
+        self._written, self._write = packed, self._thread.submit(self._to_disk, packed, best_step)
 
-    def _pack(self) -> Packed:
+    def _to_disk(self, packed: list[Packed], best_step: int | None) -> None:
+        """Write checkpoints and delete those that need not be kept any more; runs in the thread."""
+        if packed:
+            self._metrics.sync()
+        for one in packed:
+            checkpoint.write(self._folder, one)
+        checkpoint.prune(self._folder, self._settings.keep, best_step)
+
+    def _wait(self) -> None:
+        """Return when what was to be saved is on the disk."""
+        write, self._write = self._write, None
+        if write is not None:
+            write.result()
+            self._spent += self._written
+            self._written = []
+
+    def _pack(self, spent: Packed | None) -> Packed:
+        """Copy what a checkpoint holds, into memory that is no longer needed if there is some."""
         run = self._built.run
-        return checkpoint.pack(run.state.step, run.model.state_dict(), dict(snapshot(run, self._metrics.flush())))
+        if spent is None and not self._spent and len(self._written) > 1:
+            self._wait()  # a third copy would be one too many for the memory
+        if spent is None and self._spent:
+            spent = self._spent.pop()
+        held = dict(snapshot(run, self._metrics.flush()))
+        return checkpoint.pack(run.state.step, run.model.state_dict(), held, spent)
 
 
 class Snapshot(TypedDict):

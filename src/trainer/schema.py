@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from trainer.values import fits
 
 Check = Callable[[Any], bool]
+_NONE = object()
 
 
 @functools.cache
@@ -23,12 +24,41 @@ def has_shape(kind: Any) -> Check:
     return (lambda value: type(value) in sure or check(value)) if sure else check
 
 
-def parts(data: Any, kind: Any) -> dict[str, Any]:
-    """Return what of a dict has the shape that a TypedDict gives it; {} of anything else."""
-    if not isinstance(data, dict):
-        return {}
-    checks = _checks(kind)
-    return {key: value for key, value in data.items() if key not in checks or checks[key](value)}
+class Parts(Mapping[str, Any]):
+    """What of a dict has the shape that a TypedDict gives it; nothing of anything else.
+
+    A value is checked when it is asked for: of thousands of files only a few values are.
+
+    Args:
+        data: What was read.
+        kind: The TypedDict.
+    """
+
+    __slots__ = ("_checks", "_data")
+
+    def __init__(self, data: Any, kind: Any) -> None:
+        self._data = data if isinstance(data, dict) else {}
+        self._checks = _checks(kind)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, the default where there is none or one of another kind."""
+        value = self._data.get(key, default)
+        check = self._checks.get(key)
+        return value if check is None or value is default or check(value) else default
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a value."""
+        if (value := self.get(key, _NONE)) is _NONE:
+            raise KeyError(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys whose values are of their kinds."""
+        return (key for key in self._data if self.get(key, _NONE) is not _NONE)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return sum(1 for _ in self)
 
 
 def _check(kind: Any) -> Check:
@@ -45,8 +75,8 @@ def _check(kind: Any) -> Check:
     if typing.is_typeddict(kind):
         return _dict_with(_checks(kind), kind.__required_keys__)
     if origin is dict:
-        keys, values = map(_all_of, arguments)
-        return lambda value: isinstance(value, dict) and keys(value) and values(value.values())
+        values = _all_of(arguments[1])  # its keys are texts, as all in JSON
+        return lambda value: isinstance(value, dict) and values(value.values())
     if origin is list:
         items = _all_of(*arguments)
         return lambda value: isinstance(value, list) and items(value)

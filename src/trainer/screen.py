@@ -14,9 +14,8 @@ from rich.progress import track as rich_track
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, chart, redact
+from trainer import advice, redact
 from trainer.errors import printable
-from trainer.picture import Panel
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
 from trainer.settings import OBJECT, Change
@@ -26,6 +25,7 @@ from trainer.values import show
 if TYPE_CHECKING:
     from trainer.build import Built
     from trainer.job import Outcome
+    from trainer.picture import Panel
 
 # Texts come from files and users: nothing in them is markup. What can't be read any more must not end a run.
 stdout = Console(file=Stream("stdout", BrokenPipeError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
@@ -113,6 +113,8 @@ def table(content: Table) -> None:
 
 def charts(panels: Iterable[Panel]) -> None:
     """Print curves, as wide and as colourful as the screen is."""
+    from trainer import chart
+
     for panel in panels:
         stdout.print(chart.draw(panel, stdout), soft_wrap=True)
 

@@ -90,6 +90,9 @@ class Settings:
     max_divergence: float = setting(
         1e6, "stop when |loss| exceeds this times max(1, |first loss|)", above=0, resume=REPLANS
     )
+    compile: Literal["step"] | None = setting(
+        None, "step compiles several steps into one program: for long runs, as compiling takes a while", resume=REPLANS
+    )
     run_dir: str | None = setting(None, "where the run is written; null is runs/<id>")
     resume: bool = setting(False, "start, or go on where run_dir stopped", resume=HARMLESS)
     max_jobs: int = setting(10_000, "most jobs that -m may start", least=1, resume=HARMLESS)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, leaderboard, manifest, modules, runs, screen, settings, sweep_file, views
+from trainer import advice, garbage, leaderboard, manifest, modules, runs, screen, settings, sweep_file, views
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number
@@ -91,7 +91,7 @@ def _show_sweep(path: Path, words: Words) -> int:
     if "parameters" in words.flags:
         some = [f"{short}/{name}" for name in sweep["jobs"][:8]]
         raise refusal(f"{short} --parameters", "is a sweep of several jobs", [f"{short}/best", *some])
-    with runs.uncollected():
+    with garbage.uncollected():
         jobs = [runs.entry(path / name) for name in sweep["jobs"]]
     if "json" in words.flags:
         screen.as_json({"run": short, "path": str(path), **sweep, "jobs": [job.to_dict() for job in jobs]})

@@ -11,7 +11,7 @@ from torch import Tensor
 def pack(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return `tree` as JSON data; its tensors go to `tensors` under dotted names that start with `name`.
 
-    Subclasses of dict, list and tuple come back as the plain container.
+    They are the tree's own, not copies. Subclasses of dict, list and tuple come back as the plain container.
 
     Raises:
         TypeError: Something in it is neither a container, a tensor nor a plain value.
@@ -19,7 +19,7 @@ def pack(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, Tensor):
         while name in tensors:  # {"a.b": ...} beside {"a": {"b": ...}}
             name += "'"
-        tensors[name] = tree.detach().cpu().contiguous().clone()
+        tensors[name] = tree
         return {"$tensor": name}
     if isinstance(tree, dict):
         if all(isinstance(key, str) and not key.startswith("$") for key in tree):

@@ -31,7 +31,7 @@ from trainer.state import State
 
 Loop = Generator[Run, Taken | None, None]
 
-MOST = 256  # runs in a stack: each has three files open
+MOST = 256  # runs in a stack
 _LARGEST = 2**30  # bytes of weights, gradients and data in a stack
 _GAIN = 0.95  # of the time of single steps that a stack must take at most, or it is not worth it
 _SECONDS = 2.0  # after which no further size is measured; a small model takes a tenth of it
@@ -300,6 +300,8 @@ def why_singly(built: Built) -> str | None:
         return f"{names['optim']} treats some weights apart"
     if not isinstance(run.batches.source, Tensors):
         return f"{names['data']} is not in memory as tensors"
+    if built.settings.compile is not None:
+        return f"compile={built.settings.compile} compiles the step of one run"
     if not isinstance(run.autocast, nullcontext):
         return "device.amp=true"
     if any(isinstance(module, HandWritten) for module in run.model.modules()):

@@ -63,7 +63,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
         path = run.checkpoints / manifest.name_of(step)
         problem, size = None, 0
         try:
-            size = sum(map(len, manifest.verify(path).values()))
+            size = manifest.verify(path)
         except TrainerError as error:
             if not path.exists():  # the run goes on meanwhile and keeps its newest few
                 continue

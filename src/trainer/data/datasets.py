@@ -19,7 +19,8 @@ class Items(Data):
     """The items of a Dataset, pairs of an input and a target; each is drawn under generators of its own.
 
     Args:
-        dataset: Has __getitem__(index) and __len__; `classes`, if it has that, names the classes.
+        dataset: Has __getitem__(index) and __len__. If it has __getitems__(indices), that fetches whole batches, each
+            under generators of its own; if it has `classes`, they name the classes.
         validation: Fraction of the items held out.
         workers: Processes that fetch items; 0 fetches them in this one.
         classes: Number of classes, for targets that are one whole number; None takes the dataset's own.
@@ -105,7 +106,8 @@ class Fetched(Rows):
         workers: int,
         seed: int,
     ) -> None:
-        self._seeded, self._numbers, self._form = _Seeded(dataset, seed), numbers, form
+        seeded = _SeededBatches if hasattr(dataset, "__getitems__") else _Seeded
+        self._seeded, self._numbers, self._form = seeded(dataset, seed), numbers, form
         self._workers, self._dtype = workers, torch.get_default_dtype()
         self._target, self._epoch = device, 0
         self._ahead: Iterator[Any] = iter(())
@@ -136,7 +138,7 @@ class Fetched(Rows):
             x, y = next(self._ahead)
         else:
             with generators.isolated(0):
-                x, y = torch.utils.data.default_collate([self._seeded[key] for key in keys])
+                x, y = torch.utils.data.default_collate(self._seeded.fetched(keys))
         return self._cast(x), self._form(self._cast(y))
 
     def _keys(self, rows: Tensor) -> list[tuple[int, int]]:
@@ -153,6 +155,23 @@ class _Seeded(Dataset[Any]):
         self._dataset, self._seed = dataset, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
+        self._reseed(key)
+        return self._dataset[key[1]]
+
+    def fetched(self, keys: list[tuple[int, int]]) -> Any:
+        """Return the items of a batch."""
+        return [self[key] for key in keys]
+
+    def _reseed(self, key: tuple[int, int]) -> None:
         epoch, index = key
         generators.reseed(generators.derived(self._seed, generators.ITEM + epoch, index))
-        return self._dataset[index]
+
+
+class _SeededBatches(_Seeded):
+    """A dataset that fetches whole batches, each under generators that depend on (seed, epoch, first index) alone."""
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Any:
+        self._reseed(keys[0])
+        return self._dataset.__getitems__([index for _, index in keys])  # type: ignore[attr-defined]
+
+    fetched = __getitems__

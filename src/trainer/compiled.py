@@ -1,0 +1,301 @@
+"""compile=step: forward, loss, gradients, clipping and update of several steps as one compiled program."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import math
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from trainer import fused, generators
+from trainer.build import Built, optimizer_like
+from trainer.components import reason_of
+from trainer.data import Batch
+from trainer.loop import Run, Taken, dense, gradients, look_every, take_step, until_look
+from trainer.metrics import few_parameters
+from trainer.state import State
+
+UNROLLED = 10  # steps a call: those of small models take less time than a call
+LARGE = 1_000_000  # numbers from which on one step a call is enough
+_AGREEMENT = 1e-2  # of the eager step, relative: what is compiled rounds otherwise
+
+
+class NotCompilable(Exception):
+    """The step of a run can't be compiled; says why."""
+
+
+def install(built: Built, announce: Callable[[str], None]) -> None:
+    """Let a run take compiled steps; where that can't be, it says why, and the run goes on as it is.
+
+    Args:
+        built: The run, set to where it starts or goes on.
+        announce: Tells the user something in one line.
+    """
+    announce("compiling the step; this may take a minute the first time")
+    start = time.perf_counter()
+    try:
+        with generators.isolated(generators.derived(built.run.seed, generators.TRIAL, 0)):
+            built.run.update = CompiledStep(built)
+    except NotCompilable as reason:
+        announce(f"warning: compile=step: {reason}; the steps are taken uncompiled")
+    else:
+        announce(f"compiled in {time.perf_counter() - start:.1f} s")
+
+
+class CompiledStep:
+    """Takes steps of a run in compiled calls, each of them a span of UNROLLED steps that begins at a multiple of it.
+
+    What does not fill such a span is taken uncompiled: where a run goes on in its midst, the weights are looked at
+    before its end, or a batch is smaller. So which steps are taken together depends on the settings alone, and a run
+    that is resumed takes them as one that never stopped.
+
+    Args:
+        built: The run.
+
+    Raises:
+        NotCompilable: It can't be compiled, or what comes of it is not what the uncompiled step does.
+    """
+
+    def __init__(self, built: Built) -> None:
+        run = _trial(built)
+        if few_parameters(run.model) is not None:
+            raise NotCompilable("the few numbers of this model are shown at every step")
+        batches = run.batches.at(run.state.step)
+        draws = _require_pure(run, batches)
+        large = sum(w.numel() for w in run.weights) > LARGE
+        self._span = 1 if draws or large or _undisturbed(run) < 2 * UNROLLED else UNROLLED
+        self._batches, self._shapes, self._kept = batches, _shapes(batches), len(_leaves(run))
+        self._is_whole = all(batch.rows is None for batch in batches) and run.batches.source.fixed
+        self._rates, self._lrs = [[0.0]], torch.empty(0)
+        try:
+            self._program = self._compile(run)
+            self._require_agreement(run, _trial(built))
+        except NotCompilable:
+            raise
+        except Exception as error:  # whatever torch meets in the model, in the optimizer or on the machine
+            raise NotCompilable(f"torch can't compile it: {reason_of(error)}") from error
+
+    def __call__(self, run: Run) -> Taken:
+        """Take the steps of a span, or one uncompiled, and return their losses."""
+        step = run.state.step
+        if step % self._span or until_look(run) < self._span or len(kept := _leaves(run)) != self._kept:
+            return take_step(run)
+        span = [run.batches.at(number) for number in range(step, step + (1 if self._is_whole else self._span))]
+        if not self._is_whole and any(_shapes(batches) != self._shapes for batches in span):
+            return take_step(run)
+        losses = self._take(run, kept, span)
+        if not losses:
+            return take_step(run)  # which finds what is not finite, and says so
+        run.schedule.apply(run.optimizer, step + self._span - 1)
+        return losses
+
+    def _take(self, run: Run, kept: list[Tensor], span: Sequence[Sequence[Batch]]) -> list[float]:
+        """Take the steps of a span and return their losses; none, and no change, if a number is not finite."""
+        factors = [run.schedule.factor(run.state.step + place) for place in range(self._span)]
+        rates = [[group["initial_lr"] * factor for group in run.optimizer.param_groups] for factor in factors]
+        if rates != self._rates:
+            self._rates, self._lrs = rates, torch.tensor(rates, dtype=torch.float64)
+        rows = [[(batch.inputs, batch.targets) for batch in batches] for batches in span]
+        with torch.no_grad():
+            *losses, finite = self._program(run.weights, [*run.model.buffers()], kept, rows, self._lrs).tolist()
+        return losses if finite else []
+
+    def _example(self) -> list[list[Batch]]:
+        """Return batches for a span, unlike each other: torch would take equal tensors for one and the same."""
+        return [
+            [
+                batch._replace(inputs=tuple(x.roll(place, 0) for x in batch.inputs), targets=batch.targets.clone())
+                for batch in self._batches
+            ]
+            for place in range(1 if self._is_whole else self._span)
+        ]
+
+    def _compile(self, run: Run) -> Callable[..., Tensor]:
+        rows = [[(batch.inputs, batch.targets) for batch in batches] for batches in self._example()]
+        lrs = torch.ones(self._span, len(run.optimizer.param_groups), dtype=torch.float64)
+        with _as_when_compiling(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only looks like gradients of results
+            traced = make_fx(self._steps_of(run), tracing_mode="fake", _allow_non_fake_inputs=True)
+            graph = traced(run.weights, [*run.model.buffers()], _leaves(run), rows, lrs)
+        options: dict[str, Any] = {
+            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,  # shapes are compared here
+            "fallback_random": True,  # what is drawn is what the uncompiled step would draw
+            "cpp_wrapper": True,  # from kernel to kernel without Python
+        }
+        return torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
+
+    def _steps_of(self, run: Run) -> Callable[..., Tensor]:
+        """Return the steps of a span as a function of all that they read, which ends by writing what they change."""
+        names = [name for name, w in run.model.named_parameters() if w.requires_grad]
+        buffer_names = [name for name, _ in run.model.named_buffers()]
+
+        def steps(weights: list[Tensor], buffers: list[Tensor], state: list[Tensor], rows: Any, lrs: Tensor) -> Tensor:
+            now = [[tensor.detach().clone() for tensor in tensors] for tensors in (weights, buffers, state)]
+            losses = []
+            for place in range(self._span):
+                params = [w.detach().clone().requires_grad_() for w in now[0]]
+                held = {**dict(zip(names, params, strict=True)), **dict(zip(buffer_names, now[1], strict=True))}
+                losses.append(self._gradients(run, params, held, rows[place % len(rows)]))
+                with torch.no_grad():
+                    _update(run, params, now[2], lrs[place])
+                now[0] = params
+            # What is not finite in a step stays so, in the weights or in the next loss.
+            numbers = [t for t in [*losses, *now[0], *now[2]] if t.is_floating_point()]
+            finite = torch.stack([torch.isfinite(t).all() for t in numbers]).all()
+            with torch.no_grad():
+                for olds, news in zip((weights, buffers, state), now, strict=True):
+                    for old, new in zip(olds, news, strict=True):
+                        old.copy_(torch.where(finite, new, old))
+            return torch.stack([*losses, finite.double()])
+
+        return steps
+
+    def _gradients(self, run: Run, params: list[Tensor], held: dict[str, Tensor], rows: Any) -> Tensor:
+        """Give params the clipped gradients of a step and return its loss."""
+        losses = []
+        for batch, (inputs, targets) in zip(self._batches, rows, strict=True):
+            with run.autocast:
+                loss = run.loss(functional_call(run.model, held, inputs), targets)
+            grads = torch.autograd.grad(loss, params, loss.new_full((), batch.share), allow_unused=True)
+            for w, grad in zip(params, grads, strict=True):
+                w.grad = grad if w.grad is None else w.grad if grad is None else w.grad + grad
+            losses.append(batch.share * loss.detach().double())
+        if run.clip_norm < math.inf:
+            clip_grads_with_norm_(params, run.clip_norm, get_total_norm(dense(params), foreach=False), foreach=False)
+        return torch.stack(losses).sum()
+
+    def _require_agreement(self, run: Run, same: Run) -> None:
+        """Compare compiled steps with uncompiled ones from the same weights; the first call also compiles.
+
+        Raises:
+            NotCompilable: They differ by more than rounding: the model does what can't be seen in its tensors.
+        """
+        seed, losses, span = generators.derived(run.seed, generators.TRIAL, 1), [], self._example()
+        with generators.isolated(seed):
+            for place in range(self._span):
+                run.schedule.apply(same.optimizer, run.state.step + place)
+                losses.append(fused.step(same.optimizer, partial(gradients, same, span[place % len(span)])))
+        with generators.isolated(seed):
+            found = self._take(run, _leaves(run), span)
+        pairs = [*zip(found or [math.nan], losses, strict=False)]
+        pairs += [(a.norm().item(), b.norm().item()) for a, b in zip(run.weights, same.weights, strict=True)]
+        for here, there in pairs:
+            if not math.isclose(here, there, rel_tol=_AGREEMENT, abs_tol=_AGREEMENT):
+                raise NotCompilable(f"it would not do the same: {here:.6g} instead of {there:.6g}")
+
+
+def _trial(built: Built) -> Run:
+    """Return a copy of a run after one step, which has made the optimizer's state."""
+    model = copy.deepcopy(built.run.model)
+    run = dataclasses.replace(
+        built.run,
+        model=model,
+        optimizer=optimizer_like(built, model),
+        schedule=copy.deepcopy(built.run.schedule),
+        state=State(step=built.run.state.step),
+    )
+    model.train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not isinstance(take_step(run), list):
+            raise NotCompilable("the first step is not finite")
+    return run
+
+
+def _require_pure(run: Run, batches: Sequence[Batch]) -> bool:
+    """Say whether a step draws numbers from torch's generators.
+
+    Raises:
+        NotCompilable: It draws from others, or the optimizer computes the gradients more than once.
+    """
+    calls = 0
+
+    def count() -> float:
+        nonlocal calls
+        calls += 1
+        return gradients(run, batches)
+
+    before = generators.state_dict()
+    weights, state = copy.deepcopy(run.weights), copy.deepcopy(run.optimizer.state_dict())
+    fused.step(run.optimizer, count)
+    after = generators.state_dict()
+    with torch.no_grad():
+        for w, old in zip(run.weights, weights, strict=True):
+            w.copy_(old)
+    run.optimizer.load_state_dict(state)
+    if calls > 1:
+        raise NotCompilable(f"{type(run.optimizer).__name__} computes the gradients several times a step")
+    if not torch.equal(before["python"]["words"], after["python"]["words"]) or (
+        before["numpy"]["position"] != after["numpy"]["position"]
+    ):
+        raise NotCompilable("the model draws from Python's or NumPy's generator, as one of random depth does")
+    return not torch.equal(before["torch"], after["torch"])
+
+
+def _undisturbed(run: Run) -> int:
+    """Return the fewest steps between two that end a span: looks at the weights, and the smaller batch of an epoch."""
+    uneven = run.batches.rows % run.batches.step_rows != 0
+    return min(look_every(run), run.batches.steps_per_epoch) if uneven else look_every(run)
+
+
+def _update(run: Run, params: list[Tensor], state: list[Tensor], rates: Tensor) -> None:
+    """Let the optimizer's own code, on a twin that holds other tensors, update params and state in place."""
+    optimizer = run.optimizer
+    twin = copy.copy(optimizer)
+    by_weight = dict(zip(run.weights, params, strict=True))
+    twin.param_groups = [
+        {**group, **_traceable(group), "params": [by_weight[w] for w in group["params"]], "lr": rates[index]}
+        for index, group in enumerate(optimizer.param_groups)
+    ]
+    twin.state = defaultdict(dict)
+    leaves = iter(state)
+    for w in run.weights:
+        if optimizer.state.get(w):
+            twin.state[by_weight[w]] = {name: next(leaves) for name in sorted(optimizer.state[w])}
+    inspect.unwrap(type(optimizer).step)(twin)
+
+
+def _traceable(group: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of a group with which torch's optimizers neither branch on numbers nor call fused kernels."""
+    wanted = {"foreach": False, "fused": False, "capturable": True}
+    return {key: value for key, value in wanted.items() if key in group}
+
+
+def _leaves(run: Run) -> list[Tensor]:
+    """Return what the optimizer keeps, in the order of the weights and of the names."""
+    leaves = []
+    for w in run.weights:
+        kept = run.optimizer.state.get(w) or {}
+        leaves += [kept[name] for name in sorted(kept)]
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise NotCompilable(f"{type(run.optimizer).__name__} keeps more than tensors")
+    return leaves
+
+
+def _shapes(batches: Sequence[Batch]) -> tuple[Any, ...]:
+    """Return what must be the same in all steps that a program takes."""
+    return tuple((b.share, *((t.shape, t.dtype) for t in (*b.inputs, b.targets))) for b in batches)
+
+
+@contextmanager
+def _as_when_compiling() -> Iterator[None]:
+    """Let torch's optimizers take the paths that they take in torch.compile."""
+    own = torch.compiler.is_compiling
+    torch.compiler.is_compiling = lambda: True
+    try:
+        yield
+    finally:
+        torch.compiler.is_compiling = own
