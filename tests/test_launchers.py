@@ -188,7 +188,7 @@ def test_words_of_launchers(refused):
         "run", "-m", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.n_jobs=0"
     )
     line = refused("run", "-m", "seed=0,1", "hydra/launcher=proceses")
-    assert "allowed: basic, joblib, local, processes; did you mean hydra/launcher=processes?" in line
+    assert "allowed: basic, joblib, local, processes, vectorized; did you mean hydra/launcher=processes?" in line
     assert "n_jobs" in refused("run", "-m", "seed=0,1", "hydra.launcher.n_jobs=2")
 
 
