@@ -281,3 +281,11 @@ def test_jobs_that_differ_in_more_are_trained_with_their_like(cli):
     assert states("sweep") == ["done"] * 6
     alone = cli("run", "-m", "run_dir=alone", *TOGETHER, "data.inputs=20", "model.hidden=4,5", "steps=5")
     assert "job 000 is trained singly: no other job differs from it in numbers only" in alone.err
+
+
+def test_reproducing_a_job_says_why_it_differs(cli):
+    words = ("model=sequential", "optim.lr=1e-4,3e-5", "seed=0,1", "steps=50")
+    assert cli("run", "-m", "run_dir=sweep", *TOGETHER, *words).code == 0
+    result = cli("reproduce", "sweep/001")
+    assert result.code == 1
+    assert "it was trained together with other jobs, which rounds otherwise" in result.out

@@ -273,18 +273,21 @@ def _share_rows(run: Run, other: Run) -> None:
 
 
 def layout(run: Run) -> tuple[Any, ...]:
-    """Return what runs must have in common: shapes, plain attributes of modules, and where batches may be smaller."""
-    batches = run.batches
+    """Return what runs must have in common: shapes, plain settings of their parts, and where batches may be smaller."""
+    batches, numbers = run.batches, UPDATES[type(run.optimizer)].numbers
     source = batches.source
     assert isinstance(source, Tensors)
     rows = [None if t is None else (t.shape, t.dtype) for t in (source.x, source.y)]
     weights = [(name, w.shape, w.dtype, w.requires_grad) for name, w in run.model.named_parameters()]
-    attributes = [
-        {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
+    modules = [
+        (type(module), {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)})
         for module in (*run.model.modules(), *run.loss.modules())
     ]
-    even = batches.rows % batches.step_rows == 0
-    return rows, weights, attributes, 0 if even else run.state.step % batches.steps_per_epoch
+    (group,) = run.optimizer.param_groups
+    switches = {name: value for name, value in group.items() if isinstance(value, bool) and name not in numbers}
+    sizes = batches.batch_size, batches.step_rows
+    place = 0 if batches.rows % batches.step_rows == 0 else run.state.step % batches.steps_per_epoch
+    return rows, weights, modules, type(run.optimizer), switches, sizes, place
 
 
 def why_singly(built: Built) -> str | None:
