@@ -98,6 +98,7 @@ def test_losses_are_those_of_single_runs(both, dtype, words):
         ("steps=10,60,35", "optim=adam", "optim.lr=1e-2"),
         ("model=autograd", "model.hidden=5"),
         ("model=mlp", "model.sizes=[6]", "model.norm=layer"),
+        ("model=product", "data=none", "clip_norm=null,1", "optim=adam", "optim.lr=0.01,0.1"),
     ],
 )
 def test_whatever_else_a_run_does(both, words):

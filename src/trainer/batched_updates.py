@@ -104,21 +104,20 @@ UPDATES: dict[type[Optimizer], Update] = {
 }
 
 
-def clip(grads: Sequence[Tensor], norms: Tensor, largest: Sequence[float]) -> None:
+def clip(grads: Sequence[Tensor], largest: Sequence[float]) -> Tensor:
     """Scale the gradients of the runs whose norm is larger than theirs may be, as torch's clip_grad_norm_ does.
 
     Args:
         grads: Stacked gradients.
-        norms: Norm over all gradients of each run (runs,).
-        largest: Norm that a run's may have, infinite for any.
+        largest: Norm over all gradients that a run's may have, infinite for any.
+
+    Returns:
+        The norms before (runs,), in float64; 0 for runs that may have any.
     """
-    factors = (torch.tensor(largest, dtype=torch.float64, device=norms.device) / (norms + 1e-6)).clamp(max=1.0)
+    parts = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1).double() for g in grads]
+    limits = torch.tensor(largest, dtype=torch.float64, device=grads[0].device)
+    norms = torch.linalg.vector_norm(torch.stack(parts), dim=0).where(limits.isfinite(), 0.0)
+    factors = (limits / (norms + 1e-6)).clamp(max=1.0)
     for g in grads:
         g.mul_(_like(g, factors))
-
-
-def norms_of(grads: Sequence[Tensor]) -> Tensor:
-    """Return the norm over all gradients of each run (runs,), in float64."""
-    parts = [torch.linalg.vector_norm(g.flatten(1), dim=1).double() for g in grads]
-    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
     return norms

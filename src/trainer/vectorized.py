@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from trainer import generators
-from trainer.batched_updates import UPDATES, clip, norms_of, numbers_of
+from trainer.batched_updates import UPDATES, clip, numbers_of
 from trainer.build import Built, optimizer_like
 from trainer.components import reason_of
 from trainer.data import Batch
@@ -92,13 +92,12 @@ class Stack:
         else:
             batches = [run.batches.at(run.state.step) for run in self.runs]
         values, grads = self._gradients(batches)
-        norms = None
+        norms = torch.zeros(len(self.runs), device=self._device)
         if any(run.clip_norm < math.inf for run in self.runs):
-            norms = norms_of(grads)
-            clip(grads, norms, [run.clip_norm for run in self.runs])
+            norms = clip(grads, [run.clip_norm for run in self.runs])
         shares = [batch.share for batch in batches[0]]
         losses = values[0] if shares == [1.0] else [_total(shares, column) for column in zip(*values, strict=True)]
-        if all(map(math.isfinite, losses)) and not has_non_finite(list(grads)):
+        if all(map(math.isfinite, losses)) and not has_non_finite([*grads, norms]):
             self._apply(grads, None)
             return [[loss] for loss in losses]
         return self._apply_finite(values, losses, grads, norms, batches)
@@ -154,13 +153,11 @@ class Stack:
         values: list[list[float]],
         losses: list[float],
         grads: list[Tensor],
-        norms: Tensor | None,
+        norms: Tensor,
         batches: list[list[Batch]],
     ) -> list[Taken]:
         """Update the weights of the runs whose numbers are finite, and return what came of each."""
-        finite = torch.stack([g.flatten(1).isfinite().all(1) for g in grads]).all(0)
-        if norms is not None:
-            finite &= norms.isfinite()
+        finite = torch.stack([g.reshape(len(g), -1).isfinite().all(1) for g in [*grads, norms]]).all(0)
         good = [k for k, ok in enumerate(finite.tolist()) if ok and math.isfinite(losses[k])]
         if good:
             self._apply(grads, good)
