@@ -116,7 +116,7 @@ def clip(grads: Sequence[Tensor], largest: Sequence[float]) -> Tensor:
     """
     parts = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1).double() for g in grads]
     limits = torch.tensor(largest, dtype=torch.float64, device=grads[0].device)
-    norms = torch.linalg.vector_norm(torch.stack(parts), dim=0).where(limits.isfinite(), 0.0)
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0).where(limits.isfinite(), 0.0)
     factors = (limits / (norms + 1e-6)).clamp(max=1.0)
     for g in grads:
         g.mul_(_like(g, factors))
