@@ -387,6 +387,36 @@ def checkpoints(full: bool) -> Iterator[Figure]:
     yield Figure("checkpoint", "SHA-256 of one stream", hashed, None, " GB/s")
 
 
+def vectorized(full: bool) -> Iterator[Figure]:
+    """Sweeps of jobs that are trained as one, beside the same jobs one after the other."""
+    steps = 5000 if full else 500
+    for work, jobs, most in (("tiny", 64, 0.20), ("tiny", 256, 0.10), ("seed", 16, 0.95)):
+        yield Figure(
+            "vectorized", f"{work}, {jobs} jobs of {steps:,} steps / local", [together(work, jobs, steps)], most
+        )
+
+
+def together(work: str, jobs: int, steps: int) -> float:
+    """Return the time of a sweep that is trained as one, beside `local`, where a job more is measured with 8 of them.
+
+    Args:
+        work: What each job trains.
+        jobs: How many there are.
+        steps: Length of each.
+    """
+
+    def seconds(launcher: str, count: int) -> float:
+        with new_folder() as folder:
+            start = time.perf_counter()
+            swept = ("-m", f"hydra/launcher={launcher}", f"seed=range({count})", f"run_dir={folder}/sweep")
+            trainer("run", *swept, *WORKS[work], f"steps={steps}", "device.threads=1")
+            return time.perf_counter() - start
+
+    seconds("vectorized", 4)  # imports what it needs
+    first = seconds("local", 1)
+    return seconds("vectorized", jobs) / (first + (seconds("local", 9) - first) / 8 * (jobs - 1))
+
+
 def growth(full: bool) -> Iterator[Figure]:
     """What more steps cost in memory."""
     few, many = (20_000, 1_020_000) if full else (5_000, 55_000)
@@ -482,7 +512,7 @@ SHORT: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "checkpoints": checkpoints,
     "growth": growth,
 }
-PARTS = {**SHORT, "comforts": comforts, "compiled": compiled}
+PARTS = {**SHORT, "comforts": comforts, "compiled": compiled, "vectorized": vectorized}
 
 
 def main() -> int:

@@ -56,7 +56,9 @@ HYDRAS_OWN = pytest.mark.filterwarnings("ignore:Future Hydra:UserWarning")
 
 @HYDRAS_OWN
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("local", []), ("processes", ["hydra.launcher.n_jobs=2"])])
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"), [("local", []), ("processes", ["hydra.launcher.n_jobs=2"]), ("vectorized", [])]
+)
 class TestAsHydraAsks(LauncherTestSuite):
     """The tests that Hydra has for launchers."""
 
@@ -65,7 +67,7 @@ class TestAsHydraAsks(LauncherTestSuite):
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     ("launcher_name", "overrides"),
-    [("local", ["hydra.sweeper.max_batch_size=2"]), ("processes", ["hydra.sweeper.max_batch_size=2"])],
+    [(name, ["hydra.sweeper.max_batch_size=2"]) for name in ("local", "processes", "vectorized")],
 )
 class TestInBatches(BatchedSweeperTestSuite):
     """Those for a sweeper that hands on a few jobs at a time."""
@@ -82,13 +84,14 @@ class InFreshProcesses(IntegrationTestSuite):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task_launcher_cfg", "extra_flags"), [({}, ["-m", f"hydra/launcher={name}"]) for name in ("local", "processes")]
+    ("task_launcher_cfg", "extra_flags"),
+    [({}, ["-m", f"hydra/launcher={name}"]) for name in ("local", "processes", "vectorized")],
 )
 class TestInFreshProcesses(InFreshProcesses):
     """Those that start an application of Hydra's."""
 
 
-@pytest.mark.parametrize("name", ["local", "processes"])
+@pytest.mark.parametrize("name", ["local", "processes", "vectorized"])
 def test_in_a_fresh_process(tmp_path, name):
     import py.path  # what the tests of Hydra are written for
 
@@ -188,7 +191,7 @@ def test_words_of_launchers(refused):
         "run", "-m", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.n_jobs=0"
     )
     line = refused("run", "-m", "seed=0,1", "hydra/launcher=proceses")
-    assert "allowed: basic, joblib, local, processes; did you mean hydra/launcher=processes?" in line
+    assert "allowed: basic, joblib, local, processes, vectorized; did you mean hydra/launcher=processes?" in line
     assert "n_jobs" in refused("run", "-m", "seed=0,1", "hydra.launcher.n_jobs=2")
 
 

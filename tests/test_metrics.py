@@ -119,3 +119,13 @@ def test_cutting_back_never_pads(tmp_path: Path, there, length, kept, whole):
         path.write_bytes(there)
     assert cut_back(path, length) == whole
     assert (path.read_bytes() if path.exists() else None) == kept
+
+
+@pytest.mark.parametrize("lr", [1e-4, 1e-5, 1, 0.1 + 0.2])
+def test_rows_are_written_as_json_writes_them(train, lr):
+    """Whichever way a row takes to the file: those of few parameters go through json, the others need not."""
+    run = train("data.inputs=4", "steps=3", "data.validation=0.25", f"optim.lr={lr}", "max_divergence=1e300")
+    for line in (run.path / "metrics.jsonl").read_text().splitlines():
+        assert line == json.dumps(json.loads(line))
+        if "loss" in json.loads(line):
+            assert list(json.loads(line)) == ["step", "epoch", "loss", "lr"]

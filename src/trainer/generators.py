@@ -72,6 +72,12 @@ def state_dict() -> dict[str, Any]:
     }
 
 
+def position() -> tuple[Any, ...]:
+    """Return what is another once anything has been drawn from a generator of the CPU."""
+    _, keys, place, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(keys).tobytes(), place, *rest, torch.get_rng_state().numpy().tobytes()
+
+
 def load_state_dict(state: dict[str, Any]) -> None:
     """Set every global generator to a state that `state_dict` returned; absent devices are skipped."""
     python, numpy_ = state["python"], state["numpy"]

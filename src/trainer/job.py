@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, manifest, modules, redact, runs
+from trainer import checkpoint, loop, manifest, modules, redact, runs
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.log import log, log_evaluation, logging_to
-from trainer.loop import evaluate, fit
+from trainer.loop import Reader, Run, Taken, driven, evaluate
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
-from trainer.record import Record, first_status, standing
+from trainer.record import SECONDS, Record, first_status, standing
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
@@ -161,10 +161,30 @@ def execute(
         stopping: What asks it to stop; by default a signal.
         secrets: What is not kept in the directory, by dotted key.
     """
+    with stopping or Stopping() as entered:
+        driven(executing(rundir, command, overrides, force, entered, secrets))
+
+
+def executing(
+    rundir: RunDir,
+    command: str,
+    overrides: list[str],
+    force: bool,
+    stopping: Stopping,
+    secrets: Mapping[str, Any] | None = None,
+    seconds: float = SECONDS,
+) -> Generator[Run, Taken | None, None]:
+    """Train as `execute` does; whoever drives this loop takes the steps, and has entered `stopping`.
+
+    Args:
+        seconds: Between two writings of status.json.
+    """
     try:
         config = redact.filled(rundir.read_config(), secrets or {})
         built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
-        train(rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, stopping)
+        yield from training(
+            rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, stopping, seconds
+        )
     except InUse:
         pass  # what happens to it is for the process that trains it to write
     except Exception as error:
@@ -201,8 +221,28 @@ def train(
         UsageError: Another process trains it, or no checkpoint fits; nothing has been changed.
         RunFailed: Training met something it can't go on from.
     """
-    run, stopping = built.run, stopping or Stopping()
-    with rundir.lock(command), logging_to(rundir.log), stopping:
+    with stopping or Stopping() as entered:
+        return driven(training(rundir, built, command, overrides, show, announce, force, entered))
+
+
+def training(
+    rundir: RunDir,
+    built: Built,
+    command: str,
+    overrides: list[str],
+    show: Callable[[Standing], Display],
+    announce: Callable[[str], None],
+    force: bool,
+    stopping: Stopping,
+    seconds: float = SECONDS,
+) -> Generator[Run, Taken | None, Outcome]:
+    """Train as `train` does; whoever drives this loop takes the steps, and has entered `stopping`.
+
+    Args:
+        seconds: Between two writings of status.json.
+    """
+    run = built.run
+    with rundir.lock(command), logging_to(rundir.log):
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)
@@ -221,7 +261,7 @@ def train(
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         compile_step(built, announce)
         first_step = run.state.step
-        record = Record(rundir, built, command, overrides, announce, used)
+        record = Record(rundir, built, command, overrides, announce, used, seconds)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
         shown = Standing(
@@ -238,13 +278,14 @@ def train(
             with show(shown) as screen, saver:
                 if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
                     saver(True)  # what it begins with may be something else, or gone, when it is resumed
-                reason = fit(run, [metrics, screen, record, log_evaluation], saver, stopping)
+                readers: list[Reader] = [metrics, screen, record, log_evaluation]
+                reason = yield from loop.training(run, readers, saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)
             metrics.close()
             state = "stopped" if reason == "stopped" else "done"
             record.write(state)
-        except KeyboardInterrupt:  # a second one, where that does not end the process
+        except (KeyboardInterrupt, GeneratorExit):  # a second interrupt, where that does not end the process
             metrics.close()
             raise
         except Exception as error:

@@ -105,6 +105,24 @@ class Local(EachLauncher):
                 yield item, function(item)
 
 
+class Vectorized(Local):
+    """Like local, but a function may have a method `together`, which does all items as it sees fit.
+
+    The jobs of a sweep have: those that differ only in numbers are trained as one.
+    """
+
+    def each(
+        self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
+    ) -> Iterator[tuple[T, R | RunFailed]]:
+        """Call a function for each item, here, or for all of them together."""
+        together = getattr(function, "together", None)
+        if together is None:
+            yield from super().each(function, items, idle)
+            return
+        with calling(idle):
+            yield from together(items)
+
+
 class Processes(EachLauncher):
     """As many jobs at once as there are processes, which are forked from this one and have one thread each.
 
@@ -318,11 +336,22 @@ class ProcessesConfig:
     n_jobs: int | None = None
 
 
+@dataclass
+class VectorizedConfig:
+    """hydra/launcher=vectorized."""
+
+    _target_: str = "trainer.launchers.Vectorized"
+
+
 def register() -> None:
     """Tell Hydra of the launchers; again each time, for its registries may have been swapped."""
     # Hydra 1.3 builds plugins of hydra_plugins.* only, which are found by their place; ours are registered by hand.
     Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[method-assign, assignment]
-    for name, launcher, node in (("local", Local, LocalConfig), ("processes", Processes, ProcessesConfig)):
+    for name, launcher, node in (
+        ("local", Local, LocalConfig),
+        ("processes", Processes, ProcessesConfig),
+        ("vectorized", Vectorized, VectorizedConfig),
+    ):
         Plugins.instance().register(launcher)
         ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="trainer")
 

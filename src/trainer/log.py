@@ -6,12 +6,14 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from trainer.loop import Row
 from trainer.redact import hide
 
 log = logging.getLogger("trainer")
+_file: ContextVar[LogFile | None] = ContextVar("_file", default=None)  # that of the run at work: many may be open
 
 
 class Formatter(logging.Formatter):
@@ -34,20 +36,33 @@ class LogFile(logging.FileHandler):
         """Pass over what went wrong."""
 
 
+class _ToTheRunAtWork(logging.Handler):
+    """Hands records on to the file of the run that is at work."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on."""
+        if (file := _file.get()) is not None:
+            file.handle(record)
+
+
+_handler = _ToTheRunAtWork()
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Write what the package logs to a file for the duration of a block."""
-    handler = LogFile(path, encoding="utf-8", delay=True)
-    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
+    """Write what the package logs to a file for the duration of a block, as far as it is logged in the same context."""
+    file = LogFile(path, encoding="utf-8", delay=True)
+    file.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = _file.set(file)
+    log.addHandler(_handler)  # once, however often
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        _file.reset(before)
         with suppress(OSError):
-            handler.close()
+            file.close()
 
 
 def log_evaluation(row: Row) -> None:

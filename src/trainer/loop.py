@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from operator import mul
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from trainer.state import State
 
 Row = dict[str, Any]
 Reader = Callable[[Row], None]
+T = TypeVar("T")
 
 
 class NonFinite(RunFailed):
@@ -55,6 +56,7 @@ class Run:
     classes: int = 0
     state: State = field(default_factory=State)
     update: Callable[[Run], Taken] = lambda run: take_step(run)
+    random: Callable[[], dict[str, Any]] = generators.state_dict  # where the generators stand, for a checkpoint
 
     @cached_property
     def weights(self) -> list[Tensor]:
@@ -87,24 +89,33 @@ def fit(
     Raises:
         RunFailed: The numbers are not finite or run away.
     """
-    loop = training(run, readers, save, stopping)
-    taken: Taken | None = None
-    while True:
-        try:
-            loop.send(taken)
-        except StopIteration as end:
-            return str(end.value)
-        taken = run.update(run)
+    return driven(training(run, readers, save, stopping))
+
+
+def driven(loop: Generator[Run, Taken | None, T]) -> T:
+    """Take the steps that a loop asks for, and return what it returns."""
+    try:
+        run = next(loop)
+        while True:
+            try:
+                taken = run.update(run)
+            except BaseException as error:
+                loop.throw(error)
+                raise
+            run = loop.send(taken)
+    except StopIteration as end:
+        value: T = end.value
+        return value
 
 
 def training(
     run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]
-) -> Generator[None, Taken | None, str]:
-    """Train as `fit` does; whoever drives this loop takes the steps when it yields, and sends what came of them."""
+) -> Generator[Run, Taken | None, str]:
+    """Train as `fit` does; whoever drives this loop takes the next step when it yields, and sends what came of it."""
     schedule, state = run.schedule, run.state
     run.model.train()
     while state.step < run.steps and state.stale < run.patience and not stopping():
-        taken = yield
+        taken = yield run
         assert taken is not None
         if isinstance(taken, NonFinite):
             if state.skipped_in_a_row >= run.max_skips:

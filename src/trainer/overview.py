@@ -62,8 +62,12 @@ class Overview:
             self._live.update(self._render(), refresh=True)
 
     def _look(self) -> None:
-        for name in self._open[:_WINDOW]:
+        going_on = 0
+        for name in list(self._open):
+            if going_on == _WINDOW:
+                break
             now = self._entries[name] = entry(self._path / name)
+            going_on += now.state not in _ENDED
             if now.state in _ENDED:
                 self._open.remove(name)
                 if self._live is None:

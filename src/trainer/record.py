@@ -12,7 +12,7 @@ from trainer.loop import Row, Run
 from trainer.metrics import finite
 from trainer.rundir import FORMAT, RunDir
 
-_SECONDS = 1.0  # between two writings while a run trains
+SECONDS = 1.0  # between two writings while a run trains
 
 
 class Record:
@@ -25,6 +25,7 @@ class Record:
         overrides: The settings that the user typed.
         announce: Tells the user something in one line.
         code: The SHA-256 of the user's modules that it imports, by their paths.
+        seconds: Between two writings while it trains.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Record:
         overrides: list[str],
         announce: Callable[[str], None],
         code: dict[str, str],
+        seconds: float = SECONDS,
     ) -> None:
-        self._rundir, self._run = rundir, built.run
+        self._rundir, self._run, self._seconds = rundir, built.run, seconds
         self._start = time.perf_counter()
-        self._next = self._start + _SECONDS
+        self._next = self._start + seconds
         self._status = {"format": FORMAT, "id": rundir.path.name, **first_status(built), **rundir.read_status()}
         circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
         before = self._status["segments"]
@@ -79,7 +81,7 @@ class Record:
         """Take a row of the loop; write if the last time is long enough ago."""
         if time.perf_counter() >= self._next:
             self.write()
-            self._next = time.perf_counter() + _SECONDS
+            self._next = time.perf_counter() + self._seconds
 
     def write(self, state: str = "running", error: str | None = None) -> None:
         """Write where the run stands.

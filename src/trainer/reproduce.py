@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import advice, modules, redact, runs, settings
+from trainer import advice, modules, redact, runs, settings, sweep_file
 from trainer import words as command_line
 from trainer.course import Course, NothingYet, course
 from trainer.errors import UsageError, refusal
@@ -159,7 +159,10 @@ def _show(of: Course, finding: Finding) -> None:
     else:
         screen.result("different", _verdict(finding).partition(" ")[2])
         if not finding.circumstances:
-            lines["as before"] = "versions, machine, commit and modules; it may draw on a clock or another such source"
+            why = "it may draw on a clock or another such source"
+            if sweep_file.launcher_of(of.rundir.path) == "vectorized":
+                why = "it was trained together with other jobs, which rounds otherwise"
+            lines["as before"] = f"versions, machine, commit and modules; {why}"
         commands = {f"trainer verify {again}": "see whether its files are whole"}
         if any(change.endswith(".py: has changed") for change in finding.circumstances):
             commands[f"trainer reproduce {again} --trust-code"] = "repeat it with the modules as they were"

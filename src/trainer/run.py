@@ -47,6 +47,7 @@ Flags:
 With -m, hydra/launcher= says where the jobs run:
   local              one after the other (default)
   processes          one on each core; hydra.launcher.n_jobs=4 sets how many
+  vectorized         jobs that differ only in numbers as one batched program
   joblib, basic      Hydra's own, and any other that is installed
 
 Examples:

@@ -153,7 +153,7 @@ def snapshot(run: Run, metrics_bytes: int) -> Snapshot:
         "optimizer": _without_secrets(run.optimizer.state_dict()),
         "schedule": run.schedule.state_dict(),
         "watched": [run.monitor, run.mode],
-        "generators": generators.state_dict(),
+        "generators": run.random(),
         "metrics_bytes": metrics_bytes,
     }
 

@@ -21,7 +21,19 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import durable, job, launchers, leaderboard, modules, redact, runs, screen, sweep_file
+from trainer import (
+    durable,
+    grouping,
+    job,
+    launchers,
+    leaderboard,
+    modules,
+    redact,
+    runs,
+    screen,
+    sweep_file,
+    vectorized,
+)
 from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal
 from trainer.explain import explained
@@ -38,8 +50,8 @@ from trainer.words import Choice, Words
 
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
 DEFAULT = "local"
-IN_MEMORY = ("basic", "joblib", "local", "processes")  # launchers that write no job into a file
-IN_PROCESS = ("basic", "local")  # launchers whose jobs run one after the other in this process
+IN_MEMORY = ("basic", "joblib", "local", "processes", "vectorized")  # launchers that write no job into a file
+IN_PROCESS = ("basic", "local", "vectorized")  # launchers whose jobs run in this process, and not at the same time
 _CHOICE = re.compile(r"hydra/launcher=")
 _HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(IN_MEMORY)})|hydra\.launcher\.\w+=-?[0-9]+")
 T = TypeVar("T")
@@ -239,6 +251,40 @@ class Task:
             modules.trust([rundir])
         stopping = self._stopping()
         job.execute(rundir, self.command, list(self.overrides), self.force, stopping, self.secrets.get(name))
+
+    def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
+        """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
+        for group in grouping.groups([RunDir(self.path / name) for name in names]):
+            if self.marker.exists():
+                return
+            size, how = grouping.size_of(group, self.secrets.get(group[0].path.name, {}))
+            screen.note(f"{grouping.named(group)} {how}")
+            for part in grouping.parts(group, size):
+                if len(part) == 1:
+                    self(part[0].path.name)
+                    yield part[0].path.name, None
+                elif not self.marker.exists():
+                    yield from self._at_once(part)
+
+    def _at_once(self, rundirs: Sequence[RunDir]) -> Iterator[tuple[str, None]]:
+        if self.trust:
+            modules.trust(list(rundirs))
+        seconds = grouping.seconds_between_writes(len(rundirs))
+        with self._stopping() as stopping:
+            loops = [
+                job.executing(
+                    rundir,
+                    self.command,
+                    list(self.overrides),
+                    self.force,
+                    stopping,
+                    self.secrets.get(rundir.path.name),
+                    seconds,
+                )
+                for rundir in rundirs
+            ]
+            for number in vectorized.train(loops):
+                yield rundirs[number].path.name, None
 
     def compose(self, config: DictConfig) -> None:
         """Train the job that a configuration of Hydra's names."""

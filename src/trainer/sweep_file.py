@@ -50,6 +50,14 @@ def read(path: Path) -> Sweep:
     return cast(Sweep, sweep)
 
 
+def launcher_of(job: Path) -> str | None:
+    """Return the name of the launcher of a job's sweep, None for a run that is no job of one."""
+    try:
+        return read(job.parent)["launcher"]["name"]
+    except UsageError:
+        return None
+
+
 def prepare_process(launcher: str) -> None:
     """Keep NumPy to one thread where jobs run beside each other; it looks when it is imported, so this comes before."""
     if launcher == "processes":

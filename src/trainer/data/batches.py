@@ -66,6 +66,12 @@ class Tensors(Rows):
         """Return how many there are."""
         return 1 if self.x is None else len(self.x)
 
+    def equals(self, other: Tensors) -> bool:
+        """Say whether these are the same numbers as others."""
+        if self.x is None or other.x is None:
+            return self.x is other.x and torch.equal(self.y, other.y)
+        return torch.equal(self.x, other.x) and torch.equal(self.y, other.y)
+
     def take(self, rows: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return copies of some rows."""
         assert self.x is not None

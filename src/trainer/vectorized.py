@@ -1,0 +1,428 @@
+"""Runs that differ only in numbers, trained as one: a step of all of them is one forward pass, gradient and update.
+
+The loop of each run is its own: its rows, evaluations, checkpoints and its end. Only the steps, which `take_step` would
+take one run after the other, are taken together by a `Stack`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from contextvars import Context, copy_context
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from trainer import generators
+from trainer.batched_updates import UPDATES, clip, numbers_of
+from trainer.build import Built, optimizer_like
+from trainer.components import reason_of
+from trainer.data import Batch
+from trainer.data.batches import Tensors
+from trainer.loop import NonFinite, Run, Taken, gradients, has_non_finite, non_finite
+from trainer.models.handwritten import HandWritten
+from trainer.state import State
+
+Loop = Generator[Run, Taken | None, None]
+
+MOST = 256  # runs in a stack
+_LARGEST = 2**30  # bytes of weights, gradients and data in a stack
+_GAIN = 0.95  # of the time of single steps that a stack must take at most, or it is not worth it
+_SECONDS = 2.0  # after which no further size is measured; a small model takes a tenth of it
+_REPEATS, _ENOUGH = 5, 0.25  # steps that are measured of a size, at most so many and about so many seconds
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+class Stack:
+    """Runs whose weights, and what their optimizers keep of these, are slices of the same tensors (runs, ...).
+
+    The runs go on seeing them as their own: for evaluations, checkpoints and what follows when they leave.
+
+    Args:
+        runs: Of one `layout`.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        first = runs[0]
+        self.runs = list(runs)
+        self._update = UPDATES[type(first.optimizer)]
+        groups = [numbers_of(run.optimizer.param_groups[0]) for run in runs]
+        self._device = first.weights[0].device
+        self._numbers = {name: self._column([group[name] for group in groups]) for name in self._update.numbers}
+        self._switches = {**groups[0], "decays": any(group.get("weight_decay", 0) for group in groups)}
+        self._kept_by = [self._update.kept(group) for group in groups]
+        self._rates: list[float] = []
+        self._fresh = {k for k, run in enumerate(runs) if not run.optimizer.state}
+        self._numbers["is_first"] = self._column([k in self._fresh for k in range(len(runs))])
+
+        self._names = [name for name, w in first.model.named_parameters() if w.requires_grad]
+        self._names += [name for name, w in first.model.named_parameters() if not w.requires_grad]
+        self._weights = [w.requires_grad_() for w in _stacked([run.weights for run in runs])]
+        self._frozen = _stacked([[w for w in run.model.parameters() if not w.requires_grad] for run in runs])
+        self._kept = {name: self._kept_under(name) for name in dict.fromkeys(n for ns in self._kept_by for n in ns)}
+        for k, run in enumerate(runs):
+            for w, stacked in zip(run.weights, self._weights, strict=True):
+                w.data = stacked.detach()[k]
+            if k not in self._fresh:
+                self._hand_over(k)
+
+        self._is_one_feed = all(
+            run.batches.source is first.batches.source and (run.seed, run.state.step) == (first.seed, first.state.step)
+            for run in runs
+        )
+        self._batches: list[list[Batch]] = []
+        self._fed: list[list[tuple[Tensor, int | None]]] = []
+
+    def step(self) -> list[Taken]:
+        """Take the next step of every run and return what came of each."""
+        first = self.runs[0]
+        for run in self.runs:
+            run.schedule.apply(run.optimizer, run.state.step)
+        rates = [run.optimizer.param_groups[0]["lr"] for run in self.runs]
+        if rates != self._rates:
+            self._rates, self._numbers["lr"] = rates, self._column(rates)
+        if self._is_one_feed:
+            batches = [first.batches.at(first.state.step)] * len(self.runs)
+        else:
+            batches = [run.batches.at(run.state.step) for run in self.runs]
+        values, grads = self._gradients(batches)
+        norms = torch.zeros(len(self.runs), device=self._device)
+        if any(run.clip_norm < math.inf for run in self.runs):
+            norms = clip(grads, [run.clip_norm for run in self.runs])
+        shares = [batch.share for batch in batches[0]]
+        losses = values[0] if shares == [1.0] else [_total(shares, column) for column in zip(*values, strict=True)]
+        if all(map(math.isfinite, losses)) and not has_non_finite([*grads, norms]):
+            self._apply(grads, None)
+            return [[loss] for loss in losses]
+        return self._apply_finite(values, losses, grads, norms, batches)
+
+    def _gradients(self, batches: list[list[Batch]]) -> tuple[list[list[float]], list[Tensor]]:
+        """Return the losses of each batch of a step, by run, and the gradients of the step."""
+        run = self.runs[0]
+        losses: list[Tensor] = []
+        totals: list[Tensor] = []
+        for number, columns in enumerate(self._feed(batches)):
+            values, dims = zip(*columns, strict=True)
+
+            def forward(weights: list[Tensor], frozen: list[Tensor], *columns: Tensor) -> Tensor:
+                named = dict(zip(self._names, (*weights, *frozen), strict=True))
+                loss: Tensor = run.loss(functional_call(run.model, named, columns[:-1]), columns[-1])
+                return loss
+
+            loss = vmap(forward, in_dims=(0, 0, *dims))(self._weights, self._frozen, *values)
+            share = loss.new_full(loss.shape, batches[0][number].share)
+            grads = torch.autograd.grad(loss, self._weights, share)
+            totals = [a.add_(b) for a, b in zip(totals, grads, strict=True)] if totals else list(grads)
+            losses.append(loss.detach())
+        return [loss.tolist() for loss in losses], totals
+
+    def _feed(self, batches: list[list[Batch]]) -> list[list[tuple[Tensor, int | None]]]:
+        """Return the inputs and the targets of each batch of a step, with the dimension that counts the runs."""
+        if len(batches) != len(self._batches) or any(a is not b for a, b in zip(batches, self._batches, strict=True)):
+            self._fed = [
+                [_joined(column) for column in zip(*((*batch.inputs, batch.targets) for batch in row), strict=True)]
+                for row in zip(*batches, strict=True)
+            ]
+            self._batches = batches
+        return self._fed
+
+    @torch.no_grad()
+    def _apply(self, grads: list[Tensor], rows: list[int] | None) -> None:
+        """Update the weights of some of the runs; None is all of them."""
+        if rows is None:
+            self._update.apply(self._weights, grads, self._kept, self._numbers, self._switches)
+        else:
+            index = torch.tensor(rows, device=self._device)
+            weights = [w[index] for w in self._weights]
+            kept = {name: [one[index] for one in ones] for name, ones in self._kept.items()}
+            numbers = {name: one[index] for name, one in self._numbers.items()}
+            self._update.apply(weights, [g[index] for g in grads], kept, numbers, self._switches)
+            for stacked, part in zip((*self._weights, *_flat(self._kept)), (*weights, *_flat(kept)), strict=True):
+                stacked[index] = part
+        for k in self._fresh.intersection(range(len(self.runs)) if rows is None else rows) if self._fresh else ():
+            self._hand_over(k)
+
+    def _apply_finite(
+        self,
+        values: list[list[float]],
+        losses: list[float],
+        grads: list[Tensor],
+        norms: Tensor,
+        batches: list[list[Batch]],
+    ) -> list[Taken]:
+        """Update the weights of the runs whose numbers are finite, and return what came of each."""
+        finite = torch.stack([g.reshape(len(g), -1).isfinite().all(1) for g in [*grads, norms]]).all(0)
+        good = [k for k, ok in enumerate(finite.tolist()) if ok and math.isfinite(losses[k])]
+        if good:
+            self._apply(grads, good)
+        taken: list[Taken] = [[loss] for loss in losses]
+        for k in set(range(len(self.runs))).difference(good):
+            taken[k] = non_finite(self.runs[k], batches[k], [column[k] for column in values])
+        return taken
+
+    def _hand_over(self, k: int) -> None:
+        """Let the optimizer of a run keep its slices, under the names of its own."""
+        run, names = self.runs[k], self._kept_by[k]
+        for i, w in enumerate(run.weights if names else ()):
+            run.optimizer.state[w] = {name: self._kept[name][i][k] for name in names}
+        if k in self._fresh:
+            self._fresh.remove(k)
+            self._numbers["is_first"][k] = 0
+
+    def _kept_under(self, name: str) -> list[Tensor]:
+        """Return what the optimizers keep of each weight, stacked; zeros where there is nothing yet."""
+        first = self.runs[0].weights
+        zeros = [torch.zeros((), device=w.device) if name == "step" else torch.zeros_like(w) for w in first]
+        return _stacked(
+            [
+                [run.optimizer.state.get(w, {}).get(name, zero) for w, zero in zip(run.weights, zeros, strict=True)]
+                for run in self.runs
+            ]
+        )
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64, device=self._device)
+
+
+def train(loops: Sequence[Loop]) -> Iterator[int]:
+    """Train runs together, each by its own loop; yield their numbers as they end.
+
+    Args:
+        loops: Those of runs for which `why_singly` finds nothing, not started.
+    """
+    contexts = [copy_context() for _ in loops]
+    runs: dict[int, Run] = {}
+    try:
+        for number, loop in enumerate(loops):
+            run = _send(contexts[number], loop, None)
+            if run is None:
+                yield number
+            else:
+                runs[number] = run
+                run.random = _fixed(generators.state_dict())  # those of all runs are the same ones
+        stacks = [(numbers, Stack([runs[n] for n in numbers])) for numbers in _alike(runs)]
+        while stacks:
+            going_on = []
+            for numbers, stack in stacks:
+                ended = []
+                for number, taken in zip(numbers, _taken(stack), strict=True):
+                    if _send(contexts[number], loops[number], taken) is None:
+                        ended.append(number)
+                        del runs[number]
+                yield from ended
+                if ended:
+                    numbers = [number for number in numbers if number in runs]
+                    stack = Stack([runs[number] for number in numbers]) if numbers else stack
+                if numbers:
+                    going_on.append((numbers, stack))
+            stacks = going_on
+    finally:
+        for context, loop in zip(contexts, loops, strict=True):
+            context.run(loop.close)
+
+
+def _send(context: Context, loop: Loop, taken: Taken | Exception | None) -> Run | None:
+    """Let a loop go on, to its next step or its end; in a context of its own it writes into its own log."""
+    try:
+        if isinstance(taken, Exception) and not isinstance(taken, NonFinite):
+            return context.run(loop.throw, taken)
+        return context.run(loop.send, taken)
+    except StopIteration:
+        return None
+
+
+def _taken(stack: Stack) -> Sequence[Taken | Exception]:
+    try:
+        return stack.step() if len(stack.runs) > 1 else [run.update(run) for run in stack.runs]
+    except Exception as error:
+        return [error] * len(stack.runs)
+
+
+def _fixed(state: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    return lambda: state
+
+
+def _alike(runs: dict[int, Run]) -> list[list[int]]:
+    """Return the numbers of runs that can be stacked, in groups."""
+    groups: list[tuple[Any, list[int]]] = []
+    for number, run in runs.items():
+        form = layout(run)
+        same = next((numbers for other, numbers in groups if other == form), None)
+        if same is None:
+            groups.append((form, [number]))
+        else:
+            same.append(number)
+            _share_rows(run, runs[same[0]])
+    return [numbers for _, numbers in groups]
+
+
+def _share_rows(run: Run, other: Run) -> None:
+    """Let a run take its batches from the rows of another if they are the same."""
+    mine, others = run.batches.source, other.batches.source
+    if isinstance(mine, Tensors) and isinstance(others, Tensors) and mine.equals(others):
+        run.batches.source = others
+
+
+def layout(run: Run) -> tuple[Any, ...]:
+    """Return what runs must have in common: shapes, plain settings of their parts, and where batches may be smaller."""
+    batches, numbers = run.batches, UPDATES[type(run.optimizer)].numbers
+    source = batches.source
+    assert isinstance(source, Tensors)
+    rows = [None if t is None else (t.shape, t.dtype) for t in (source.x, source.y)]
+    weights = [(name, w.shape, w.dtype, w.requires_grad) for name, w in run.model.named_parameters()]
+    modules = [
+        (type(module), {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)})
+        for module in (*run.model.modules(), *run.loss.modules())
+    ]
+    (group,) = run.optimizer.param_groups
+    switches = {name: value for name, value in group.items() if isinstance(value, bool) and name not in numbers}
+    sizes = batches.batch_size, batches.step_rows
+    place = 0 if batches.rows % batches.step_rows == 0 else run.state.step % batches.steps_per_epoch
+    return rows, weights, modules, type(run.optimizer), switches, sizes, place
+
+
+def why_singly(built: Built) -> str | None:
+    """Say why a run can't be stacked with others of its kind; None if it can."""
+    run = built.run
+    names, optimizer = built.names, run.optimizer
+    group = optimizer.param_groups[0]
+    if type(optimizer) not in UPDATES:
+        return f"{names['optim']} has no batched update"
+    if group.get("differentiable") or group.get("capturable") or isinstance(group["lr"], Tensor):
+        return f"{names['optim']} has settings that the batched update lacks"
+    if len(optimizer.param_groups) > 1 or [*map(id, group["params"])] != [*map(id, run.weights)]:
+        return f"{names['optim']} treats some weights apart"
+    if not isinstance(run.batches.source, Tensors):
+        return f"{names['data']} is not in memory as tensors"
+    if built.settings.compile is not None:
+        return f"compile={built.settings.compile} compiles the step of one run"
+    if not isinstance(run.autocast, nullcontext):
+        return "device.amp=true"
+    if any(isinstance(module, HandWritten) for module in run.model.modules()):
+        return f"{names['model']} computes its gradients by hand"
+    if any(True for _ in run.model.buffers()):
+        return f"{names['model']} has buffers, such as running averages"
+    if any(isinstance(v, Tensor) for module in run.model.modules() for v in vars(module).values()):
+        return f"{names['model']} has tensors that are no parameters"
+    if any(w.requires_grad for w in run.loss.parameters()):
+        return f"{names['loss']} is trained itself"
+    try:
+        with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
+            return _difference(built)
+    except NonFinite:
+        return None  # training says so too
+    except Exception as error:
+        return f"{names['model']} can't be batched: {reason_of(error)}"
+
+
+def _difference(built: Built) -> str | None:
+    """Say how the gradients of a stack of two differ from those of a single run, if they do."""
+    name = built.names["model"]
+    one, (first, second) = _trial(built), (_trial(built), _trial(built))
+    batches = one.batches.at(0)
+    for run in (one, first, second):
+        run.model.train()
+    before = generators.position()
+    gradients(one, batches)
+    if generators.position() != before:
+        return f"{name} draws random numbers"
+    single = [w.grad for w in one.weights]
+    if any(grad is None for grad in single):
+        return f"{name} has weights that the loss does not depend on"
+    _, grads = Stack([first, second])._gradients([batches, batches])
+    if layout(first) != layout(one):
+        return f"{name} changes as it is used"
+    for grad, pair in zip(single, grads, strict=True):
+        assert grad is not None
+        if not torch.allclose(pair, grad.expand_as(pair), rtol=1e-2, atol=1e-3 * float(grad.abs().max())):
+            return f"{name} has other gradients when it is batched"
+    return None
+
+
+def _trial(built: Built) -> Run:
+    """Return a copy of a run at its beginning, whose steps change nothing of it."""
+    model = copy.deepcopy(built.run.model)
+    return dataclasses.replace(
+        built.run,
+        model=model,
+        optimizer=optimizer_like(built, model),
+        schedule=copy.deepcopy(built.run.schedule),
+        batches=copy.copy(built.run.batches),
+        state=State(),
+    )
+
+
+def best_size(built: Built, count: int, same_rows: bool) -> int:
+    """Measure how many of `count` runs to stack for the least time a run; 1 where single steps are as fast.
+
+    Args:
+        built: One of the runs; it stays as it is.
+        count: How many there are.
+        same_rows: Whether all of them learn from the same rows in the same order.
+    """
+    run = built.run
+    source = run.batches.source
+    assert isinstance(source, Tensors)
+    one = sum(w.nbytes for w in run.weights) * 4 + sum(t.nbytes for t in (source.x, source.y) if t is not None)
+    most = min(count, MOST, max(_LARGEST // one, 1))
+    sizes = [size for size in (4, 16, 64) if size < most] + [most]
+    with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
+        single = _trial(built)
+        single.model.train()
+        end = time.perf_counter() + _SECONDS
+        alone, best, least = _seconds(lambda: single.update(single)), 1, math.inf
+        for size in sizes:
+            trial = _trial(built)
+            trial.model.train()
+            stack = Stack([trial if same_rows else _with_own_rows(trial) for _ in range(size)])
+            took = _seconds(stack.step) / size
+            if took < least:
+                best, least = size, took
+            if took > 1.2 * least or time.perf_counter() > end:
+                break
+    return best if least < _GAIN * alone else 1
+
+
+def _with_own_rows(run: Run) -> Run:
+    batches = copy.copy(run.batches)
+    x, y = batches.source.all()
+    batches.source = Tensors(None if x is None else x.clone(), y.clone())
+    return dataclasses.replace(run, batches=batches)
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    """Return the time that a step takes once it has been taken before: the least of a few, for others disturb."""
+    step()
+    times: list[float] = []
+    while len(times) < _REPEATS and sum(times) < _ENOUGH:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _joined(column: Sequence[Tensor]) -> tuple[Tensor, int | None]:
+    """Return a tensor of all runs, or the one that all of them have."""
+    first = column[0]
+    if all(t is first or (t.data_ptr() == first.data_ptr() and t.stride() == first.stride()) for t in column):
+        return first, None
+    return torch.stack(list(column)), 0
+
+
+def _total(shares: Sequence[float], losses: Sequence[float]) -> float:
+    return math.fsum(share * loss for share, loss in zip(shares, losses, strict=True))
+
+
+def _stacked(tensors: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Stack the first tensors of all runs, the second ones, and so on."""
+    return [torch.stack([t.detach() for t in column]) for column in zip(*tensors, strict=True)]
+
+
+def _flat(kept: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
+    return [one for ones in kept.values() for one in ones]
