@@ -320,11 +320,6 @@ def sweeps(full: bool) -> Iterator[Figure]:
         times = [sweep(launcher, "seed", f"seed=range({jobs})", count) for launcher in ("local", "processes")]
         found.append(times[1] / times[0])
     yield Figure("sweep", f"{jobs} jobs of {count} steps of seed, `processes` / `local`", found, 0.7 if full else None)
-    for work, jobs, most in (("tiny", 64, 0.20), ("tiny", 256, 0.10), ("seed", 16, 0.95)) if full else ():
-        swept, count = f"optim.lr=1e-6,{','.join(f'{1e-6 + k * 1e-9:.6g}' for k in range(1, jobs))}", 5_000
-        times = [sweep(launcher, work, swept, count) for launcher in ("local", "vectorized")]
-        what = f"{jobs} jobs of {count:,} steps of {work}, `vectorized` / `local`"
-        yield Figure("sweep", what, [times[1] / times[0]], most)
 
 
 # What is measured: checkpoints and memory
@@ -471,6 +466,7 @@ def on_terminal() -> Any:
     os.close(ours)
     os.dup2(theirs, 1)
     os.dup2(theirs, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     os.environ |= {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     return out
 
