@@ -106,15 +106,15 @@ def test_a_file_that_shrinks_ends_the_run_in_words(fork):
     words = ("data=npy", "data.path=x.npy", "data.targets=y.npy", "model=linear", "loss=mse", "optim.lr=1e-6")
 
     def shrink() -> None:
-        from trainer import job
+        from trainer import loop
 
-        fit = job.fit
+        training = loop.training
 
-        def fit_after_shrinking(*args: object) -> str:
+        def training_after_shrinking(*args: object) -> object:
             os.truncate("x.npy", 50_000)
-            return fit(*args)
+            return training(*args)
 
-        job.fit = fit_after_shrinking
+        loop.training = training_after_shrinking
 
     child = fork("run", "run_dir=run", *words, "batch_size=50", "steps=50", prepare=shrink)
     assert child.wait() == 1

@@ -16,7 +16,7 @@ from trainer.loop import take_step
 WHOLE = (
     *("model=mlp", "model.sizes=[8]", "data.inputs=6", "data.outputs=2", "data.samples=100", "data.validation=0.2"),
     *("loss=mse", "optim=adam", "optim.lr=0.01", "schedule=cosine", "clip_norm=0.5", "batch_size=3", "eval_every=25"),
-    *("checkpoint.every=35", "checkpoint.keep=9", "device.threads=1", "steps=120"),
+    *("checkpoint.every=26", "checkpoint.keep=9", "device.threads=1", "steps=120"),
 )
 DROPOUT = "model=mlp", "model.sizes=[8]", "model.dropout=0.5", "data.inputs=6", "data.outputs=2", "data.samples=20"
 
@@ -49,7 +49,7 @@ def test_compiled_steps_are_those_of_the_uncompiled_loop_and_resume_exactly(cli,
     ours = train(*WHOLE, "compile=step", name="compiled")
     assert 0 < len(uncompiled) < 100
     assert_close(ours.rows, train(*WHOLE, name="plain").rows)
-    for step in (35, 70):
+    for step in (26, 52):
         assert gone_on(cli, ours, step).bits() == ours.bits()
 
 

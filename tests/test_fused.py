@@ -96,6 +96,21 @@ def test_the_kernel_is_called_directly(cls, monkeypatch):
     assert torch.equal(before[-1], model[3].bias)
 
 
+@pytest.mark.parametrize("weight", [lambda: torch.randn(6, 4)[:, :2], lambda: torch.randn(2, 6).t()])
+def test_weights_that_do_not_lie_side_by_side_are_left_to_the_optimizer(weight):
+    x = torch.randn(5, 6)
+    found = []
+    for step in (fused.step, lambda optimizer, closure: optimizer.step(closure)):
+        torch.manual_seed(1)
+        w = nn.Parameter(weight())
+        optimizer = SGD([w], lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            step(optimizer, lambda w=w: (x @ w).square().sum().backward() or 0.0)
+        found.append(w.detach())
+    assert torch.equal(*found)
+
+
 def counting(optimizer):
     """Let what follows steps in torch count them: hooks, and a scheduler, which replaces the method."""
     seen: list[str] = []

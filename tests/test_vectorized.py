@@ -75,6 +75,7 @@ def both(cli):
         ("float64", ("optim=sgd_momentum", "optim.momentum=0,0.9", "+optim.dampening=0,0.1")),
         ("float32", ("optim=sgd_momentum", "optim.momentum=0.5,0.9", "optim.weight_decay=0,0.01")),
         ("float32", ("optim=sgd", "clip_norm=null,10", "seed=0,1")),
+        ("float64", ("optim=sgd", "clip_norm=1,2", "seed=0,1")),
         ("float64", ("optim=nesterov", "optim.momentum=0.5,0.9", "+optim.maximize=false")),
         ("float64", ("optim=sgd,sgd_momentum", "seed=0,1")),
         ("float64", ("optim=adam", "optim.betas=[0.9,0.999],[0.5,0.9]", "optim.weight_decay=0,0.1")),

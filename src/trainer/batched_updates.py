@@ -104,20 +104,18 @@ UPDATES: dict[type[Optimizer], Update] = {
 }
 
 
-def clip(grads: Sequence[Tensor], largest: Sequence[float]) -> Tensor:
-    """Scale the gradients of the runs whose norm is larger than theirs may be, as torch's clip_grad_norm_ does.
+def clip(grads: Sequence[Tensor], largest: Sequence[float]) -> tuple[list[Tensor], Tensor]:
+    """Return gradients scaled where the norm of a run's is larger than it may be, as torch's clip_grad_norm_ does.
 
     Args:
         grads: Stacked gradients.
         largest: Norm over all gradients that a run's may have, infinite for any.
 
     Returns:
-        The norms before (runs,), in float64; 0 for runs that may have any.
+        The gradients, and the norms before (runs,), in float64; 0 for runs that may have any.
     """
     parts = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1).double() for g in grads]
     limits = torch.tensor(largest, dtype=torch.float64, device=grads[0].device)
     norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0).where(limits.isfinite(), 0.0)
     factors = (limits / (norms + 1e-6)).clamp(max=1.0)
-    for g in grads:
-        g.mul_(_like(g, factors))
-    return norms
+    return [g * _like(g, factors) for g in grads], norms  # not in place: two weights may share one gradient

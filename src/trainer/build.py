@@ -288,6 +288,8 @@ def build_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise refusal(names["model"], "has no parameters to train")
+    if arguments.get("fused") and not all(p.is_contiguous() for p in parameters):
+        arguments = {**arguments, "fused": False}  # torch's kernels take weight and state for laid out alike
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         name = f"{names['model']} {names['optim']}"

@@ -64,7 +64,9 @@ def _arguments(optimizer: Optimizer, group: Settings) -> tuple[Settings, list[Te
     same_bits = stateless and kinds <= _SAME_BITS and not group["foreach"] and not group["differentiable"]
     if not (group["fused"] or same_bits) or not isinstance(group["lr"], float) or len(kinds) > 1:
         return None
-    if any(grad.is_sparse for grad in grads) or not (stateless or all(map(optimizer.state.get, weights))):
+    if any(grad.is_sparse or not grad.is_contiguous() for grad in grads) or not all(w.is_contiguous() for w in weights):
+        return None  # a kernel goes through memory as it lies there
+    if not (stateless or all(map(optimizer.state.get, weights))):
         return None
     return group, weights, grads, [] if stateless else [optimizer.state[w] for w in weights]
 

@@ -199,19 +199,6 @@ def due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def look_every(run: Run) -> int:
-    """Return the fewest steps between two looks at the weights, which evaluations and checkpoints are."""
-    cadences = [run.save_every] if run.validation is None else [run.save_every, run.eval_every]
-    return min([run.steps, *(every for every in cadences if every is not None)])
-
-
-def until_look(run: Run) -> int:
-    """Return after how many steps the weights are looked at next, at the latest at the end of the run."""
-    step = run.state.step
-    cadences = [run.save_every] if run.validation is None else [run.save_every, run.eval_every]
-    return min([run.steps - step, *(every - step % every for every in cadences if every is not None)])
-
-
 def tell(readers: Iterable[Reader], row: Row) -> None:
     """Hand a row to everyone who reads along."""
     for reader in readers:

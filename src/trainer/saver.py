@@ -87,8 +87,8 @@ class Saver:
         To be called when the context is over.
         """
         saved = manifest.steps(self._folder)
-        for best in filter(None, (self._best, *self._written[:-1])):
-            if best.step not in saved:
+        for best in filter(None, (self._best, *self._written)):
+            if best.step not in saved and best.step == self._built.run.state.best_step:
                 self._metrics.sync()
                 checkpoint.write(self._folder, best)
 

@@ -41,6 +41,7 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _RANKS = {dtype: rank for rank, dtype in enumerate(_CODES)}
 _ALIGNED = 64  # bytes, as torch allocates
 _LARGE = 2**20  # bytes
+_MOST_DIMENSIONS = 64  # as in torch; the product of many large numbers takes long
 _LONGEST_HEADER = 100_000_000  # bytes, as in the package
 
 
@@ -144,7 +145,11 @@ def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, list[int]
         raise ValueError(f"its header is none: {type(error).__name__}: {error}") from error
     found, at = [], 0
     for begin, end, name, dtype, shape in entries:
-        whole = isinstance(shape, list) and all(type(n) is int and 0 <= n < 2**63 for n in (begin, end, *shape))
+        whole = (
+            isinstance(shape, list)
+            and len(shape) <= _MOST_DIMENSIONS
+            and all(type(n) is int and 0 <= n < 2**63 for n in (begin, end, *shape))
+        )
         if not whole or begin != at or end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"its header places {name!r} wrongly")
         found.append((name, dtype, shape, end - begin))

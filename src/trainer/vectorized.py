@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -16,18 +17,18 @@ from contextvars import Context, copy_context
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from trainer import generators
 from trainer.batched_updates import UPDATES, clip, numbers_of
-from trainer.build import Built, optimizer_like
+from trainer.build import Built
 from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.data.batches import Tensors
 from trainer.loop import NonFinite, Run, Taken, gradients, has_non_finite, non_finite
 from trainer.models.handwritten import HandWritten
-from trainer.state import State
+from trainer.trial import copied
 
 Loop = Generator[Run, Taken | None, None]
 
@@ -36,7 +37,8 @@ _LARGEST = 2**30  # bytes of weights, gradients and data in a stack
 _GAIN = 0.95  # of the time of single steps that a stack must take at most, or it is not worth it
 _SECONDS = 2.0  # after which no further size is measured; a small model takes a tenth of it
 _REPEATS, _ENOUGH = 5, 0.25  # steps that are measured of a size, at most so many and about so many seconds
-_PLAIN = (bool, int, float, str, tuple, type(None))
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device)
+_TORCH_OWN = frozenset(vars(nn.Module())) - {"training"}  # parameters, modules and hooks of a module
 
 
 class Stack:
@@ -94,7 +96,7 @@ class Stack:
         values, grads = self._gradients(batches)
         norms = torch.zeros(len(self.runs), device=self._device)
         if any(run.clip_norm < math.inf for run in self.runs):
-            norms = clip(grads, [run.clip_norm for run in self.runs])
+            grads, norms = clip(grads, [run.clip_norm for run in self.runs])
         shares = [batch.share for batch in batches[0]]
         losses = values[0] if shares == [1.0] else [_total(shares, column) for column in zip(*values, strict=True)]
         if all(map(math.isfinite, losses)) and not has_non_finite([*grads, norms]):
@@ -118,7 +120,7 @@ class Stack:
             loss = vmap(forward, in_dims=(0, 0, *dims))(self._weights, self._frozen, *values)
             share = loss.new_full(loss.shape, batches[0][number].share)
             grads = torch.autograd.grad(loss, self._weights, share)
-            totals = [a.add_(b) for a, b in zip(totals, grads, strict=True)] if totals else list(grads)
+            totals = [a + b for a, b in zip(totals, grads, strict=True)] if totals else list(grads)
             losses.append(loss.detach())
         return [loss.tolist() for loss in losses], totals
 
@@ -277,7 +279,7 @@ def layout(run: Run) -> tuple[Any, ...]:
     rows = [None if t is None else (t.shape, t.dtype) for t in (source.x, source.y)]
     weights = [(name, w.shape, w.dtype, w.requires_grad) for name, w in run.model.named_parameters()]
     modules = [
-        (type(module), {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)})
+        (type(module), {name: value for name, value in vars(module).items() if not _is_torch_own(name)})
         for module in (*run.model.modules(), *run.loss.modules())
     ]
     (group,) = run.optimizer.param_groups
@@ -285,6 +287,19 @@ def layout(run: Run) -> tuple[Any, ...]:
     sizes = batches.batch_size, batches.step_rows
     place = 0 if batches.rows % batches.step_rows == 0 else run.state.step % batches.steps_per_epoch
     return rows, weights, modules, type(run.optimizer), switches, sizes, place
+
+
+def _is_torch_own(name: str) -> bool:
+    return name in _TORCH_OWN
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether == tells that a value is the same in two models: numbers, texts, functions, and what holds such."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN) or inspect.isroutine(value)
 
 
 def why_singly(built: Built) -> str | None:
@@ -308,10 +323,12 @@ def why_singly(built: Built) -> str | None:
         return f"{names['model']} computes its gradients by hand"
     if any(True for _ in run.model.buffers()):
         return f"{names['model']} has buffers, such as running averages"
-    if any(isinstance(v, Tensor) for module in run.model.modules() for v in vars(module).values()):
-        return f"{names['model']} has tensors that are no parameters"
-    if any(w.requires_grad for w in run.loss.parameters()):
-        return f"{names['loss']} is trained itself"
+    if any(True for _ in (*run.loss.parameters(), *run.loss.buffers())):
+        return f"{names['loss']} has tensors of its own"
+    for part, whole in (("model", run.model), ("loss", run.loss)):
+        own = [(n, v) for module in whole.modules() for n, v in vars(module).items() if not _is_torch_own(n)]
+        if (name := next((name for name, value in own if not _is_plain(value)), None)) is not None:
+            return f"{names[part]} has an attribute, {name}, that may be another in each job"
     try:
         with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
             return _difference(built)
@@ -324,12 +341,12 @@ def why_singly(built: Built) -> str | None:
 def _difference(built: Built) -> str | None:
     """Say how the gradients of a stack of two differ from those of a single run, if they do."""
     name = built.names["model"]
-    one, (first, second) = _trial(built), (_trial(built), _trial(built))
+    one, (first, second) = copied(built), (copied(built), copied(built))
     batches = one.batches.at(0)
     for run in (one, first, second):
         run.model.train()
     before = generators.position()
-    gradients(one, batches)
+    gradients(dataclasses.replace(one, clip_norm=math.inf), batches)  # a stack clips later
     if generators.position() != before:
         return f"{name} draws random numbers"
     single = [w.grad for w in one.weights]
@@ -343,19 +360,6 @@ def _difference(built: Built) -> str | None:
         if not torch.allclose(pair, grad.expand_as(pair), rtol=1e-2, atol=1e-3 * float(grad.abs().max())):
             return f"{name} has other gradients when it is batched"
     return None
-
-
-def _trial(built: Built) -> Run:
-    """Return a copy of a run at its beginning, whose steps change nothing of it."""
-    model = copy.deepcopy(built.run.model)
-    return dataclasses.replace(
-        built.run,
-        model=model,
-        optimizer=optimizer_like(built, model),
-        schedule=copy.deepcopy(built.run.schedule),
-        batches=copy.copy(built.run.batches),
-        state=State(),
-    )
 
 
 def best_size(built: Built, count: int, same_rows: bool) -> int:
@@ -373,15 +377,18 @@ def best_size(built: Built, count: int, same_rows: bool) -> int:
     most = min(count, MOST, max(_LARGEST // one, 1))
     sizes = [size for size in (4, 16, 64) if size < most] + [most]
     with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
-        single = _trial(built)
+        single = copied(built)
         single.model.train()
         end = time.perf_counter() + _SECONDS
         alone, best, least = _seconds(lambda: single.update(single)), 1, math.inf
         for size in sizes:
-            trial = _trial(built)
+            trial = copied(built)
             trial.model.train()
-            stack = Stack([trial if same_rows else _with_own_rows(trial) for _ in range(size)])
-            took = _seconds(stack.step) / size
+            try:
+                stack = Stack([trial if same_rows else _with_own_rows(trial) for _ in range(size)])
+                took = _seconds(stack.step) / size
+            except Exception:  # so many need more memory than there is
+                break
             if took < least:
                 best, least = size, took
             if took > 1.2 * least or time.perf_counter() > end:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from trainer import generators
 from trainer.data.base import Data, in_default_dtype
@@ -106,7 +106,9 @@ class Fetched(Rows):
         workers: int,
         seed: int,
     ) -> None:
-        seeded = _SeededBatches if hasattr(dataset, "__getitems__") else _Seeded
+        # A Subset has __getitems__ whether or not there is anything to gain.
+        is_batched = hasattr(dataset, "__getitems__") and not isinstance(dataset, Subset)
+        seeded = _SeededBatches if is_batched else _Seeded
         self._seeded, self._numbers, self._form = seeded(dataset, seed), numbers, form
         self._workers, self._dtype = workers, torch.get_default_dtype()
         self._target, self._epoch = device, 0
