@@ -171,7 +171,7 @@ def compiled(full: bool) -> Iterator[Figure]:
     for work, optim, most in (("tiny", "sgd", 0.10), ("seed", "sgd", 0.70), ("mini", "adam", 0.60)):
         short, long = LENGTHS[work]
         lengths = (short - short % 10 + 10, long - long % 10 + 10)
-        values = ratios_of_steps(work, optim, ["compile=step"], 3, lengths)
+        values = ratios_of_steps(work, optim, ["compile=step"], 5 if full else 2, lengths)
         yield Figure("compile=step", f"{work}, {optim} / script", values, most)
 
 
