@@ -274,7 +274,8 @@ def test_processes_are_forked_where_there_is_one_thread(cli, monkeypatch, own_pa
     words = ("model=leaving", "seed=0,1,2,3", "steps=3", "data.inputs=4")
     assert cli("run", "-m", "run_dir=sweep", *words, *PROCESSES).code == 1
     assert states() == ["done", "failed", "done", "done"]
-    assert forks == [before] * 5
+    assert len(forks) in (4, 5)  # who dies over the last job is not replaced
+    assert all(threads == before for threads in forks)
 
 
 def test_a_sweep_is_resumed_with_its_own_launcher(cli, monkeypatch, caplog):
