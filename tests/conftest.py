@@ -197,3 +197,31 @@ def own_part() -> Iterator[Callable[[str, str, str, str], None]]:
     yield write
     for name in written:
         sys.modules.pop(name, None)
+
+
+MORTAL = """
+import os, signal, time, torch
+
+
+class Part(torch.nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+
+    def forward(self, x):
+        if os.path.exists("die") and self.training and len(x) > 2:  # not while it is checked
+            if torch.initial_seed() == 1:
+                {death}
+            {others}
+        return super().forward(x)
+"""
+
+
+@pytest.fixture
+def mortal(own_part: Callable[..., None]) -> Callable[..., None]:
+    """Make model=mortal, which dies in the job of seed 1 while there is a file `die`: mortal(how, what others do)."""
+
+    def make(death: str, others: str = "pass") -> None:
+        own_part("model", "mortal", MORTAL.format(death=death, others=others), "inputs: null\noutputs: null\n")
+        Path("die").touch()
+
+    return make

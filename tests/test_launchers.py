@@ -151,18 +151,8 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("what", ENDINGS)
-def test_a_job_that_dies_fails_alone(cli, own_part, what):
-    source = (
-        "import os, signal, torch\n\n\nclass Part(torch.nn.Linear):\n"
-        "    def __init__(self, inputs, outputs):\n"
-        "        super().__init__(inputs, outputs)\n\n"
-        "    def forward(self, x):\n"
-        "        if os.path.exists('die') and torch.initial_seed() == 1 and self.training and len(x) > 2:\n"
-        f"            {ENDINGS[what]}\n"
-        "        return super().forward(x)\n"
-    )
-    own_part("model", "mortal", source, "inputs: null\noutputs: null\n")
-    Path("die").touch()
+def test_a_job_that_dies_fails_alone(cli, mortal, what):
+    mortal(ENDINGS[what])
     words = ("model=mortal", "seed=0,1,2,3,4", "steps=3", "data.inputs=4")
     result = cli("run", "-m", "run_dir=sweep", *words, *PROCESSES)
     assert result.code == 1
@@ -257,12 +247,10 @@ def test_a_job_is_shown_when_it_ends(fork):
     assert child.wait() == 128 + signal.SIGTERM
 
 
-def test_processes_are_forked_where_there_is_one_thread(cli, monkeypatch, own_part):
+def test_processes_are_forked_where_there_is_one_thread(cli, monkeypatch, mortal):
     """A fork copies locks that other threads hold, which nobody would release in it."""
-    source = "import os, torch\n\n\nclass Part(torch.nn.Linear):\n    def forward(self, x):\n"
-    source += "        if torch.initial_seed() == 1 and self.training and len(x) > 2:\n            os._exit(3)\n"
-    source += "        return super().forward(x)\n"
-    own_part("model", "leaving", source, "in_features: 4\nout_features: 10\n")
+    # The job beside it waits, so that there is work left for the one that takes the dead one's place.
+    mortal("os.mkdir('dying'), os._exit(3)", "while not os.path.exists('dying'): time.sleep(0.01)")
     forks, fork = [], os.fork
 
     def watched() -> int:
@@ -271,11 +259,10 @@ def test_processes_are_forked_where_there_is_one_thread(cli, monkeypatch, own_pa
 
     before = [thread.name for thread in threading.enumerate() if thread.name != "MainThread"]
     monkeypatch.setattr(os, "fork", watched)
-    words = ("model=leaving", "seed=0,1,2,3", "steps=3", "data.inputs=4")
+    words = ("model=mortal", "seed=0,1,2,3", "steps=3", "data.inputs=4")
     assert cli("run", "-m", "run_dir=sweep", *words, *PROCESSES).code == 1
     assert states() == ["done", "failed", "done", "done"]
-    assert len(forks) in (4, 5)  # who dies over the last job is not replaced
-    assert all(threads == before for threads in forks)
+    assert forks == [before] * 5
 
 
 def test_a_sweep_is_resumed_with_its_own_launcher(cli, monkeypatch, caplog):

@@ -220,20 +220,9 @@ def test_numbers_of_the_table_are_whole(cli):
         assert f"{run.evaluations[-1]['validation_loss']:.6g}" in row
 
 
-def test_a_worker_that_is_killed_loses_its_job_only(cli, own_part):
+def test_a_worker_that_is_killed_loses_its_job_only(cli, mortal):
     """What the other worker had to do is done, or waits; the sweep can be resumed."""
-    source = (
-        "import os, signal, torch\n\n\nclass Part(torch.nn.Linear):\n"
-        "    def __init__(self, inputs, outputs):\n"
-        "        super().__init__(inputs, outputs)\n\n"
-        "    def forward(self, x):\n"
-        "        if os.path.exists('die') and torch.initial_seed() == 1 and self.training and len(x) > 2:\n"
-        "            os.remove('die')\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return super().forward(x)\n"
-    )
-    own_part("model", "mortal", source, "inputs: null\noutputs: null\n")
-    Path("die").touch()
+    mortal("os.remove('die'), os.kill(os.getpid(), signal.SIGKILL)")
     words = ("model=mortal", "seed=0,1", "steps=3", "data.inputs=4")
     result = cli("run", "-m", "run_dir=sweep", *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert result.code == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -81,7 +80,7 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
     Raises:
         UsageError: A configuration is wrong; names the key, the value and what is allowed.
     """
-    composed: dict[tuple[str, ...], tuple[bytes, dict[str, str]]] = {}
+    composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
     jobs = []
     with hydra_setup(catalog), explained():
         for choice in choices:
@@ -89,19 +88,19 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
                 for group, file in option_files.selected(choice.groups, catalog).items():
                     option_files.read(file, group)
                 composed[choice.groups] = _composed(choice.groups)
-            pickled, options = composed[choice.groups]
-            jobs.append(_job(pickle.loads(pickled), dict(options), choice, catalog))
+            config, options = composed[choice.groups]
+            jobs.append(_job(config.copy(), dict(options), choice, catalog))
     return jobs
 
 
-def _composed(groups: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
-    """Return what Hydra composes of groups, pickled: a third of the time of a copy; and the option of each."""
+def _composed(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """Return what Hydra composes of groups, without what is Hydra's own, and the option of each group."""
     config = compose("config", list(groups), return_hydra_config=True)
     chosen = config.hydra.runtime.choices
     options = {group: str(chosen[group]) for group in GROUPS if chosen.get(group) is not None}
     with open_dict(config):
         config.pop("hydra")
-    return pickle.dumps(config), options
+    return config, options
 
 
 def _job(config: DictConfig, options: dict[str, str], choice: Choice, catalog: Catalog) -> Job:

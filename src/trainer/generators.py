@@ -72,10 +72,15 @@ def state_dict() -> dict[str, Any]:
     }
 
 
-def position() -> tuple[Any, ...]:
-    """Return what is another once anything has been drawn from a generator of the CPU."""
-    _, keys, place, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), np.asarray(keys).tobytes(), place, *rest, torch.get_rng_state().numpy().tobytes()
+def position() -> dict[str, Any]:
+    """Return what is another for Python, NumPy or torch once anything has been drawn from a generator of theirs."""
+    _, keys, *rest = np.random.get_state(legacy=True)
+    devices = [one if isinstance(one, list) else [one] for one in _torch_states().values()]
+    return {
+        "python": random.getstate(),
+        "numpy": (np.asarray(keys).tobytes(), *rest),
+        "torch": [state.numpy().tobytes() for states in devices for state in states],
+    }
 
 
 def load_state_dict(state: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -272,9 +272,9 @@ def _serve(
 
 
 def _portable(value: Any) -> Any:
-    """Return a value if another process could read it, else an exception that says what it is."""
+    """Return a value if it comes through a pipe of multiprocessing, else an exception that says what it is."""
     try:
-        pickle.loads(pickle.dumps(value))
+        ForkingPickler.loads(ForkingPickler.dumps(value))
         return value
     except Exception as error:
         what = value if isinstance(value, Exception) else error

@@ -128,7 +128,6 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
     edited = [require_known(rundir, settings.check(rundir.read_config()), command, trust, force) for rundir in rundirs]
     if trust:
         modules.trust(rundirs)
-    sweep_file.prepare_process(sweep_file.read(path)["launcher"]["name"])
     from trainer import screen, sweep
 
     if not trust:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import garbage, redact, runs, sweep_file
+from trainer import garbage, redact, runs
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.rundir import new_path
@@ -113,7 +113,6 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         return resume.go_on_as(there, jobs, command, redact.words(words.overrides), words.launcher)
     path = new_path(settings.run_dir)
     if words.multirun:
-        sweep_file.prepare_process("processes" if "hydra/launcher=processes" in words.launcher else "")
         from trainer import sweep
 
         return sweep.start(path, jobs, choices, words, command)

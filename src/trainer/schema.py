@@ -75,8 +75,8 @@ def _check(kind: Any) -> Check:
     if typing.is_typeddict(kind):
         return _dict_with(_checks(kind), kind.__required_keys__)
     if origin is dict:
-        values = _all_of(arguments[1])  # its keys are texts, as all in JSON
-        return lambda value: isinstance(value, dict) and values(value.values())
+        keys, values = map(_all_of, arguments)
+        return lambda value: isinstance(value, dict) and keys(value) and values(value.values())
     if origin is list:
         items = _all_of(*arguments)
         return lambda value: isinstance(value, list) and items(value)

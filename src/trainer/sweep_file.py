@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -56,9 +55,3 @@ def launcher_of(job: Path) -> str | None:
         return read(job.parent)["launcher"]["name"]
     except UsageError:
         return None
-
-
-def prepare_process(launcher: str) -> None:
-    """Keep NumPy to one thread where jobs run beside each other; it looks when it is imported, so this comes before."""
-    if launcher == "processes":
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
