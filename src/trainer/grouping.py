@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer import job, redact, vectorized
+from trainer import job, redact, stackable
 from trainer.errors import TrainerError
 from trainer.record import SECONDS
 from trainer.rundir import RunDir
@@ -45,12 +45,12 @@ def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, s
         built = job.rebuild(group[0], settings, group[0].read_status().get("choices"))
     except (TrainerError, OSError, ArithmeticError, ValueError, RuntimeError):
         return 1, "singly: the first one can't be built"  # which it says itself when it is its turn
-    if (reason := vectorized.why_singly(built)) is not None:
+    if (reason := stackable.why_singly(built)) is not None:
         return 1, f"singly: {reason}"
     seeds = {rundir.read_config().get("seed") for rundir in group}
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(len(group), max((files - _OTHER_FILES) // _FILES, 1))
-    size = vectorized.best_size(built, count, same_rows=len(seeds) == 1)
+    size = stackable.best_size(built, count, same_rows=len(seeds) == 1)
     return size, "singly: that is as fast here" if size == 1 else f"together, {_largest(len(group), size)} at a time"
 
 

@@ -6,13 +6,8 @@ take one run after the other, are taken together by a `Stack`.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import inspect
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -22,22 +17,12 @@ from torch.func import functional_call, vmap
 
 from trainer import generators
 from trainer.batched_updates import UPDATES, clip, numbers_of
-from trainer.build import Built
-from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.data.batches import Tensors
-from trainer.loop import NonFinite, Run, Taken, gradients, has_non_finite, non_finite
-from trainer.models.handwritten import HandWritten
-from trainer.trial import copied
+from trainer.loop import NonFinite, Run, Taken, has_non_finite, non_finite
 
 Loop = Generator[Run, Taken | None, None]
 
-MOST = 256  # runs in a stack
-_LARGEST = 2**30  # bytes of weights, gradients and data in a stack
-_GAIN = 0.95  # of the time of single steps that a stack must take at most, or it is not worth it
-_SECONDS = 2.0  # after which no further size is measured; a small model takes a tenth of it
-_REPEATS, _ENOUGH = 5, 0.25  # steps that are measured of a size, at most so many and about so many seconds
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device)
 _TORCH_OWN = frozenset(vars(nn.Module())) - {"training"}  # parameters, modules and hooks of a module
 
 
@@ -196,7 +181,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
     """Train runs together, each by its own loop; yield their numbers as they end.
 
     Args:
-        loops: Those of runs for which `why_singly` finds nothing, not started.
+        loops: Those of runs for which `stackable.why_singly` finds nothing, not started.
     """
     contexts = [copy_context() for _ in loops]
     runs: dict[int, Run] = {}
@@ -278,10 +263,7 @@ def layout(run: Run) -> tuple[Any, ...]:
     assert isinstance(source, Tensors)
     rows = [None if t is None else (t.shape, t.dtype) for t in (source.x, source.y)]
     weights = [(name, w.shape, w.dtype, w.requires_grad) for name, w in run.model.named_parameters()]
-    modules = [
-        (type(module), {name: value for name, value in vars(module).items() if not _is_torch_own(name)})
-        for module in (*run.model.modules(), *run.loss.modules())
-    ]
+    modules = [(type(module), own_attributes(module)) for module in (*run.model.modules(), *run.loss.modules())]
     (group,) = run.optimizer.param_groups
     switches = {name: value for name, value in group.items() if isinstance(value, bool) and name not in numbers}
     sizes = batches.batch_size, batches.step_rows
@@ -289,129 +271,9 @@ def layout(run: Run) -> tuple[Any, ...]:
     return rows, weights, modules, type(run.optimizer), switches, sizes, place
 
 
-def _is_torch_own(name: str) -> bool:
-    return name in _TORCH_OWN
-
-
-def _is_plain(value: Any) -> bool:
-    """Say whether == tells that a value is the same in two models: numbers, texts, functions, and what holds such."""
-    if isinstance(value, dict):
-        return all(map(_is_plain, (*value.keys(), *value.values())))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN) or inspect.isroutine(value)
-
-
-def why_singly(built: Built) -> str | None:
-    """Say why a run can't be stacked with others of its kind; None if it can."""
-    run = built.run
-    names, optimizer = built.names, run.optimizer
-    group = optimizer.param_groups[0]
-    if type(optimizer) not in UPDATES:
-        return f"{names['optim']} has no batched update"
-    if group.get("differentiable") or group.get("capturable") or isinstance(group["lr"], Tensor):
-        return f"{names['optim']} has settings that the batched update lacks"
-    if len(optimizer.param_groups) > 1 or [*map(id, group["params"])] != [*map(id, run.weights)]:
-        return f"{names['optim']} treats some weights apart"
-    if not isinstance(run.batches.source, Tensors):
-        return f"{names['data']} is not in memory as tensors"
-    if built.settings.compile is not None:
-        return f"compile={built.settings.compile} compiles the step of one run"
-    if not isinstance(run.autocast, nullcontext):
-        return "device.amp=true"
-    if any(isinstance(module, HandWritten) for module in run.model.modules()):
-        return f"{names['model']} computes its gradients by hand"
-    if any(True for _ in run.model.buffers()):
-        return f"{names['model']} has buffers, such as running averages"
-    if any(True for _ in (*run.loss.parameters(), *run.loss.buffers())):
-        return f"{names['loss']} has tensors of its own"
-    for part, whole in (("model", run.model), ("loss", run.loss)):
-        own = [(n, v) for module in whole.modules() for n, v in vars(module).items() if not _is_torch_own(n)]
-        if (name := next((name for name, value in own if not _is_plain(value)), None)) is not None:
-            return f"{names[part]} has an attribute, {name}, that may be another in each job"
-    try:
-        with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
-            return _difference(built)
-    except NonFinite:
-        return None  # training says so too
-    except Exception as error:
-        return f"{names['model']} can't be batched: {reason_of(error)}"
-
-
-def _difference(built: Built) -> str | None:
-    """Say how the gradients of a stack of two differ from those of a single run, if they do."""
-    name = built.names["model"]
-    one, (first, second) = copied(built), (copied(built), copied(built))
-    batches = one.batches.at(0)
-    for run in (one, first, second):
-        run.model.train()
-    before = generators.position()
-    gradients(dataclasses.replace(one, clip_norm=math.inf), batches)  # a stack clips later
-    if generators.position() != before:
-        return f"{name} draws random numbers"
-    single = [w.grad for w in one.weights]
-    if any(grad is None for grad in single):
-        return f"{name} has weights that the loss does not depend on"
-    _, grads = Stack([first, second])._gradients([batches, batches])
-    if layout(first) != layout(one):
-        return f"{name} changes as it is used"
-    for grad, pair in zip(single, grads, strict=True):
-        assert grad is not None
-        if not torch.allclose(pair, grad.expand_as(pair), rtol=1e-2, atol=1e-3 * float(grad.abs().max())):
-            return f"{name} has other gradients when it is batched"
-    return None
-
-
-def best_size(built: Built, count: int, same_rows: bool) -> int:
-    """Measure how many of `count` runs to stack for the least time a run; 1 where single steps are as fast.
-
-    Args:
-        built: One of the runs; it stays as it is.
-        count: How many there are.
-        same_rows: Whether all of them learn from the same rows in the same order.
-    """
-    run = built.run
-    source = run.batches.source
-    assert isinstance(source, Tensors)
-    one = sum(w.nbytes for w in run.weights) * 4 + sum(t.nbytes for t in (source.x, source.y) if t is not None)
-    most = min(count, MOST, max(_LARGEST // one, 1))
-    sizes = [size for size in (4, 16, 64) if size < most] + [most]
-    with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
-        single = copied(built)
-        single.model.train()
-        end = time.perf_counter() + _SECONDS
-        alone, best, least = _seconds(lambda: single.update(single)), 1, math.inf
-        for size in sizes:
-            trial = copied(built)
-            trial.model.train()
-            try:
-                stack = Stack([trial if same_rows else _with_own_rows(trial) for _ in range(size)])
-                took = _seconds(stack.step) / size
-            except Exception:  # so many need more memory than there is
-                break
-            if took < least:
-                best, least = size, took
-            if took > 1.2 * least or time.perf_counter() > end:
-                break
-    return best if least < _GAIN * alone else 1
-
-
-def _with_own_rows(run: Run) -> Run:
-    batches = copy.copy(run.batches)
-    x, y = batches.source.all()
-    batches.source = Tensors(None if x is None else x.clone(), y.clone())
-    return dataclasses.replace(run, batches=batches)
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    """Return the time that a step takes once it has been taken before: the least of a few, for others disturb."""
-    step()
-    times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _ENOUGH:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def own_attributes(module: nn.Module) -> dict[str, Any]:
+    """Return what a module has besides its parameters, submodules and hooks."""
+    return {name: value for name, value in vars(module).items() if name not in _TORCH_OWN}
 
 
 def _joined(column: Sequence[Tensor]) -> tuple[Tensor, int | None]:
