@@ -13,7 +13,7 @@ from conftest import Run, wait_until
 from faults import default_handlers
 from safetensors.torch import load_file
 
-from trainer import words
+from trainer import stackable, words
 from trainer.config import compose_jobs
 from trainer.job import prepare
 
