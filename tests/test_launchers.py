@@ -176,13 +176,32 @@ def test_a_wrong_job_is_found_before_the_first_one_runs(refused):
     assert "job 2 (batch_size=1000): batch_size=1000" in line
 
 
-def test_words_of_launchers(refused):
-    assert "allowed: 1 or more" in refused(
-        "run", "-m", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.n_jobs=0"
-    )
-    line = refused("run", "-m", "seed=0,1", "hydra/launcher=proceses")
-    assert "allowed: basic, joblib, local, processes, vectorized; did you mean hydra/launcher=processes?" in line
-    assert "n_jobs" in refused("run", "-m", "seed=0,1", "hydra.launcher.n_jobs=2")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("hydra/launcher=processes hydra.launcher.n_jobs=0", "allowed: 1 or more"),
+        ("hydra/launcher=processes hydra.launcher.n_jobs=two", "hydra.launcher.n_jobs=two: is not a whole number"),
+        ("hydra/launcher=processes hydra.launcher.njobs=2", "did you mean hydra.launcher.n_jobs?"),
+        ("hydra.launcher.n_jobs=2", "hydra/launcher=local has no such setting"),
+        ("hydra/launcher=processes hydra.launcher._target_=os.system", "hydra/launcher=processes has no such setting"),
+        (
+            "hydra/launcher=proceses",
+            "allowed: basic, joblib, local, processes, vectorized; did you mean hydra/launcher=processes?",
+        ),
+        ("hydra/launcher=local,processes", "a sweep has one launcher"),
+        ("hydra/launcher=null", "a sweep has one launcher"),
+        ("launcher=processes", "did you mean hydra/launcher=processes?"),
+        ("n_jobs=2", "did you mean hydra.launcher.n_jobs=2?"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_words_of_launchers(refused, words, says, dry):
+    assert says in refused("run", "-m", "seed=0,1", *words.split(), *dry)
+
+
+def test_one_run_has_no_launcher(refused):
+    line = refused("run", "hydra/launcher=processes")
+    assert "is for sweeps, and this is one run; did you mean -m hydra/launcher=processes?" in line
 
 
 def alive(group: int) -> bool:

@@ -121,7 +121,16 @@ def test_a_signal_stops_the_sweep_and_saves_the_job(cli, fork, number):
     assert child.wait() == 128 + number
     assert states() == ["stopped", "waiting"]
     assert jobs()[0].checkpoints
+    assert f"stopped by {signal.Signals(number).name} with 0 of 2 jobs done" in child.text
     assert "trainer resume sweep" in child.text
+
+
+def test_a_sweep_whose_failures_would_come_again_is_not_offered_to_be_resumed(cli):
+    result = cli("run", "-m", "run_dir=sweep", "optim.lr=1e-4,100", *SMALL)
+    assert result.code == 1
+    assert states() == ["done", "failed"]
+    assert "trainer resume sweep " not in f"{result.out} "
+    assert "optim.lr=10" in result.out
 
 
 def test_resume_takes_settings_for_all_jobs(cli):

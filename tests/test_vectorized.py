@@ -25,7 +25,7 @@ TOLERANCE = {"float32": 1e-3, "float64": 1e-7}
 @pytest.fixture(autouse=True)
 def as_many_as_possible(monkeypatch):
     """What is measured to be the fastest must not decide what is tested."""
-    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: count)
+    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: (count, 0.5))
 
 
 def jobs(path: str) -> list[Run]:
@@ -133,7 +133,7 @@ def test_losses_are_those_of_a_plain_script(cli):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_number_of_jobs_at_a_time_does_not_matter(both, monkeypatch, size):
-    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: size)
+    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: (size, 0.5))
     both("seed=range(5)", "steps=40", "optim=adam", "batch_size=7")
 
 
@@ -143,7 +143,9 @@ def test_the_size_is_measured_and_nothing_moves(monkeypatch):
     (job,) = compose_jobs(words.jobs(split, split.catalog()), split.catalog())
     built = prepare(job.settings, job.choices)
     before, weights = torch.get_rng_state(), [w.clone() for w in built.run.weights]
-    assert stackable.best_size(built, 7, same_rows=False) in (1, 4, 7)
+    size, share = stackable.best_size(built, 7, same_rows=False)
+    assert size in (1, 4, 7)
+    assert share > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(weights, built.run.weights, strict=True))
     assert built.run.state.step == 0
@@ -193,7 +195,7 @@ def test_a_job_is_resumed_alone_or_with_the_others(cli, optim):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_all_jobs(cli, fork, number, monkeypatch):
     """Those that train have stopped, those whose turn had not come wait, and all go on to what they would have been."""
-    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: 2)
+    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: (2, 0.5))
     words = (*SMALL, "seed=0,1,2,3", "device.dtype=float64", "log_every=100")
     child = fork("run", "-m", "run_dir=sweep", *TOGETHER, *words, "steps=10000000", prepare=default_handlers)
     wait_until(lambda: Path("sweep/001/metrics.jsonl").exists() and "running" in states("sweep"))

@@ -92,6 +92,11 @@ def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
     return commands
 
 
+def recurs(message: str | None) -> bool:
+    """Say whether what a run failed for would come again if it went on unchanged."""
+    return message is not None and ("optim.lr" in message or "no minimum" in message)
+
+
 def typed(status: Mapping[str, Any]) -> dict[str, str]:
     """Return the words that a run was started with, by key, without those that would be refused a second time."""
     segments = status.get("segments") or [{}]

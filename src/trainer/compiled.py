@@ -43,7 +43,7 @@ def install(built: Built, announce: Callable[[str], None]) -> None:
         built: The run, set to where it starts or goes on.
         announce: Tells the user something in one line.
     """
-    announce("compiling the step; this may take a minute the first time")
+    announce("compiling the step: about a minute the first time; Ctrl-C is answered after it")
     start = time.perf_counter()
     try:
         with generators.isolated(generators.derived(built.run.seed, generators.TRIAL, 0)):

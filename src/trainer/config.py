@@ -152,12 +152,14 @@ def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig, ca
     nested = [leaf for leaf in _leaves(config) if leaf.count(".") == 1 and leaf.split(".")[1] == known]
     groups = [group for group in GROUPS if value in catalog.options(group)]
     allowed = sorted(Settings.__dataclass_fields__)
-    near = known if "." in known else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
+    near = known if {*"./"} & {*known} else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
     return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
 
 
 # What settings are called elsewhere.
 OTHER_KEYS = {
+    "launcher": "hydra/launcher",
+    "n_jobs": "hydra.launcher.n_jobs",
     "learning_rate": "lr",
     "momentum": "optim.momentum",
     "wd": "optim.weight_decay",

@@ -10,7 +10,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.errors import UsageError, unknown
+from trainer.errors import UsageError, refusal, unknown
 
 
 @contextmanager
@@ -47,6 +47,9 @@ def _explain(error: Exception) -> str:
     key = getattr(cause, "full_key", None)
     if match := re.search(r"Environment variable '([^']+)' not found", text):
         return f"{key or 'config'}: the environment variable {match[1]} is not set"
+    if match := re.fullmatch(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text):
+        what = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[2], match[2])
+        return str(refusal(f"{key}={match[1]}", f"is not {what}"))
     if "Interpolation key" in text or "InterpolationKeyError" in type(cause).__name__:
         return f"{key or 'config'}: {text}"
     if missing := getattr(error, "missing_cfg_file", None):

@@ -259,7 +259,6 @@ def training(
             rundir.write_code(sources)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
-        compile_step(built, announce)
         first_step = run.state.step
         record = Record(rundir, built, command, overrides, announce, used, seconds)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
@@ -275,7 +274,10 @@ def training(
         try:
             record.write()
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
-            with show(shown) as screen, saver:
+            screen = show(shown)
+            compile_step(built, announce)
+            record.start()
+            with screen, saver:
                 if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
                     saver(True)  # what it begins with may be something else, or gone, when it is resumed
                 readers: list[Reader] = [metrics, screen, record, log_evaluation]

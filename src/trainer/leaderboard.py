@@ -305,7 +305,11 @@ def _means(groups: list[Group], by: Ranking, found: list[Entry], what: str) -> T
 
 def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
     commands = _looks(entries)
-    if any(e.state != "done" for e in entries) and not RunDir(path).is_held():
+    left = [e for e in entries if e.state != "done"]
+    if left and all(advice.recurs(e.error) for e in left):
+        one = RunDir(path / left[0].name)
+        commands.update(advice.after_failure(left[0].error or "", one))
+    elif left and not RunDir(path).is_held():
         commands[f"trainer resume {shlex.quote(RunDir(path).short)}"] = "run what is not done"
     elif ranked:
         best = RunDir(path / entries[0].name)

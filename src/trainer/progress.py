@@ -125,19 +125,19 @@ class LiveDisplay:
         self._row: Row = {"step": standing.first_step}
         self._validation: Row = {}
         self._numbers: dict[str, Any] | None = None
-        self._pace = Pace(standing.first_step, time.perf_counter())
         self._curve = Curve()
         self._next = 0.0
+
+    def __enter__(self) -> LiveDisplay:
+        """Begin to show."""
+        self._pace = Pace(self._standing.first_step, time.perf_counter())
         self._live = Live(
-            console=console,
+            console=self._console,
             get_renderable=self._render,
             refresh_per_second=_IDLE_REFRESHES,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # what a model prints into a file stays in the file
         )
-
-    def __enter__(self) -> LiveDisplay:
-        """Begin to show."""
         self._live.start(refresh=True)
         return self
 
@@ -209,14 +209,13 @@ class PlainDisplay:
 
     def __init__(self, console: Console, standing: Standing) -> None:
         self._console, self._standing = console, standing
-        now = time.perf_counter()
-        self._pace = Pace(standing.first_step, now)
         self._interval = _FIRST_LINE
-        self._next = now + self._interval
         self._validation: Row = {}
 
     def __enter__(self) -> PlainDisplay:
         """Begin to show."""
+        now = time.perf_counter()
+        self._pace, self._next = Pace(self._standing.first_step, now), now + self._interval
         return self
 
     def __exit__(

@@ -39,8 +39,7 @@ class Record:
         seconds: float = SECONDS,
     ) -> None:
         self._rundir, self._run, self._seconds = rundir, built.run, seconds
-        self._start = time.perf_counter()
-        self._next = self._start + seconds
+        self.start()
         self._status = {"format": FORMAT, "id": rundir.path.name, **first_status(built), **rundir.read_status()}
         circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
         before = self._status["segments"]
@@ -66,6 +65,11 @@ class Record:
             data=data_facts(built),
             segments=[*before, self._segment],
         )
+
+    def start(self) -> None:
+        """Count the seconds from now on."""
+        self._start = time.perf_counter()
+        self._next = self._start + self._seconds
 
     @property
     def status(self) -> dict[str, Any]:

@@ -105,6 +105,10 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
     if "dry_run" in words.flags:
         from trainer import dry_run
 
+        if words.multirun:
+            from trainer import sweep
+
+            sweep.asked_launcher(words, Path())
         return dry_run.show(jobs, choices)
     settings = jobs[0].settings
     if (there := resumed(settings)) is not None:

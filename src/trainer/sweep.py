@@ -35,7 +35,7 @@ from trainer import (
     vectorized,
 )
 from trainer.config import Job, hydra_setup
-from trainer.errors import RunFailed, TrainerError, UsageError, refusal
+from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
 from trainer.explain import explained
 from trainer.job import Plan
 from trainer.launchers import EachLauncher, Local
@@ -73,8 +73,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     """
     if redact.words(words.launcher) != words.launcher:
         raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
-    with hydra_setup(words.catalog()), explained():
-        launcher = make_launcher(launcher_words(words.launcher), path)
+    launcher = asked_launcher(words, path)
     name = launcher_name(words.launcher)
 
     def plan(index: int) -> Plan:
@@ -182,6 +181,11 @@ def launch(
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
     ended = [runs.entry(path / name) for name in sweep["jobs"]]
+    if stopping.signal is not None:
+        done = sum(one.state == "done" for one in ended)
+        screen.note(
+            f"stopped by {signal.Signals(stopping.signal).name} with {done:,} of {count(len(ended), 'job')} done"
+        )
     leaderboard.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal
@@ -338,6 +342,30 @@ def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, An
     if key is not None and launcher not in IN_MEMORY:
         what = f"hydra/launcher={launcher}"
         raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(IN_MEMORY))
+
+
+def asked_launcher(words: Words, path: Path) -> HydraLauncher:
+    """Build the launcher that a command asks for.
+
+    Args:
+        words: The command line.
+        path: Directory of the sweep.
+
+    Raises:
+        UsageError: There is no such launcher, or it lacks a setting.
+    """
+    typed = launcher_words(words.launcher)
+    with hydra_setup(words.catalog()), explained():
+        if words.launcher:
+            launchers.register()
+            choice = f"hydra/launcher={launcher_name(typed)}"
+            of_it = compose("config", [choice], return_hydra_config=True).hydra.launcher
+            known = [f"hydra.launcher.{name}" for name in of_it if not name.startswith("_")]
+            for word in typed:
+                key = word.partition("=")[0]
+                if word != choice and ".".join(key.split(".")[:3]) not in known:
+                    raise unknown(word, f"{choice} has no such setting", key, known)
+        return make_launcher(typed, path)
 
 
 def make_launcher(

@@ -82,7 +82,7 @@ class Words:
     @property
     def launcher(self) -> list[str]:
         """The words that choose and set up a sweep's launcher."""
-        return [word for word in self.overrides if word.lstrip("+").startswith("hydra")]
+        return [word.lstrip("+") for word in self.overrides if word.lstrip("+").startswith("hydra")]
 
     @property
     def multirun(self) -> bool:
@@ -245,6 +245,11 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
         allowed = ["hydra/launcher", "hydra.launcher.KEY"]
         hint = {"hydra.run.dir": "run_dir", "hydra.sweep.dir": "run_dir", "hydra.job.name": "name"}.get(key)
         raise refusal(key, "trainer does not use it", allowed, hint or nearest(key, allowed))
+    if key.startswith("hydra"):
+        if not multirun:
+            raise refusal(word, "is for sweeps, and this is one run", (), f"-m {word}")
+        if override.is_sweep_override() or (key == "hydra/launcher" and not isinstance(pattern, str)):
+            raise refusal(word, "a sweep has one launcher, with one value for each of its settings")
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not multirun:
@@ -277,7 +282,8 @@ def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:
     for override in combination:
         key = override.key_or_group
         if key in swept:
-            chosen[key] = override.get_value_element_as_str()
+            value = override.value()
+            chosen[key] = show(value) if isinstance(value, bool) else override.get_value_element_as_str()
         if key in GROUPS:
             groups.append(str(override.input_line))
         elif not key.startswith("hydra"):
