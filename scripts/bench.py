@@ -171,7 +171,7 @@ def compiled(full: bool) -> Iterator[Figure]:
     """A compiled step, beside the plain script."""
     for work, optim, most in (("tiny", "sgd", 0.10), ("seed", "sgd", 0.70), ("mini", "adam", 0.60)):
         short, long = LENGTHS[work]
-        lengths = (short - short % 10 + 10, long - long % 10 + 10)
+        lengths = (short // 10 * 10, long // 10 * 10 * (10 if work == "tiny" else 1))
         values = ratios_of_steps(work, optim, ["compile=step"], 5 if full else 2, lengths)
         yield Figure("compile=step", f"{work}, {optim} / script", values, most)
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trainer import option_files, redact, settings
 from trainer.errors import UsageError, nearest, refusal
-from trainer.explain import explained
+from trainer.hydra_errors import explained
 from trainer.options import GROUPS, Catalog, shipped_configs
 from trainer.settings import COMPONENTS, Settings
 from trainer.values import show

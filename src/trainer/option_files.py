@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.errors import UsageError, refusal
-from trainer.explain import explain_yaml
+from trainer.hydra_errors import explain_yaml
 from trainer.options import GROUPS, Catalog, near_path
 from trainer.settings import COMPONENTS
 from trainer.values import show

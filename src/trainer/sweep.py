@@ -36,7 +36,7 @@ from trainer import (
 )
 from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
-from trainer.explain import explained
+from trainer.hydra_errors import explained
 from trainer.job import Plan
 from trainer.launchers import EachLauncher, Local
 from trainer.options import Catalog
