@@ -14,7 +14,7 @@ FILES = {
     if p.parent.name != "example"
 }
 # These talk to Hydra; whatever a run is made of does not.
-WITH_HYDRA = {"config", "explain", "option_files", "words", "sweep", "launchers"}
+WITH_HYDRA = {"config", "hydra_errors", "option_files", "words", "sweep", "launchers"}
 
 
 def imports(name: str, everywhere: bool) -> set[str]:
