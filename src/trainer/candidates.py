@@ -158,7 +158,7 @@ def _usage(manual: str) -> str:
 
 def _flags(manual: str) -> Candidates:
     """Return the flags that a help text explains, or names in its usage."""
-    found = {}
+    found: Candidates = {}
     for line in manual.splitlines():
         if line.startswith("  -"):
             names, _, what = line.strip().partition("  ")
@@ -250,11 +250,12 @@ def _declared() -> dict[str, tuple[str, list[str]]]:
 
     def read(name: str, prefix: str) -> None:
         for line in classes[name]:
-            kind, call = getattr(line, "annotation", None), getattr(line, "value", None)
-            if getattr(kind, "id", None) in classes:
-                read(kind.id, f"{line.target.id}.")
-            elif getattr(getattr(call, "func", None), "id", None) == "setting":
-                found[prefix + line.target.id] = (call.args[1].value, _words(kind))
+            if not hasattr(line, "annotation"):
+                continue
+            if getattr(line.annotation, "id", "") in classes:
+                read(line.annotation.id, f"{line.target.id}.")
+            elif line.value.func.id == "setting":
+                found[prefix + line.target.id] = (line.value.args[1].value, _words(line.annotation))
 
     read("Settings", "")
     return found

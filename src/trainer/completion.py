@@ -15,18 +15,17 @@ HELP = """Usage: trainer completion SHELL
 
 Prints a script that lets TAB complete commands, flags, groups and their
 options (model=num<TAB>, also after a comma), settings (optim.<TAB>), runs and
-jobs. SHELL is bash, zsh or fish. For every new shell, add a line to the file:
+jobs. SHELL is bash, zsh or fish. Add a line to the file that it starts with:
 
   bash   ~/.bashrc                    eval "$(trainer completion bash)"
-  zsh    ~/.zshrc                     eval "$(trainer completion zsh)"
+  zsh    ~/.zshrc, after compinit     eval "$(trainer completion zsh)"
   fish   ~/.config/fish/config.fish   trainer completion fish | source
 
-Where trainer is not on the path, type the whole path in that line, as in
-~/trainer/scripts/trainer completion bash; TAB asks this same installation.
+Where trainer is not on the path, the line names it with its whole path, as in
+~/trainer/.venv/bin/trainer. TAB asks that very installation, wherever you are.
 
-Programs get what may stand in place of the last WORD with
-  trainer completion SHELL -- WORD ...
-a line each, for zsh and fish followed by a tab and what it means.
+For programs, trainer completion SHELL -- WORD ... prints what may stand in
+place of the last WORD, for zsh and fish with a tab and what it means.
 
 Examples:
   trainer completion bash
@@ -59,14 +58,15 @@ ZSH = r"""#compdef trainer
 # Completes the words of trainer. To be read by zsh: eval "$(trainer completion zsh)"
 _trainer() {
     local line word
-    local -a whole open
+    local -a whole open space
     for line in "${(@f)$(@ask@ zsh "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2> /dev/null)}"; do
         [[ -n $line ]] || continue
         word=${line%%$'\t'*}
         line=${word//:/\\:}:${line#*$'\t'}
         if [[ $word == *[=./] ]]; then open+=("$line"); else whole+=("$line"); fi
     done
-    _describe -V 'word' whole -- open -S ''
+    [[ -n $compstate[quote] ]] || space=(-S ' ' -r ', ')  # a comma that is typed next takes the place of the space
+    _describe -V 'word' whole $space -- open -S ''
 }
 if [[ $funcstack[1] == _trainer ]]; then
     _trainer "$@"
