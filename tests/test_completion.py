@@ -86,6 +86,7 @@ def test_flags_say_what_they_do_and_are_offered_once(offered):
         ("show last --checkpoint", "best last"),
         ("export last --format", "safetensors pt2 onnx"),
         ("run --cfg", "job hydra all"),
+        ("plot last --metric", "loss validation_loss validation_accuracy lr"),
     ],
 )
 def test_values_of_flags(offered, cli, words, values):
@@ -98,6 +99,7 @@ def test_values_of_flags(offered, cli, words, values):
 def test_settings_after_flags(offered):
     assert set(offered("runs", "--group-by", "model,optim.l")) == {"model,optim.lr"}
     assert set(offered("plot", "last", "--by", "se")) == {"seed"}
+    assert set(offered("runs", "--by", "val")) == {"validation_loss", "validation_accuracy"}
 
 
 def test_groups_sections_and_settings(offered):
@@ -388,7 +390,9 @@ def test_tab(terminal, shell, keys, called):
     assert terminal(shell).words(f"trainer {keys}") == [word.replace("|", " ") for word in called.split()]
 
 
-@pytest.mark.parametrize("breaks", ["COMP_WORDBREAKS=${COMP_WORDBREAKS//=}; set -u", "COMP_WORDBREAKS=$COMP_WORDBREAKS,."])
+@pytest.mark.parametrize(
+    "breaks", ["COMP_WORDBREAKS=${COMP_WORDBREAKS//=}; set -u", "COMP_WORDBREAKS=$COMP_WORDBREAKS,."]
+)
 def test_bash_whatever_breaks_words(terminal, breaks):
     bash = terminal("bash", breaks)
     for keys, called in LINES[1:6]:

@@ -25,7 +25,10 @@ LAUNCHERS = {
     "vectorized": "jobs that differ only in numbers as one batched program",
     "basic": "Hydra's own",
 }
+METRICS = ("loss", "validation_loss", "validation_accuracy")
 FLAG_VALUES = {
+    "--metric": (*METRICS, "lr"),
+    "--by": METRICS,  # of runs; of plot these are settings
     "--checkpoint": ("best", "last"),
     "--format": ("safetensors", "pt2", "onnx"),
     "--cfg": ("job", "hydra", "all"),
@@ -182,7 +185,7 @@ def _takes(usage: str) -> list[str]:
 def _flag_values(flag: str, value: str, given: list[str]) -> Candidates:
     if flag in FILE_FLAGS:
         return _paths(value, folders_only=flag == "--config-dir")
-    if flag in SETTING_FLAGS:
+    if flag in SETTING_FLAGS and (flag, given[0]) != ("--by", "runs"):
         head, comma, last = value.rpartition(",")
         known = {text.rstrip("="): what for text, what in _settings(last, given, None).items()}
         return _led(head + comma, known)
