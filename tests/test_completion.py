@@ -23,7 +23,7 @@ from trainer.options import GROUPS, Catalog, summary
 from trainer.values import choices
 
 GROUP_KEYS = {f"{group}=" for group in GROUPS}
-SECTIONS = {f"{name}." for name in (*settings.COMPONENTS, "checkpoint", "device")}
+SECTIONS = {f"{name}." for name in (*GROUPS, *settings.SECTIONS) if name != "experiment"}
 
 
 @pytest.fixture
@@ -137,6 +137,11 @@ def test_options_after_a_comma_are_those_that_are_not_there_yet(offered):
     assert not {"model=numpy,mlp,numpy", "model=numpy,mlp,mlp"} & set(found)
 
 
+def test_options_in_brackets(offered):
+    assert set(offered("run", "'loss=[sse,cross")) == {"loss=[sse,cross_entropy"}
+    assert set(offered("run", "loss=[cross")) == {"loss=[cross_entropy"}
+
+
 def test_options_whatever_their_case(offered):
     assert set(offered("run", "optim=ADAMW")) == {"optim=adamw"}
 
@@ -180,7 +185,7 @@ def test_keys_of_what_an_experiment_chooses(offered):
 def test_keys_within_keys(offered, workdir):
     (workdir / "configs" / "model").mkdir(parents=True)
     (workdir / "configs" / "model" / "deep.yaml").write_text(
-        "# Deep\n_target_: d.Net\nblock:\n  width: 3 # of it\nn: 1\n"
+        "# @package model\n# Deep\n_target_: d.Net\nblock:\n  width: 3 # of it\nn: 1\n"
     )
     assert offered("run", "model=deep", "model.") == {"model.block.width=": "3: of it", "model.n=": "1"}
 

@@ -223,10 +223,9 @@ def _settings(word: str, given: list[str], run: str | None) -> Candidates:
 def _values(word: str, given: list[str], run: str | None) -> Candidates:
     """Return a word of the form KEY=VALUE,VALUE with each value that its last one may be."""
     key, _, value = word.partition("=")
-    before = value.rpartition(",")[0].split(",")
-    last = value.rpartition(",")[2]
-    known = {text: what for text, what in _choices(key, last, given, run).items() if text not in before}
-    return _led(word.removesuffix(last) if last else word, known)
+    before, _, last = value.lstrip("[").rpartition(",")
+    known = {text: what for text, what in _choices(key, last, given, run).items() if text not in before.split(",")}
+    return _led(word.removesuffix(last), known)
 
 
 def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candidates:
@@ -307,7 +306,9 @@ def _keys(section: str, given: list[str], run: str | None) -> Candidates:
         found = _leaves(_read(os.path.join(run, "config.yaml")) or _read(os.path.join(run, "000", "config.yaml")))
     else:
         for name in _selected(section, given):
-            found |= _led(f"{section}.", _leaves(_read(_options(section, given).get(name, ""))))
+            text = _read(_options(section, given).get(name, ""))
+            package = text.partition("# @package ")[2].partition("\n")[0]
+            found |= _led(f"{package or section}.", _leaves(text))
         for file in _experiments(given):
             found |= _leaves(_read(file))
     return {name: what for name, what in found.items() if name.startswith(f"{section}.") and "._" not in name}
@@ -329,7 +330,8 @@ def _experiments(given: list[str]) -> list[str]:
 
 
 def _typed(group: str, given: Iterable[str]) -> list[str]:
-    return [name for word in given if word.startswith(f"{group}=") for name in word.partition("=")[2].split(",")]
+    values = [word.partition("=")[2].strip("[]") for word in given if word.startswith(f"{group}=")]
+    return [name for value in values for name in value.split(",")]
 
 
 def _leaves(text: str) -> Candidates:
