@@ -138,8 +138,8 @@ def test_options_after_a_comma_are_those_that_are_not_there_yet(offered):
 
 
 def test_options_in_brackets(offered):
-    assert set(offered("run", "'loss=[sse,cross")) == {"loss=[sse,cross_entropy"}
-    assert set(offered("run", "loss=[cross")) == {"loss=[cross_entropy"}
+    assert set(offered("run", "'loss=[sse,cross")) == {"loss=[sse,cross_entropy]"}
+    assert set(offered("run", "loss=[cross")) == {"loss=[cross_entropy]"}
 
 
 def test_options_whatever_their_case(offered):
@@ -418,6 +418,7 @@ def test_tab_within_a_longer_line(terminal, shell):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_tab_within_quotes(terminal, shell):
     assert terminal(shell).words("trainer run 'model=num\t") == ["run", "model=numpy"]
+    assert terminal(shell).words("trainer run 'loss=[sse,cros\tX") == ["run", "loss=[sse,cross_entropy]", "X"]
 
 
 def test_a_comma_takes_the_place_of_the_space_in_zsh(terminal):

@@ -224,8 +224,9 @@ def _values(word: str, given: list[str], run: str | None) -> Candidates:
     """Return a word of the form KEY=VALUE,VALUE with each value that its last one may be."""
     key, _, value = word.partition("=")
     before, _, last = value.lstrip("[").rpartition(",")
-    known = {text: what for text, what in _choices(key, last, given, run).items() if text not in before.split(",")}
-    return _led(word.removesuffix(last), known)
+    end = "]" if value.startswith("[") else ""
+    new = [(text, what) for text, what in _choices(key, last, given, run).items() if text not in before.split(",")]
+    return _led(word.removesuffix(last), {text + end: what for text, what in new})
 
 
 def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candidates:
