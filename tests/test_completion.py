@@ -370,7 +370,6 @@ LINES = [
     ("run see\t7", "run seed=7"),
     ("run model=num\tX", "run model=numpy X"),
     ("run -m model=numpy,two_\tX", "run -m model=numpy,two_layer X"),
-    ("run -m seed=0,1 loss=sse,cross\tX", "run -m seed=0,1 loss=sse,cross_entropy X"),
     ("run checkp\tev\t5", "run checkpoint.every=5"),
     ("run compile=\tX", "run compile=step X"),
     ("run optim=adam optim.am\tt\tX", "run optim=adam optim.amsgrad=true X"),
@@ -381,10 +380,7 @@ LINES = [
     ("show kfrw/001\tX", "show kfrw/001 X"),
     ("show res\tf\tX", "show results/first X"),
     ("export last --format=on\tX", "export last --format=onnx X"),
-    ("list sched\tX", "list schedule X"),
-    ("completion f\tX", "completion fish X"),
     ("run data.path=so\tX", "run data.path=some|file.csv X"),
-    ("run init_from=wx\tX", "run init_from=wxyz X"),
     ("run X model=num\x1b[D\x1b[D\x1b[Du\t", "run X model=unum"),
 ]
 
