@@ -28,6 +28,7 @@ COMMANDS = {
     "init": "write a small example of a model of your own",
     "list": "show what can be selected and set",
     "info": "show versions, devices and threads",
+    "completion": "print what lets TAB complete words in bash, zsh or fish",
 }
 MODULES = {"list": "trainer.listing", "eval": "trainer.evaluate", "runs": "trainer.leaderboard"}
 
