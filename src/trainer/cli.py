@@ -25,6 +25,7 @@ COMMANDS = {
     "reproduce": "run a run again and compare it, step by step",
     "init": "write a small example of a model of your own",
     "list": "show what can be selected and set",
+    "explain": "show where a setting comes from and what it does",
     "info": "show versions, devices and threads",
 }
 MODULES = {"list": "trainer.listing", "eval": "trainer.evaluate", "runs": "trainer.leaderboard"}
