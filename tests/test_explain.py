@@ -330,6 +330,7 @@ def test_secrets_are_not_shown(cli, own_part, words):
     ("typed", "said"),
     [
         ("learning_rate", "learning_rate: no such setting; did you mean optim.lr?"),
+        ("adamw", "did you mean optim=adamw?"),
         ("checkpoint.evry", "did you mean checkpoint.every?"),
         ("optim.lrr", "SGD takes no lrr"),
         ("optim.lr steps", "one setting at a time"),

@@ -184,6 +184,7 @@ def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> Usage
     groups = [group for group in GROUPS if value in catalog.options(group)]
     allowed = sorted(Settings.__dataclass_fields__)
     near = known if {*"./"} & {*known} else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
+    near = near or (None if value else catalog.group_of(key))
     return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
 
 

@@ -50,6 +50,7 @@ Examples:
 """
 _TARGET = "_target_"
 _UNSET = "???"
+_LEAST = 10  # columns of a value
 _LENGTHS = ("steps", "epochs")  # of which only one can be typed
 
 
@@ -251,11 +252,20 @@ def _print(found: Mapping[str, Any]) -> None:
     for note in found.get("notes", ()):
         screen.say(f"  {note}")
     if lines := found.get("settings"):
-        cells = [(line["key"], show(line["value"]), line["sources"][0]["place"]) for line in lines]
-        screen.table(screen.columns(["setting", "value", "set by"], (), cells))
+        screen.table(_overview(lines))
     if "options" in found:
         screen.heading("options", "")
         screen.rows(found["options"])
+
+
+def _overview(lines: Iterable[Mapping[str, Any]]) -> Table:
+    """Return a table of settings; on a narrow screen values give way first, as places are there to be copied."""
+    cells = [(line["key"], show(line["value"]), line["sources"][0]["place"]) for line in lines]
+    table = screen.columns(["setting", "value", "set by"], (), cells)
+    if screen.stdout.is_terminal:
+        longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table.columns[1].max_width = max(screen.stdout.width - longest[0] - longest[2] - 4, _LEAST)
+    return table
 
 
 def _table(sources: Iterable[Mapping[str, Any]]) -> Table:
