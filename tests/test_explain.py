@@ -249,6 +249,14 @@ def test_ones_own_option_may_build_on_another(explained, workdir):
     assert places == ["configs/optim/slow.yaml", "configs/optim/sgd_momentum.yaml", "torch/optim/sgd.py"]
 
 
+def test_how_a_dataset_is_fed_is_explained_where_that_is_declared(explained, own_part):
+    own_part("data", "squares", "import torch\n\n\nclass Part(torch.utils.data.Dataset):\n    pass\n")
+    found = explained("data.workers", "data=squares")
+    assert (found["value"], found["class"]) == (0, "trainer.data.datasets.Items")
+    line = line_of(ROOT / "src/trainer/data/datasets.py", "workers: int = 0")
+    assert [place["place"] for place in found["sources"]] == [f"trainer/data/datasets.py:{line}"]
+
+
 class Google:
     """A class.
 
@@ -359,6 +367,14 @@ def test_the_next_commands_work_and_nothing_is_created(cli, workdir, typed):
         extra = ["--dry-run"] if name == "run" else []
         assert cli(name, *shlex.split(rest), *extra).code == 0
     assert not list(workdir.iterdir())
+
+
+def test_further_folders_stay_in_the_next_commands(cli, workdir):
+    (workdir / "more" / "optim").mkdir(parents=True)
+    (workdir / "more" / "optim" / "mine.yaml").write_text("# Mine\n_target_: torch.optim.SGD\nlr: 5\n")
+    shown = cli("explain", "optim", "optim=mine", "--config-dir", "more").out
+    assert "more/optim/mine.yaml:3" in shown
+    assert "trainer list optim=mine --config-dir more" in shown
 
 
 def test_no_line_is_wider_than_the_terminal(cli, monkeypatch):

@@ -61,13 +61,15 @@ class Composed(NamedTuple):
         job: The composed configuration.
         sources: What gives a value, by dotted key; the first one counts.
         catalog: What can be selected.
-        words: What was typed, without secrets.
+        words: The overrides that were typed, without secrets.
+        folders: The flags that name further config folders.
     """
 
     job: Job
     sources: Mapping[str, Sequence[Source]]
     catalog: Catalog
     words: list[str]
+    folders: list[str]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,7 +101,8 @@ def main(argv: list[str]) -> int:
         screen.as_json(found)
         return 0
     _print(found)
-    screen.next_commands({shlex.join(["trainer", *command]): what for what, command in _next(found, composed)})
+    commands = {what: ["trainer", *command, *composed.folders] for what, command in _next(found, composed)}
+    screen.next_commands({shlex.join(command): what for what, command in commands.items()})
     return 0
 
 
@@ -110,7 +113,7 @@ def _explained(
 
     (job,) = config.compose_jobs(choices, catalog)
     folders = [part for folder in words.config_dirs for part in ("--config-dir", folder)]
-    composed = Composed(job, origins.of(choices[0], catalog), catalog, [*redact.words(words.overrides), *folders])
+    composed = Composed(job, origins.of(choices[0], catalog), catalog, redact.words(words.overrides), folders)
     if not keys:
         return {"settings": [*_selected(composed), *_set(composed)]}, composed
     return _about(keys[0], composed), composed
@@ -164,7 +167,10 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
         part = getattr(composed.job.settings, group)
         target, (first, _, inner) = part[_TARGET], name.partition(".")
         is_set = key in composed.settings
-        argument = components.argument(components.locate(part, group), first if is_set else name, group)
+        cls = components.locate(part, group)
+        argument = components.argument(cls, first if is_set else name, group)
+        if argument.cls is not cls:  # which says how a Dataset of torch is fed
+            target = f"{argument.cls.__module__}.{argument.cls.__qualname__}"
         kind, what = Any if inner else argument.kind, signatures.sentence(argument.cls, first)
         if is_set and value != _UNSET:
             components.fitting(key, value, kind)
