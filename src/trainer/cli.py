@@ -27,6 +27,7 @@ COMMANDS = {
     "ladder": "climb from hand-written gradients to a module, side by side",
     "init": "write a small example of a model of your own",
     "list": "show what can be selected and set",
+    "explain": "show where a setting comes from and what it does",
     "info": "show versions, devices and threads",
     "completion": "print what lets TAB complete words in bash, zsh or fish",
 }

@@ -71,7 +71,8 @@ def heading(name: str, what: str) -> None:
     """Print a heading of a result, with what it is about."""
     if stdout.is_terminal:
         stdout.print()
-    stdout.print(Text.assemble((printable(name), "bold"), (f"  {printable(what)}" if what else "", "dim")))
+    line = Text.assemble((printable(name), "bold"), (f"  {printable(what)}" if what else "", "dim"))
+    stdout.print(line, soft_wrap=not stdout.is_terminal)
 
 
 def rows(texts: Mapping[str, str]) -> None:
