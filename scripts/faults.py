@@ -2,7 +2,7 @@
 
 .venv/bin/python scripts/faults.py              all of it, about half an hour on 2 cores
 .venv/bin/python scripts/faults.py kills        those series whose name holds a word
-.venv/bin/python scripts/faults.py --readme     writes the table into README.md as well
+.venv/bin/python scripts/faults.py --readme     writes the table into docs/runs.md as well
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def main(argv: list[str]) -> int:
         rows.append(f"| {name} | {tried:,} | {tried - wrong:,} |")
     table = "\n".join(["| fault | tried | survived |", "|---|---|---|", *rows])
     if "--readme" in argv:
-        readme = ROOT / "README.md"
-        before, _, rest = readme.read_text().partition(START)
-        readme.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}")
+        page = ROOT / "docs" / "runs.md"
+        before, _, rest = page.read_text().partition(START)
+        page.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}")
     print(f"\n{table}")
     return 1 if any(row.split("|")[2] != row.split("|")[3] for row in rows) else 0
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the commands in README.md, in order and in an empty directory, and writes what they print below them.
+"""Runs the commands in README.md and docs/, a page in an empty directory, and writes what they print below them.
 
-    .venv/bin/python scripts/readme.py
+    .venv/bin/python scripts/readme.py              all pages
+    .venv/bin/python scripts/readme.py docs/own.md  some of them
 
 A console block holds commands (`$ trainer ...`) and their output. The option and setting tables
 between `<!-- table: NAME -->` and `<!-- end -->` are made from configs/ and from the settings' own words.
@@ -23,9 +24,10 @@ from trainer.settings import CheckpointSettings, DeviceSettings, Settings
 from trainer.values import show
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"in\s`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WIDTH = "100"  # columns
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -69,9 +71,9 @@ def tables(text: str) -> str:
     return TABLE.sub(fill, text)
 
 
-def main() -> None:
-    """Rewrite README.md."""
-    text = README.read_text()
+def renew(page: Path) -> None:
+    """Rewrite a page with what its commands print now."""
+    text = page.read_text()
     with tempfile.TemporaryDirectory() as folder:
 
         def run(match: re.Match[str]) -> str:
@@ -81,15 +83,16 @@ def main() -> None:
                 print(command, file=sys.stderr)
                 words = shlex.split(command)
                 words[0] = str(Path(sys.executable).with_name("trainer"))
-                environment = {**os.environ, "COLUMNS": "100"}
+                environment = {**os.environ, "COLUMNS": WIDTH}
                 done = subprocess.run(
                     words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
                 parts.append(f"$ {command}\n{done.stdout}")
             return "```console\n" + "\n".join(parts) + "```"
 
-        README.write_text(BLOCK.sub(run, tables(text)))
+        page.write_text(BLOCK.sub(run, tables(text)))
 
 
 if __name__ == "__main__":
-    main()
+    for page in [Path(word).resolve() for word in sys.argv[1:]] or PAGES:
+        renew(page)

@@ -30,7 +30,7 @@ from trainer.options import Catalog
 from trainer.schedules import Cosine
 from trainer.words import parse, word
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "own.md").read_text()
 SMALL = ("data.inputs=6", "data.outputs=2", "data.samples=24")
 
 
@@ -551,7 +551,7 @@ def test_importing_trainer_does_not_import_torch():
 
 
 def test_the_readme_s_example_runs():
-    section = README[README.index("### From Python") :]
+    section = PAGE[PAGE.index("## From Python") :]
     for code in re.findall(r"^```python\n(.*?)^```$", section[: section.index("\n## ")], re.MULTILINE | re.DOTALL):
         names: dict[str, object] = {}
         exec(code, names)

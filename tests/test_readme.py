@@ -1,4 +1,4 @@
-"""README.md is true: its commands run and print what stands there, and its tables are those of the code."""
+"""README.md and docs/ are true: their commands run and print what stands there, their tables are those of the code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ TEXT = (ROOT / "README.md").read_text()
 _spec = importlib.util.spec_from_file_location("readme", ROOT / "scripts" / "readme.py")
 readme = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(readme)
+PAGES = {page.name: page.read_text() for page in readme.PAGES}
 
 
 def shape(line: str) -> str:
@@ -35,21 +36,24 @@ def progress(line: str) -> bool:
     return bool(re.match(r"\s*step 0", shape(line)))
 
 
-def test_the_commands_print_what_the_readme_shows(cli, workdir, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")  # as in scripts/readme.py
-    for block in readme.BLOCK.finditer(TEXT):
-        readme.write_files(TEXT[: block.start()], workdir)
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if readme.BLOCK.search(text)])
+def test_the_commands_print_what_the_page_shows(cli, workdir, monkeypatch, page):
+    monkeypatch.setenv("COLUMNS", readme.WIDTH)
+    text = PAGES[page]
+    for block in readme.BLOCK.finditer(text):
+        readme.write_files(text[: block.start()], workdir)
         for part in re.split(r"^\$ ", block[1], flags=re.MULTILINE)[1:]:
             command, _, shown = part.partition("\n")
             result = cli(*shlex.split(command)[1:])
-            assert result.code == (2 if "error: " in shown else 0), command
+            assert (result.code in (1, 2)) == ("error: " in shown), command
             printed = {shape(line) for line in (result.err + result.out).splitlines()}
             for line in filter(None, shown.splitlines()):
                 assert progress(line) or shape(line) in printed, f"{command}: {line}"
 
 
-def test_the_tables_are_made_from_the_code():
-    assert readme.tables(TEXT) == TEXT
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_are_made_from_the_code(page):
+    assert readme.tables(PAGES[page]) == PAGES[page]
 
 
 def test_every_command_and_script_is_in_the_readme():
@@ -61,9 +65,17 @@ def test_every_command_and_script_is_in_the_readme():
         assert f"    {script}\n" in TEXT
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT))
-def test_links_lead_somewhere(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(
+    ("page", "link"),
+    [(page, link) for page in readme.PAGES for link in re.findall(r"\]\(((?!http)[^)]+)\)", page.read_text())],
+)
+def test_links_lead_somewhere(page, link):
+    name, _, heading = link.partition("#")
+    there = page.parent / name if name else page
+    assert there.exists()
+    if heading:
+        headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+        assert heading in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings]
 
 
 @pytest.mark.parametrize("script", ["trainer", "test", "check", "setup"])

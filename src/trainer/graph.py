@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,27 +65,26 @@ class Graph:
         return {"operations": self.size, "depth": self.layers, "root": self.root.number, "nodes": nodes}
 
     def to_rich(self) -> Tree:
-        """Return it as a tree; what several operations lead to is drawn once, and a weight counts its uses."""
-        uses: dict[str, int] = {}
+        """Return it as a tree; an operation that several lead to is drawn once, a weight at each of its uses."""
+        uses = Counter(one.number for node in self.nodes for one in node.inputs)
         drawn: set[int] = set()
         tree = Tree(self.root.name)
         waiting = [(tree, self.root)]
         while waiting:
             branch, node = waiting.pop()
-            if node.number in drawn:
-                continue
-            drawn.add(node.number)
             following = []
             for one in node.inputs:
                 text = one.name
                 if one.shape is not None:
-                    uses[one.name] = uses.get(one.name, 0) + 1
-                    again = f", use {uses[one.name]}" if uses[one.name] > 1 else ""
+                    again = f", one of {uses[one.number]} uses" if uses[one.number] > 1 else ""
                     text = f"{one.name}  {' x '.join(map(str, one.shape)) or '1 number'}{again}"
                 elif one.number in drawn:
-                    text = f"{one.name} (drawn above)"
-                following.append((branch.add(text), one))
-            waiting += [pair for pair in reversed(following) if pair[1].shape is None]
+                    text = f"{one.name} (drawn elsewhere)"
+                below = branch.add(text)
+                if one.shape is None and one.number not in drawn:
+                    following.append((below, one))
+                    drawn.add(one.number)
+            waiting += reversed(following)
         return tree
 
     @property
@@ -171,4 +172,4 @@ def _inputs(function: Any) -> Iterator[Any]:
 
 def _name(function: Any) -> str:
     """Return what an operation is called: AddmmBackward0 goes back through Addmm."""
-    return str(function.name()).rpartition("::")[2].removesuffix("0").removesuffix("Backward").lstrip("_")
+    return re.sub(r"Backward\d*$", "", str(function.name()).rpartition("::")[2]).lstrip("_")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import redact, screen
 from trainer import words as command_line
 from trainer.errors import refusal
-from trainer.progress import count, number
+from trainer.progress import count, digits, number
 from trainer.values import show
 
 if TYPE_CHECKING:
@@ -129,10 +129,14 @@ def _show_graph(built: Built, words: Words) -> int:
     if "json" in words.flags:
         screen.as_json([one.to_dict() for one in passes])
         return 0
-    for place, one in enumerate(passes):
-        numbered = f"pass {place + 1}: " if len(passes) > 1 else ""
-        screen.heading("graph", f"{numbered}{count(one.size, 'operation')}, {one.layers} deep")
-        screen.tree(one.to_rich())
+    alike: dict[tuple[str, ...], int] = {}
+    for place, one in enumerate(passes, 1):
+        numbered = f"pass {place}: " if len(passes) > 1 else ""
+        first = alike.setdefault(tuple(one.plan), place)
+        as_before = f", as pass {first}" if first < place else ""
+        screen.heading("graph", f"{numbered}{count(one.size, 'operation')}, {one.layers} deep{as_before}")
+        if first == place:
+            screen.tree(one.to_rich())
     shown = shlex.join(["trainer", "inspect", *redact.words(words.overrides)])
     screen.next_commands({f"{shown} --graph -o graph.svg": "draw it", shown: "see a step"})
     return 0
@@ -192,7 +196,7 @@ def _updates(weights: Sequence[Mapping[str, Any]]) -> Any:
         by = any(one["of_the_prediction"] for one in weights)
         headings = ("value", *(("of the prediction",) if by else ()), "gradient", "update", "new value")
         keys = ("before", *(("of_the_prediction",) if by else ()), "gradient", "update", "after")
-        lines = [(one["name"], *(_written((one[key] or {}).get("values", "none")) for key in keys)) for one in weights]
+        lines = [(one["name"], *(_whole(one[key]) for key in keys)) for one in weights]
         return screen.columns(("name",), headings, lines)
     headings = ("gradient: mean", "spread", "largest", "update: spread", "largest")
     lines = []
@@ -201,6 +205,10 @@ def _updates(weights: Sequence[Mapping[str, Any]]) -> Any:
         cells = [_rounded(gradient, key) for key in ("mean", "spread")] + [_extreme(gradient)]
         lines.append((one["name"], *cells, _rounded(update, "spread"), _extreme(update)))
     return screen.columns(("name",), headings, lines)
+
+
+def _whole(facts: Mapping[str, Any] | None) -> str:
+    return "none" if facts is None else digits(facts["values"])
 
 
 def _where(layers: Sequence[Mapping[str, Any]], gradients: Sequence[Mapping[str, Any]]) -> dict[str, str]:
