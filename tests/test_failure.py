@@ -116,6 +116,20 @@ def test_the_first_layer_that_is_not_finite_is_named(cli, own_part):
     assert "middle (Exp) is the first" in cli("inspect", "run").out
 
 
+def test_the_step_that_breaks_the_weights_is_the_one_that_is_kept(cli):
+    result = cli("run", "run_dir=run", "optim.lr=1e38", *SMALL)
+    assert "at step 2" in result.err
+    found = diagnosis()
+    assert found["step"] == 1
+    assert found["where"].startswith("its update makes linear1.weight not finite")
+    torch.manual_seed(0)
+    torch.randn(24, 20), torch.randn(24, 2)
+    first = nn.Linear(20, 5)
+    (kept,) = Path("run/failure").iterdir()
+    assert torch.equal(load_file(kept / "model.safetensors")["linear1.weight"], first.weight)
+    assert cli("run", "run_dir=again", f"optim.lr={found['helps'][0]['words']['optim.lr']}", *SMALL).code == 0
+
+
 def test_the_step_is_replayed_with_the_rows_that_were_kept(cli):
     words = ("model=dynamic", "batch_size=7", "optim=sgd_momentum", "optim.lr=0.1")
     assert cli("run", "run_dir=run", *words, *SMALL).code == 1

@@ -35,7 +35,7 @@ _SECONDS = 10.0  # for all of it
 _REMEMBERED = 5  # steps whose gradients are told of
 _TRIED = 50  # steps of a remedy that is tried, at least
 _FEWEST = 5  # of these that must fit the time
-_WEAKEST = 8  # the smallest rate that is tried is the rate times 10 to minus this
+_WEAKEST = 8  # the smallest rate that is tried is the rate, or 1 if that is less, times 10 to minus this
 _CLIP = 1.0
 
 
@@ -112,16 +112,22 @@ def rows(found: Checkpoint, built: Built) -> list[Batch] | None:
 
 def _diagnosis(error: RunFailed, rundir: RunDir, failed: Built, step: int) -> dict[str, Any]:
     end = time.monotonic() + _SECONDS
-    built = _again(rundir, failed, step - 1)
+    built, broken = _again(rundir, failed, step - 1), None
     start = _Point(built.run)
     history = _go_on(built.run, step - 1, end)
+    if step > 1 and history and (broken := _not_finite(built.run)):
+        step -= 1
+        start.put_back(built.run, 1.0)
+        history = _go_on(built.run, step - 1, end)
     if history is None:
         return {}
     batches = built.run.batches.at(step - 1)
     _keep(rundir, built.run, batches)
     where, norm, loss = _look(built.run, batches)
     history.append({"step": step, "loss": loss, "norm": norm})
-    found: dict[str, Any] = {"where": where, "history": history}
+    if broken:
+        where = f"its update makes {broken} not finite; {where}"
+    found: dict[str, Any] = {"step": step, "where": where, "history": history}
     no_minimum = isinstance(error, Diverged) and (failed.run.state.loss or 0.0) < 0
     if math.isfinite(sum(one["loss"] or 0.0 for one in history[:1])) and not no_minimum:
         remedies = list(_remedies(built, start, step, end))
@@ -187,14 +193,16 @@ def _go_on(run: Run, until: int, end: float) -> list[dict[str, Any]] | None:
     return list(history)
 
 
+def _not_finite(run: Run) -> str | None:
+    """Return the first weight that holds a number that is not finite."""
+    return next((name for name, w in run.model.named_parameters() if not bool(torch.isfinite(w).all())), None)
+
+
 def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     """Write weights, optimizer, generators and rows of a step into the run's directory, as a checkpoint."""
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=generators.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
-    try:
-        packed = checkpoint.pack(run.state.step, run.model.state_dict(), held)
-    except RunFailed:  # not even the weights are finite
-        return
+    packed = checkpoint.pack(run.state.step, run.model.state_dict(), held)
     durable.make_folders(rundir.failure)
     checkpoint.write(rundir.failure, packed)
 
@@ -202,9 +210,6 @@ def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
 def _look(run: Run, batches: Sequence[Batch]) -> tuple[str, float | None, float | None]:
     """Say where in a step the trouble is, with the norm of its gradients and its loss."""
     unclipped = dataclasses.replace(run, clip_norm=math.inf)
-    wrong = [name for name, w in run.model.named_parameters() if not bool(torch.isfinite(w).all())]
-    if wrong:
-        return f"the step before has made {wrong[0]} not finite", None, None
     if any(not bool(torch.isfinite(t).all()) for batch in batches for t in (*batch.inputs, batch.targets)):
         return "the rows themselves are not finite", None, None
     with undone(run), torch.no_grad(), run.autocast:
@@ -241,7 +246,7 @@ def _remedies(built: Built, start: _Point, step: int, end: float) -> Iterator[Re
             if rate < lr and (tried := _tried(built, start, steps, end, rate / lr, math.inf)):
                 yield Remedy({"experiment": name}, *tried)
                 break
-        for power in range(1, _WEAKEST + 1):
+        for power in range(1, _WEAKEST + max(math.ceil(math.log10(lr)), 0) + 1):
             if tried := _tried(built, start, steps, end, 10.0**-power, built.run.clip_norm):
                 yield Remedy({"optim.lr": f"{lr / 10**power:.6g}"}, *tried)
                 break

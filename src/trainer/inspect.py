@@ -232,8 +232,11 @@ def _checked(check: Mapping[str, Any]) -> str:
 
 def _next(words: Words, of_run: bool) -> None:
     typed = shlex.join(redact.words(words.overrides))
-    train = f"trainer resume {typed}" if of_run else f"trainer run {typed}".rstrip()
-    commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps", train: "train it"}
+    commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps"}
+    if of_run:
+        commands[f"trainer show {typed}"] = "see the whole run"
+    else:
+        commands[f"trainer run {typed}".rstrip()] = "train it"
     screen.next_commands(commands)
 
 
