@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -143,8 +144,9 @@ def test_parameters_of_small_models_have_columns_and_curves(train):
 def test_numbers_that_are_not_finite_are_empty_cells_and_gaps(train):
     Path("holes.csv").write_text("x,y\n" + "".join(f"{n},{n}\n" for n in range(8)) + "1e38,1e38\n")
     words = ("data=csv", "data.path=holes.csv", "data.target=y", "data.standardize=false", "data.validation=0")
-    run = train(*words, "model=linear", "loss=mse", "on_nonfinite=skip", "steps=4", "logger=[csv,tensorboard]")
-    assert None in [row["loss"] for row in run.rows]
+    words = (*words, "model=mlp", "loss=mse", "on_nonfinite=skip", "batch_size=3", "steps=6")
+    run = train(*words, "logger=[csv,tensorboard]")
+    assert 0 < [row["loss"] for row in run.rows].count(None) < 6
     require_table(run)
     assert [math.isnan(value) for _, value in scalars(run)["loss"]] == [row["loss"] is None for row in run.rows]
 
@@ -221,7 +223,7 @@ def test_a_logger_that_comes_later_misses_nothing(cli, train):
     assert "logger.csv._target_" in result.err
     require_table(run)
     assert scalars(run) == expected_scalars(run)
-    assert cli("resume", "run", "logger=null", "steps=16").code == 0
+    assert cli("resume", "run", "logger=none", "steps=16").code == 0
     assert cli("resume", "run", "logger=csv", "steps=20").code == 0
     assert cli("resume", "run", "logger=tensorboard", "steps=24").code == 0
     assert scalars(run) == expected_scalars(run)
@@ -258,7 +260,7 @@ def test_one_of_ones_own(cli, train, own_part):
     require_table(both)
     assert cli("resume", "one", "steps=10").code == 0
     assert (run.path / "mine.txt").read_text().startswith("from 8\n('step', 1)")
-    assert "logger  mine name=mine.txt width=3" in " ".join(cli("show", "one").out.split("\n")).replace("   ", " ")
+    assert re.search(r"^  logger +mine width=3 name=mine.txt$", cli("show", "one").out, re.M)
 
 
 def test_of_two_of_ones_own_each_needs_a_place(refused, cli, own_part):
@@ -295,9 +297,9 @@ def test_a_missing_package_is_refused_with_its_extra(refused, cli, train, monkey
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("logger=cvs",), ("no such logger; allowed: csv, tensorboard", "did you mean logger=csv?")),
+        (("logger=cvs",), ("no such logger; allowed: csv, none, tensorboard", "did you mean logger=csv?")),
         (("logger=[csv,tensor_board]",), ("did you mean logger=tensorboard?",)),
-        (("logger=none",), ("did you mean logger=null?",)),
+        (("logger=null",), ("did you mean logger=none?",)),
         (("logger=[csv,csv]",), ("names an option twice",)),
         (("logger=csv,tensorboard",), ("-m to run each, or logger=[csv,tensorboard] for all of them",)),
         (("logger.points=3",), ("belongs to no logger that was chosen; allowed: logger=OPTION",)),
@@ -349,7 +351,7 @@ def test_every_launcher(cli, launcher):
 
 
 def test_loggers_may_be_swept(cli):
-    assert cli("run", "-m", "run_dir=sweep", *SMALL, "steps=2", "logger=csv,[csv,tensorboard],null").code == 0
+    assert cli("run", "-m", "run_dir=sweep", *SMALL, "steps=2", "logger=csv,[csv,tensorboard],none").code == 0
     assert [Path("sweep", job, "metrics.csv").exists() for job in ("000", "001", "002")] == [True, True, False]
     assert Path("sweep/001/tensorboard").exists()
 
@@ -390,7 +392,7 @@ def test_a_run_of_somebody_else_runs_no_code_of_a_logger(cli, train, workdir, ta
 
 @pytest.mark.parametrize("name", ["metrics.csv", "tensorboard", "tensorboard/events.out.tfevents.1.x"])
 def test_links_are_not_followed(cli, train, name):
-    run = train(*SMALL, "steps=2", "logger=null")
+    run = train(*SMALL, "steps=2", "logger=none")
     Path("elsewhere").mkdir()
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).symlink_to(Path("elsewhere").absolute())

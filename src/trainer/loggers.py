@@ -107,7 +107,7 @@ class TensorBoard(Logger):
     def open(self, run_dir: Path, step: int) -> None:
         """Begin a further file; of the older ones TensorBoard forgets what comes once more."""
         from tensorboard.compat.proto import event_pb2
-        from tensorboard.plugins.hparams import api as hparams
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         rundir = RunDir(run_dir)
         folder = rundir.tensorboard
@@ -118,7 +118,7 @@ class TensorBoard(Logger):
         seconds = max([int(time.time()), *(number + 1 for number in map(_seconds, files))])
         self._path = folder / f"events.out.tfevents.{seconds:010d}.trainer"
         now = time.time()
-        settings = hparams.hparams_pb(_hyperparameters(rundir.read_config()), trial_id=str(run_dir))
+        settings = hparams_pb(_hyperparameters(rundir.read_config()), trial_id=str(run_dir))
         events = [
             event_pb2.Event(wall_time=now, file_version="brain.Event:2"),
             event_pb2.Event(
@@ -202,7 +202,7 @@ def _seconds(file: Path) -> int:
 
 def _hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as TensorBoard takes them: plain values, of a part the name of its class."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in flat({name: part for name, part in config.items() if name != "logger"}).items():
         if key.endswith("._target_"):
             found[key.removesuffix("._target_")] = str(value).rpartition(".")[2]

@@ -21,7 +21,6 @@ GROUPS = {
 }
 
 SEVERAL = ("logger",)  # groups of which any number may be chosen: logger=[tensorboard,csv]
-OPTIONAL = ("logger", "experiment")  # groups of which nothing may be chosen: logger=null
 
 # What people call these elsewhere; a message leads from there to the option.
 OTHER_NAMES = {
@@ -46,14 +45,14 @@ OTHER_NAMES = {
         "l-bfgs": "lbfgs",
     },
     "schedule": {"none": "constant", "linear_warmup": "warmup_cosine", "warmup": "warmup_cosine"},
-    "logger": {"none": "null", "tb": "tensorboard"},
+    "logger": {"null": "none", "tb": "tensorboard"},
     "device": {"gpu": "cuda", "metal": "mps", "apple": "mps"},
 }
 
 
 def names(choice: str) -> list[str]:
     """Return the options that a choice names, one or, in brackets, several."""
-    return [name.strip() for name in choice.strip("[]").split(",") if name.strip() not in ("", "null")]
+    return [name.strip() for name in choice.strip("[]").split(",") if name.strip()]
 
 
 def shipped_configs() -> Path:
@@ -116,7 +115,7 @@ class Catalog:
         """
         options = self.options(group)
         by_lower = {name.lower(): name for name in options}
-        if word in options or (group in OPTIONAL and word == "null"):
+        if word in options or (group == "experiment" and word == "null"):
             return word
         if word.lower() in by_lower:
             return by_lower[word.lower()]
