@@ -7,6 +7,7 @@ import io
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Csv(Logger):
         self._append([self._row] if self._row else [])
 
     def _append(self, rows: Sequence[Row]) -> None:
-        names = dict.fromkeys(name for row in rows for name in row)
+        names = dict.fromkeys(chain.from_iterable(rows))
         if new := [name for name in names if name not in self._columns]:
             self._add_columns(new)
         durable.append(self._path, _csv(self._columns, rows))
@@ -154,8 +155,10 @@ class TensorBoard(Logger):
         durable.append(self._path, _records(events))
 
 
-def _numbers(row: Row) -> dict[str, Any]:
+def _numbers(row: Row) -> Row:
     """Return the numbers of a row by name; a parameter of several numbers has one for each."""
+    if "parameters" not in row:
+        return row
     return {name: value for key in row for name, value in _flat(key, row[key])}
 
 
