@@ -7,15 +7,14 @@
     .venv/bin/python scripts/bench.py --readme        also writes the table into README.md
 
 Each figure is a ratio to something that is run in turn with it: the median of the rounds, with the lowest and the
-highest. Training is timed as the difference between a long and a short run, a step, so that starting does not count;
-it runs as the user's command does, on a terminal, with all that is on by default. Use a machine that does nothing else.
-One CPU thread. For the figures of peers see scripts/peers.py.
+highest. Training is timed without its start: the script and the loop of the command, on a terminal and with all that is
+on by default, take some steps in turn, in one process, so that whatever else the machine does slows down both. Use a
+machine that does nothing else. One CPU thread. For the figures of peers see scripts/peers.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import platform
@@ -44,8 +43,8 @@ WORKS = {
         *("model.sizes=[256]", "loss=cross_entropy", "batch_size=64"),
     ],
 }
-# Steps of the short and of the long run.
-LENGTHS = {"seed": (50, 550), "tiny": (200, 4200), "mini": (50, 450)}
+CHUNKS = {"seed": 100, "tiny": 500, "mini": 50}  # steps that are taken in turn with the script's
+TURNS = 20
 OPTIMIZERS = ("sgd", "sgd_momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop")
 
 
@@ -78,8 +77,8 @@ class Figure:
 # What is measured: training
 
 
-def bare(work: str, optim: str, steps: int) -> float:
-    """Train with a plain script and return its seconds."""
+def script(work: str, optim: str, chunk: int) -> Iterator[None]:
+    """Train with a plain script; yields once it has been set up, and after every `chunk` steps."""
     import numpy as np
     import torch
     from torch import nn
@@ -102,13 +101,22 @@ def bare(work: str, optim: str, steps: int) -> float:
             x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
     optimizer = kind(model.parameters(), **settings)
     batches = batches_of(x, y) if work == "mini" else always(x, y)
+    while True:
+        yield
+        for _, (inputs, targets) in zip(range(chunk), batches, strict=False):
+            loss = loss_of(model(inputs), targets)
+            loss.item()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def one_step() -> float:
+    """Take one step of seed with the plain script, and return its seconds."""
+    loop = script("seed", "sgd", 1)
+    next(loop)
     start = time.perf_counter()
-    for _, (inputs, targets) in zip(range(steps), batches, strict=False):
-        loss = loss_of(model(inputs), targets)
-        loss.item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    next(loop)
     return time.perf_counter() - start
 
 
@@ -127,30 +135,42 @@ def always(*rows: Any) -> Iterator[Any]:
         yield rows
 
 
-def trained(words: list[str], steps: int) -> float:
-    """Train as the user does, in this process, and return the seconds of the training."""
-    with new_folder() as folder:
-        trainer("run", f"run_dir={folder}/run", "device.threads=1", *words, f"steps={steps}")
-        return float(json.loads((folder / "run" / "status.json").read_text())["segments"][-1]["seconds"])
+def runner(words: list[str], chunk: int) -> Iterator[None]:
+    """Train as the user's command does; yields once it has been set up, and after every `chunk` steps."""
+    from trainer import screen
+    from trainer.job import plan_of, training
+    from trainer.signals import Stopping
+
+    built = prepared([*words, "steps=100000000", "device.threads=1"])
+    with new_folder() as folder, Stopping() as stopping:
+        rundir = plan_of(built, {}).write(folder / "run")
+        loop = training(rundir, built, "", [], screen.progress, screen.note, False, stopping)
+        run = next(loop)
+        try:
+            while True:
+                yield
+                until = run.state.step + chunk
+                while run.state.step < until:
+                    loop.send(run.update(run))
+        finally:
+            loop.close()
 
 
-def marginal(seconds: Callable[[int], float], lengths: tuple[int, int]) -> float:
-    """Return the seconds of one more step."""
-    short, long = lengths
-    gc.collect()
-    return (seconds(long) - seconds(short)) / (long - short)
-
-
-def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int, lengths: tuple[int, int]) -> list[float]:
-    """Return the time of a step beside the plain script's, a value a round."""
-    found = []
-    for number in range(rounds + 1):  # the first one warms up
-        script = marginal(lambda steps: bare(work, optim, steps), LENGTHS[work])
-        ours = marginal(
-            lambda steps: trained([*WORKS[work], f"optim={optim}", "optim.lr=1e-6", *words], steps), lengths
-        )
-        if number:
-            found.append(ours / script)
+def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int) -> list[float]:
+    """Return the time of a step beside the plain script's, a value a round: the two take some steps in turn."""
+    found, chunk = [], CHUNKS[work]
+    for _ in range(rounds):
+        one = runner([*WORKS[work], f"optim={optim}", "optim.lr=1e-6", *words], chunk)
+        both, seconds = (script(work, optim, chunk), one), [0.0, 0.0]
+        for loop in (*both, *both):  # set up, then warmed up
+            next(loop)
+        for _ in range(TURNS):
+            for place, loop in enumerate(both):
+                start = time.perf_counter()
+                next(loop)
+                seconds[place] += time.perf_counter() - start
+        one.close()
+        found.append(seconds[1] / seconds[0])
     return found
 
 
@@ -162,17 +182,14 @@ def steps(full: bool) -> Iterator[Figure]:
         for optim in makes_sense:
             kernel = optim in ("sgd", "adam", "adamw")
             limit = most if kernel else {"seed": 1.05, "tiny": 1.10}[work]
-            rounds = 9 if full or work == "tiny" else 3
-            values = ratios_of_steps(work, optim, [], rounds, LENGTHS[work])
+            values = ratios_of_steps(work, optim, [], 7 if full else 3)
             yield Figure("step", f"{work}, {optim} / script", values, limit)
 
 
 def compiled(full: bool) -> Iterator[Figure]:
     """A compiled step, beside the plain script."""
     for work, optim, most in (("tiny", "sgd", 0.10), ("seed", "sgd", 0.70), ("mini", "adam", 0.60)):
-        short, long = LENGTHS[work]
-        lengths = (short // 10 * 10, long // 10 * 10 * (10 if work == "tiny" else 1))
-        values = ratios_of_steps(work, optim, ["compile=step"], 5 if full else 2, lengths)
+        values = ratios_of_steps(work, optim, ["compile=step"], 5 if full else 3)
         yield Figure("compile=step", f"{work}, {optim} / script", values, most)
 
 
@@ -183,7 +200,7 @@ def comforts(full: bool) -> Iterator[Figure]:
     for work in WORKS if full else ("seed", "tiny"):
         shares: dict[str, list[float]] = {}
         for _ in range(5 if full else 3):
-            built = prepared([*WORKS[work], f"steps={LENGTHS[work][1]}"])
+            built = prepared([*WORKS[work], f"steps={TURNS * CHUNKS[work] // 4}"])
             with new_folder() as folder:
                 seconds, spent = timed(built, folder, fit)
             for name, inside in spent.items():
@@ -237,7 +254,7 @@ def startup(full: bool) -> Iterator[Figure]:
     """Whole processes beside others."""
     rounds = 15 if full else 5
     python, command = [sys.executable], [str(Path(sys.executable).with_name("trainer"))]
-    script = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; bench.bare('seed', 'sgd', 1)"
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; bench.one_step()"
     with new_folder() as folder:
         pairs = {
             "`trainer --help` / `python -c pass`": ([*python, "-c", "pass"], [*command, "--help"], 3.0),
@@ -317,7 +334,7 @@ def sweeps(full: bool) -> Iterator[Figure]:
     few, many = (10, 110) if full else (5, 25)
     extra = []
     for _ in range(3):
-        training = bare("seed", "sgd", 1)
+        training = one_step()
         times = [sweep("local", "seed", f"seed=range({jobs})", 1) for jobs in (few, many)]
         extra.append(1000 * ((times[1] - times[0]) / (many - few) - training))
     yield Figure("sweep", "a job of one step of seed, `local`, beyond its training", extra, 20, " ms")

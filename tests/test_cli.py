@@ -29,9 +29,12 @@ for argv, heavy in [
     (["runs"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["runs", "--json"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["info", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["explain", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["plot", "--help"], {"torch", "hydra", "omegaconf", "numpy", "matplotlib"}),
     (["show", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
     (["compare", "--help"], {"torch", "hydra", "omegaconf", "numpy"}),
+    (["explain"], {"torch", "numpy"}),
+    (["explain", "optim"], {"torch", "numpy"}),
 ]:
     assert main(argv) == 0, argv
     assert not heavy & set(sys.modules), (argv, heavy & set(sys.modules))
@@ -100,7 +103,7 @@ def test_the_examples_in_help_are_right(cli):
         if name == "run":
             split = words.split(rest)
             assert compose_jobs(words.jobs(split, split.catalog()), split.catalog()), example
-        if name in ("list", "info"):
+        if name in ("list", "info", "explain"):
             assert cli(name, *rest).code == 0, example
 
 

@@ -96,7 +96,19 @@ def test_the_command_line_imports_nothing_heavy():
     [
         *("runs", "leaderboard", "show", "compare", "verify", "sweep_file", "options", "listing", "settings"),
         *("screen", "progress", "advice", "manual", "info", "fingerprint", "evaluate", "predict", "export"),
-        *("plot", "views", "curves", "chart", "figure", "spreadsheet", "reproduce", "course", "init"),
+        *(
+            "plot",
+            "views",
+            "curves",
+            "chart",
+            "figure",
+            "spreadsheet",
+            "reproduce",
+            "course",
+            "init",
+            "explain",
+            "signatures",
+        ),
     ],
 )
 def test_what_only_reads_needs_no_torch(name):

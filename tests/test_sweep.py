@@ -93,7 +93,7 @@ def test_a_failed_job_does_not_hide_the_rest(cli):
     assert result.code == 1
     assert states() == ["done", "failed", "done"]
     assert "failed: 001 (optim.lr=1000.0)" in result.out
-    assert "trainer resume sweep" in result.out
+    assert "trainer inspect sweep/001" in result.out
 
 
 def test_a_killed_sweep_is_resumed_to_the_same_bits(cli, fork):

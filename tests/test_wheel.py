@@ -55,5 +55,7 @@ def test_the_installed_wheel_trains_and_resumes_in_another_directory(wheel, tmp_
     call(command, "resume", "last", "steps=5", cwd=elsewhere)
     (run,) = (elsewhere / "runs").iterdir()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
+    pressed = "COMP_LINE='trainer run model=nu' COMP_POINT=20; _trainer; echo $COMPREPLY"
+    assert call("bash", "-c", f'eval "$({command} completion bash)"; {pressed}', cwd=elsewhere) == "numpy\n"
     call(command, "init", "first", cwd=elsewhere)
     assert all((elsewhere / "first" / name).is_file() for name in init.FILES)

@@ -1,15 +1,16 @@
 """Trains PyTorch models that a configuration describes."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own would be imported with every TAB that completes a command
 if TYPE_CHECKING:
+    from typing import Any
+
     from trainer.api import fit
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "fit"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "fit":  # not before it is asked for: it needs torch, which takes a second to import
         from trainer.api import fit
 

@@ -65,40 +65,59 @@ def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, st
         status: What its status.json says.
     """
     if state == "failed":
-        return after_failure(status.get("error") or "", rundir)
+        return after_failure(rundir, status)
     if state == "done":
         patience = status.get("step", 0) < status.get("steps", 0)
         return after_end("patience" if patience else "complete", rundir, status)
     return {} if state == "running" else after_end("stopped", rundir, status)
 
 
-def after_failure(message: str, rundir: RunDir) -> dict[str, str]:
+def after_failure(rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
     """Return commands, each with what it does, after a run that failed.
 
     Args:
-        message: What went wrong.
         rundir: The run's directory.
+        status: What its status.json says.
     """
-    status = rundir.read_status()
-    settings = _settings(status)
-    lr = settings.optim.get("lr")
-    change, how = {}, ""
-    if "optim.lr" in message and isinstance(lr, int | float) and lr:
-        change, how = {"optim.lr": f"{lr / 10:g}"}, " with a smaller learning rate"
-    elif "no minimum" in message:
-        return {"trainer list loss": "choose a loss that has one"}
-    commands = {}
+    settings, diagnosis = _settings(status), status.get("diagnosis")
+    lr, helps = settings.optim.get("lr"), [one["words"] for one in (diagnosis or {}).get("helps") or []]
+    commands, how = {}, ""
+    if manifest.steps(rundir.failure):
+        commands[f"trainer inspect {shlex.quote(rundir.short)}"] = "look at the step it failed at"
+    if "no minimum" in (status.get("error") or ""):
+        return {**commands, "trainer list loss": "choose a loss that has one"}
+    if helps:
+        how = " with what was measured to help"
+    elif recurs(status) and isinstance(lr, int | float) and lr:
+        helps, how = [{"optim.lr": f"{lr / 10:g}"}], " with a smaller learning rate"
     saved = manifest.steps(rundir.checkpoints)
-    if saved:
-        commands[_resume(rundir, settings, **change)] = f"go on from step {max(saved):,}{how}"
-    if (change or not saved) and not _handed_over(settings):
-        commands[_run({**typed(status), **change})] = f"start again{how}"
+    again: dict[str, str] = next((words for words in helps if "experiment" not in words), {})
+    is_late = helps and (diagnosis or {}).get("from_step") == 0  # what helps from the start may not help from there
+    if saved and not is_late and (again or not helps):
+        commands[_resume(rundir, settings, **again)] = f"go on from step {max(saved):,}{how}"
+    if (helps or not saved) and not _handed_over(settings):
+        change = helps[0] if helps else {}
+        before = {k: v for k, v in typed(status).items() if not ("experiment" in change and k.startswith("optim."))}
+        commands[_run({**before, **change})] = f"start again{how}"
     return commands
 
 
-def recurs(message: str | None) -> bool:
+def recurs(status: Mapping[str, Any]) -> bool:
     """Say whether what a run failed for would come again if it went on unchanged."""
-    return message is not None and ("optim.lr" in message or "no minimum" in message)
+    return status.get("diagnosis") is not None
+
+
+def findings(diagnosis: Mapping[str, Any]) -> dict[str, str]:
+    """Return in words what was found out about why a run failed."""
+    lines = {}
+    if history := diagnosis.get("history"):
+        norms = [f"{one['norm']:.3g} at step {one['step']:,}" for one in history if one["norm"] is not None]
+        lines.update({"norms": f"of the gradients: {', '.join(norms)}"} if norms else {})
+    if where := diagnosis.get("where"):
+        lines["where"] = f"step {diagnosis['step']:,}: {where}"
+    for place, one in enumerate(diagnosis.get("helps") or []):
+        lines["or" if place else "helps"] = f"{one['text']}, as was tried"
+    return lines
 
 
 def typed(status: Mapping[str, Any]) -> dict[str, str]:

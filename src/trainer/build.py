@@ -288,8 +288,9 @@ def build_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise refusal(names["model"], "has no parameters to train")
-    if arguments.get("fused") and not all(p.is_contiguous() for p in parameters):
-        arguments = {**arguments, "fused": False}  # torch's kernels take weight and state for laid out alike
+    if arguments.get("fused") and not all(p.is_contiguous() and p.dtype != torch.bfloat16 for p in parameters):
+        # torch's kernels take weight and state for laid out alike, and lose small updates of bfloat16.
+        arguments = {**arguments, "fused": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         name = f"{names['model']} {names['optim']}"

@@ -16,6 +16,7 @@ COMMANDS = {
     "resume": "continue a run or a sweep where it stopped, or longer",
     "runs": "show what has been run, best first",
     "show": "show one run or sweep: config, result, what made it, weights",
+    "inspect": "show what a model is made of, and one step taken slowly",
     "compare": "show what differs between runs, side by side",
     "plot": "draw the curves of runs, in the terminal or in a file",
     "eval": "show how good a run's model is, on held-out rows or other data",
@@ -23,9 +24,12 @@ COMMANDS = {
     "export": "write a model that other tools load",
     "verify": "check every checkpoint of a run",
     "reproduce": "run a run again and compare it, step by step",
+    "ladder": "climb from hand-written gradients to a module, side by side",
     "init": "write a small example of a model of your own",
     "list": "show what can be selected and set",
+    "explain": "show where a setting comes from and what it does",
     "info": "show versions, devices and threads",
+    "completion": "print what lets TAB complete words in bash, zsh or fish",
 }
 MODULES = {"list": "trainer.listing", "eval": "trainer.evaluate", "runs": "trainer.leaderboard"}
 

@@ -11,7 +11,7 @@ import traceback
 import typing
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -43,6 +43,7 @@ PUBLIC = {
 }
 # Arguments that come from the run, not the config.
 SUPPLIED = {"optim": ("params",), "schedule": ("steps",), "logger": ("steps",)}
+WIDTHS = ("model.inputs", "model.outputs")  # are taken from the data where they have no value
 Part = TypeVar("Part")
 _LONGEST_REASON = 300
 
@@ -121,36 +122,83 @@ def check_feeding(component: dict[str, Any]) -> dict[str, Any]:
 
 def split_arguments(cls: type[Any], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of a Dataset of torch, and those that say how it is fed, unless it has them itself."""
-    own = inspect.signature(cls).parameters
-    ours = inspect.signature(Items).parameters.keys() - own.keys()
     return (
-        {key: value for key, value in given.items() if key not in ours},
-        {key: value for key, value in given.items() if key in ours},
+        {key: value for key, value in given.items() if taker(cls, key) is cls},
+        {key: value for key, value in given.items() if taker(cls, key) is not cls},
     )
 
 
-def _checked(cls: type[Any], given: dict[str, Any], group: str, supplied: Collection[str] = ()) -> dict[str, Any]:
+def taker(cls: type[Any], key: str) -> type[Any]:
+    """Return the class whose constructor takes an argument: another one if it says how a Dataset of torch is fed."""
+    feeds = issubclass(cls, Dataset) and key in _signature(Items).parameters.keys() - _signature(cls).parameters.keys()
+    return Items if feeds else cls
+
+
+class Argument(NamedTuple):
+    """An argument of a constructor.
+
+    Args:
+        cls: Its class.
+        kind: Its annotation, Any where there is none.
+        default: Its default, `inspect.Parameter.empty` where there is none.
+    """
+
+    cls: type[Any]
+    kind: Any
+    default: Any
+
+
+def argument(cls: type[Any], key: str, group: str) -> Argument:
+    """Return what a setting of a component is to its constructor.
+
+    Raises:
+        UsageError: The class takes no such argument, or not from the configuration.
+    """
+    cls = taker(cls, key)
+    _require_names(cls, [key], group, SUPPLIED.get(group, ()) if cls is not Items else ("dataset",))
+    found = _signature(cls).parameters.get(key)
+    empty = inspect.Parameter.empty
+    return Argument(cls, _annotations(cls).get(key, Any), empty if found is None else found.default)
+
+
+def _require_names(cls: type[Any], given: Collection[str], group: str, supplied: Collection[str]) -> list[str]:
+    """Return the names of a constructor's arguments, refusing others and those that come from the run."""
     parameters = _signature(cls).parameters
     names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    kinds = _annotations(cls)
     for key in given:
         if key in supplied:
             raise refusal(f"{group}.{key}", "comes from the run itself")
         if key not in names and not open_ended:
             allowed = [f"{group}.{name}" for name in names if name not in supplied]
             raise unknown(f"{group}.{key}", f"{cls.__name__} takes no {key}", f"{group}.{key}", allowed)
+    return names
+
+
+def _checked(cls: type[Any], given: dict[str, Any], group: str, supplied: Collection[str] = ()) -> dict[str, Any]:
+    parameters, kinds = _signature(cls).parameters, _annotations(cls)
+    names = _require_names(cls, given, group, supplied)
     for key, value in given.items():
-        if value is None and key in ("inputs", "outputs") and group == "model":
-            continue
-        ok, given[key] = fits(value, kinds.get(key, Any))
-        if value == "???" or (not ok and describe(kinds[key])):
-            raise misfit(f"{group}.{key}", value, kinds.get(key, Any))
+        given[key] = fitting(f"{group}.{key}", value, kinds.get(key, Any))
     for name in names:
         needed = parameters[name].default is inspect.Parameter.empty and name not in supplied
-        if needed and name not in given and not (group == "model" and name in ("inputs", "outputs")):
+        if needed and name not in given and f"{group}.{name}" not in WIDTHS:
             raise refusal(f"{group}.{name}", f"has no value; add {group}.{name}=VALUE")
     return given
+
+
+def fitting(key: str, value: Any, kind: Any) -> Any:
+    """Return the value of an argument, converted to what its annotation asks for.
+
+    Raises:
+        UsageError: It is of another type.
+    """
+    if value is None and key in WIDTHS:
+        return None
+    ok, value = fits(value, kind)
+    if value == "???" or (not ok and describe(kind)):
+        raise misfit(key, value, kind)
+    return value
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trainer import option_files, redact, settings
@@ -91,6 +92,25 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
             config, options = composed[choice.groups]
             jobs.append(_job(config.copy(), dict(options), choice, catalog))
     return jobs
+
+
+def merged_files(groups: Iterable[str], catalog: Catalog) -> list[tuple[Path, str]]:
+    """Return the files that Hydra composes for groups, each merged over those before it, and the section it fills.
+
+    Args:
+        groups: The words that choose options.
+        catalog: What can be selected.
+    """
+    with hydra_setup(catalog), explained():
+        loader = GlobalHydra.instance().config_loader()
+        merged = loader.compute_defaults_list("config", list(groups), RunMode.RUN).defaults
+    found = []
+    for one in merged:
+        places = (folder / f"{one.config_path}.yaml" for folder in catalog.folders)
+        file = None if one.config_path.startswith("hydra") else next(filter(Path.is_file, places), None)
+        if file is not None:  # what is Hydra's own and the schema are no files
+            found.append((file, one.package.removeprefix("_global_").removeprefix(".")))
+    return found
 
 
 def _composed(groups: tuple[str, ...], catalog: Catalog) -> tuple[DictConfig, dict[str, str]]:
@@ -169,15 +189,27 @@ def set_value(config: DictConfig, override: Override) -> None:
 
 
 def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig, catalog: Catalog) -> UsageError:
-    """Refuse a key that is none of ours, leading to a nested key of that name or to the nearest one."""
+    """Refuse a key that is none of ours."""
     typed = {override.key_or_group.split(".")[0]: str(override.input_line).lstrip("+") for override in values}
-    what = typed.get(key, key)
-    value = what.partition("=")[2]
-    known = OTHER_KEYS.get(key.lower(), key.lower())
-    nested = [leaf for leaf in _leaves(config) if leaf.count(".") == 1 and leaf.split(".")[1] == known]
+    return no_such_setting(typed.get(key, key), _leaves(config), catalog)
+
+
+def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> UsageError:
+    """Refuse a key that is none of ours, leading to a nested key of that name or to the nearest one.
+
+    Args:
+        what: The key, or the word as it was typed.
+        leaves: The dotted keys that there are.
+        catalog: What can be selected.
+    """
+    key, _, value = what.partition("=")
+    root = key.partition(".")[0].lower()
+    known = OTHER_KEYS.get(root, root)
+    nested = [leaf for leaf in leaves if leaf.count(".") == 1 and leaf.split(".")[1] == known]
     groups = [group for group in GROUPS if value in catalog.options(group)]
     allowed = sorted(Settings.__dataclass_fields__)
     near = known if {*"./"} & {*known} else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
+    near = near or (None if value else catalog.group_of(key))
     return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
 
 

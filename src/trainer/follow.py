@@ -63,7 +63,7 @@ def follow(
         outcome = train(begun.rundir, begun.built, command, overrides, show, announce, force, stopping)
     except RunFailed as error:
         if begun.rundir.exists:
-            error.add_note(screen.failure(error, begun.rundir))
+            error.add_note(screen.failure(begun.rundir))
         raise
     if not quiet:
         screen.summary(outcome, begun.rundir)

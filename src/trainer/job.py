@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, logger_feed, loop, manifest, modules, redact, runs
+from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
@@ -249,6 +249,7 @@ def training(
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)
+        durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
         config = redact.tree(resolved(built).to_dict())
         if config != rundir.read_config():
             rundir.write_config(config)
@@ -298,9 +299,10 @@ def training(
             with suppress(OSError):  # a full disk may be what it failed for
                 saver.keep_best()
             failure = failure_of(error, built, rundir)
+            diagnosis = diagnosed(failure, rundir, built)
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
-            for last in (metrics.close, lambda: record.write("failed", redact.hide(str(failure)))):
+            for last in (metrics.close, lambda: record.write("failed", redact.hide(str(failure)), diagnosis)):
                 with suppress(OSError):
                     last()
             raise failure from cause
@@ -326,6 +328,13 @@ def compile_step(built: Built, announce: Callable[[str], None]) -> None:
         from trainer import compiled  # it imports torch's compiler
 
         compiled.install(built, announce)
+
+
+def diagnosed(failure: RunFailed, rundir: RunDir, built: Built) -> dict[str, Any] | None:
+    """Return why a run whose numbers ran away did so, None for other failures."""
+    from trainer import failure as failures  # rarely needed, and it builds runs anew by this module
+
+    return failures.diagnose(failure, rundir, built)
 
 
 def failure_of(error: Exception, built: Built, rundir: RunDir) -> RunFailed:

@@ -248,6 +248,7 @@ def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> No
     failed = [e for e in entries if e.state == "failed"]
     for one in failed:
         screen.say(f"failed: {one.name} ({typed(one.swept)}): {one.error}")
+        screen.rows({k: v for k, v in advice.findings(one.status.get("diagnosis") or {}).items() if k != "norms"})
     _next(path, entries, ranked=by.metric is not None)
 
 
@@ -306,9 +307,8 @@ def _means(groups: list[Group], by: Ranking, found: list[Entry], what: str) -> T
 def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
     commands = _looks(entries)
     left = [e for e in entries if e.state != "done"]
-    if left and all(advice.recurs(e.error) for e in left):
-        one = RunDir(path / left[0].name)
-        commands.update(advice.after_failure(left[0].error or "", one))
+    if left and all(advice.recurs(e.status) for e in left):
+        commands.update(advice.after_failure(RunDir(path / left[0].name), left[0].status))
     elif left and not RunDir(path).is_held():
         commands[f"trainer resume {shlex.quote(RunDir(path).short)}"] = "run what is not done"
     elif ranked:

@@ -20,6 +20,7 @@ from trainer.errors import RunFailed
 from trainer.schedules import Schedule
 from trainer.state import State
 
+MANY = 4096  # numbers
 Row = dict[str, Any]
 Reader = Callable[[Row], None]
 T = TypeVar("T")
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 class NonFinite(RunFailed):
     """The loss or a gradient is infinite or not a number; the weights have not been touched."""
+
+
+class Diverged(RunFailed):
+    """The loss has left the neighbourhood of the first one for good."""
 
 
 Taken = list[float] | NonFinite  # the losses of finished steps, mostly of one, or why the next one could not be taken
@@ -187,10 +192,17 @@ def dense(weights: Iterable[Tensor]) -> list[Tensor]:
 
 
 def has_non_finite(grads: list[Tensor]) -> bool:
-    """Say whether a number is infinite or NaN: the check of torch's GradScaler, which multiplies the others with 1."""
-    device = grads[0].device if grads else None
+    """Say whether a number is infinite or NaN: the check of torch's GradScaler, which multiplies the others with 1.
+
+    On the CPU many numbers are added up first: where the sum is finite all of them are, and reading takes a third of
+    the time that reading and writing do.
+    """
+    doubtful = [g for g in grads if not (g.is_cpu and g.numel() >= MANY and math.isfinite(g.sum().item()))]
+    if not doubtful:
+        return False
+    device = doubtful[0].device
     found, scale = torch.zeros(1, dtype=torch.float32, device=device), torch.ones(1, dtype=torch.float32, device=device)
-    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, scale)
+    torch._amp_foreach_non_finite_check_and_unscale_(doubtful, found, scale)
     return found.item() != 0
 
 
@@ -250,23 +262,17 @@ def non_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float]) -> N
     )
     step = run.state.step
     where = f"step {step + 1}, epoch {step // run.batches.steps_per_epoch}, {row_numbers(wrong or batches)}"
-    first = (
-        "Nothing has been trained yet: look at the data"
-        if step == 0
-        else "A smaller optim.lr or clip_norm=1 often helps"
-    )
-    return NonFinite(f"{what} at {where}; the weights are as before that step. {first}")
+    first = ". Nothing has been trained yet: look at the data" if step == 0 else ""
+    return NonFinite(f"{what} at {where}; the weights are as before that step{first}")
 
 
 def require_bounded(run: Run) -> None:
-    """Raise RunFailed when the loss has left the neighbourhood of the first one for good."""
+    """Raise Diverged when the loss has left the neighbourhood of the first one for good."""
     loss, first = run.state.loss, run.state.first_loss
     if loss is None or first is None or not abs(loss) > run.max_divergence * max(1.0, abs(first)):
         return
-    direction = (
-        "falls without bound: this loss has no minimum" if loss < 0 else "grows without bound: try a smaller optim.lr"
-    )
-    raise RunFailed(
+    direction = "falls without bound: this loss has no minimum" if loss < 0 else "grows without bound"
+    raise Diverged(
         f"the loss {direction}. It is {loss:.4g} at step {run.state.step}, after {first:.4g} at the first"
         f" (max_divergence={run.max_divergence:g})"
     )

@@ -47,7 +47,7 @@ def gather(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> di
     small = sum(tensor.numel() for tensor in tensors.values()) <= FEW_NUMBERS
     kinds: dict[str, str] = {}
     try:
-        built = _built_at(found, settings, choices)
+        built = built_at(found, settings, choices)
     except TrainerError as error:  # the weights can be shown all the same
         step: dict[str, Any] = {"problem": f"the run can't be built here: {error}"}
     else:
@@ -84,7 +84,8 @@ def described(tensor: Tensor, whole: bool) -> dict[str, Any]:
     return {**facts, **{name: finite(float(value)) for name, value in spread.items()}}
 
 
-def _built_at(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> Built:
+def built_at(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> Built:
+    """Return a run built anew in memory, set to a checkpoint of its own and ready for its next step."""
     built = rebuild(RunDir(found.path.parents[1]), settings, choices)
     put_back(built, found, lambda remark: None)
     built.run.model.train()

@@ -87,15 +87,16 @@ class Record:
             self.write()
             self._next = time.perf_counter() + self._seconds
 
-    def write(self, state: str = "running", error: str | None = None) -> None:
+    def write(self, state: str = "running", error: str | None = None, diagnosis: dict[str, Any] | None = None) -> None:
         """Write where the run stands.
 
         Args:
             state: running, done, stopped or failed.
             error: What it failed for.
+            diagnosis: What was found out about that.
         """
         self._segment["seconds"] = round(self.seconds, 3)
-        self._status.update(finite(standing(self._run)), state=state, error=error)
+        self._status.update(finite(standing(self._run)), state=state, error=error, diagnosis=finite(diagnosis))
         self._rundir.write_status(self._status)
 
 

@@ -73,6 +73,31 @@ class DataFacts(TypedDict, total=False):
     files: dict[str, File]
 
 
+class Help(TypedDict):
+    """Settings with which a run that failed would have gone on, and what came of trying them."""
+
+    words: dict[str, str]
+    text: str
+
+
+class Moment(TypedDict):
+    """A step before a run failed."""
+
+    step: int
+    loss: float | None
+    norm: float | None
+
+
+class Diagnosis(TypedDict, total=False):
+    """Why a run failed, as far as that was found out."""
+
+    step: int
+    where: str
+    history: list[Moment]
+    from_step: int
+    helps: list[Help]
+
+
 class Status(TypedDict, total=False):
     """What status.json holds; what is of another kind there is passed over."""
 
@@ -89,6 +114,7 @@ class Status(TypedDict, total=False):
     parameters: int
     rows: dict[str, int | None]
     error: str | None
+    diagnosis: Diagnosis | None
     choices: dict[str, str]
     swept: dict[str, str]
     config: dict[str, Any]
@@ -117,6 +143,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def failure(self) -> Path:
+        """The folder of the step that the run failed at."""
+        return self.path / "failure"
 
     @property
     def log(self) -> Path:

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.progress import track as rich_track
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from trainer import advice, redact
 from trainer.errors import printable
@@ -70,7 +71,8 @@ def heading(name: str, what: str) -> None:
     """Print a heading of a result, with what it is about."""
     if stdout.is_terminal:
         stdout.print()
-    stdout.print(Text.assemble((printable(name), "bold"), (f"  {printable(what)}" if what else "", "dim")))
+    line = Text.assemble((printable(name), "bold"), (f"  {printable(what)}" if what else "", "dim"))
+    stdout.print(line, soft_wrap=not stdout.is_terminal)
 
 
 def rows(texts: Mapping[str, str]) -> None:
@@ -109,6 +111,14 @@ def table(content: Table) -> None:
         stdout.print(content)
     else:
         Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False).print(content)
+
+
+def tree(content: Tree) -> None:
+    """Print a tree; nothing is folded where there is no screen to fit."""
+    target = (
+        stdout if stdout.is_terminal else Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False)
+    )
+    target.print(content)
 
 
 def charts(panels: Iterable[Panel]) -> None:
@@ -246,10 +256,14 @@ def complete(rundir: RunDir) -> None:
     next_commands(advice.after("done", rundir, status))
 
 
-def failure(error: Exception, rundir: RunDir) -> str:
-    """Return what follows the message of a failed run: where it is and what one may type next."""
-    commands = _commands(advice.after_failure(str(error), rundir))
-    return "\n".join([f"  {_RUN}  {rundir.path}", *(line.plain for line in commands)])
+def failure(rundir: RunDir) -> str:
+    """Return what follows the message of a failed run: what is known of it, and what one may type next."""
+    status = rundir.read_status()
+    lines = {**advice.findings(status.get("diagnosis") or {}), _RUN: str(rundir.path)}
+    indent = max(map(len, lines)) + 2
+    commands = _commands(advice.after_failure(rundir, status))
+    texts = [f"  {name:<{indent}}{printable(text)}" for name, text in lines.items()]
+    return "\n".join([*texts, *(line.plain for line in commands)])
 
 
 def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -179,9 +180,42 @@ def resume_kind(key: str) -> str:
         return HARMLESS
     if head in COMPONENTS:
         return REFUSED
-    owner = SECTIONS.get(head, Settings)
+    return declared(key).resume
+
+
+class Declared(NamedTuple):
+    """What is known of a setting of ours.
+
+    Args:
+        owner: The class that declares it.
+        name: Its name there.
+        kind: Its type.
+        doc: What it means.
+        limits: Between which numbers its value lies; empty if it has no limits.
+        resume: What changing it means for a run that is resumed.
+    """
+
+    owner: type[Any]
+    name: str
+    kind: Any
+    doc: str
+    limits: str
+    resume: str
+
+
+def declared(key: str) -> Declared:
+    """Return what is known of a setting of ours.
+
+    Raises:
+        UsageError: There is no such setting.
+    """
+    head, _, tail = key.partition(".")
+    owner, name, prefix = (SECTIONS[head], tail, f"{head}.") if head in SECTIONS else (Settings, key, "")
     fields = {f.name: f for f in dataclasses.fields(owner)}
-    return str(fields[tail if head in SECTIONS else head].metadata["resume"])
+    if name not in fields:
+        raise unknown(key, "no such setting", name, fields, prefix)
+    metadata = fields[name].metadata
+    return Declared(owner, name, _kinds(owner)[name], metadata["doc"], _limits(metadata), metadata["resume"])
 
 
 class Change(NamedTuple):
@@ -238,23 +272,22 @@ def _check_section(cls: Any, values: Any, prefix: str) -> Any:
     return cls(**checked)
 
 
-def _check_limits(what: str, value: float, limits: Any) -> None:
+def _limits(declared: Mapping[str, Any]) -> str:
+    words = {"least": "at least", "above": "above", "most": "at most"}
+    ends = [f"{word} {declared[name]:,}" for name, word in words.items() if declared.get(name) is not None]
+    return " and ".join(ends)
+
+
+def _check_limits(what: str, value: float, limits: Mapping[str, Any]) -> None:
     least, most, above = limits.get("least"), limits.get("most"), limits.get("above")
-    ends = []
-    if least is not None:
-        ends.append(f"at least {least:,}")
-    if above is not None:
-        ends.append(f"above {above:,}")
-    if most is not None:
-        ends.append(f"at most {most:,}")
     if not math.isfinite(value):
-        raise refusal(f"{what}={value}", "is not finite", " and ".join(ends) or "a finite number")
+        raise refusal(f"{what}={value}", "is not finite", _limits(limits) or "a finite number")
     if (
         (least is not None and value < least)
         or (above is not None and value <= above)
         or (most is not None and value > most)
     ):
-        raise refusal(f"{what}={show(value)}", "is out of range", " and ".join(ends))
+        raise refusal(f"{what}={show(value)}", "is out of range", _limits(limits))
 
 
 def _require_loggers(sections: Any) -> None:

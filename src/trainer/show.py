@@ -148,6 +148,7 @@ def _result(one: Entry) -> dict[str, str]:
         lines["skipped"] = f"{count(skipped, 'step')}: the loss or the gradients were not finite"
     if one.error:
         lines["error"] = one.error
+        lines.update(advice.findings(one.status.get("diagnosis") or {}))
     return lines
 
 

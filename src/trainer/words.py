@@ -32,6 +32,8 @@ FLAGS = {
     "--trust-code": "trust_code",
     "--allow-data-change": "allow_data_change",
     "--curves": "curves",
+    "--graph": "graph",
+    "--source": "source",
     "-h": "help",
     "--help": "help",
 }

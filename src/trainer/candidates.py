@@ -1,0 +1,429 @@
+"""What may come next on the command line, for the shells that `trainer completion` writes scripts for.
+
+A shell asks at every press of TAB. Importing the settings would take longer than starting Python, as would `re` or
+`pathlib`, so nothing is imported here: what commands take, the groups and the settings are read from the help texts
+and the declarations in the sources, and the options from the config folders.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+Candidates = dict[str, str]  # words that may come next, with what they mean where that is known
+
+SHELLS = ("bash", "zsh", "fish")
+LAUNCHERS = {
+    "local": "one job after the other",
+    "processes": "a job on each core",
+    "vectorized": "jobs that differ only in numbers as one batched program",
+    "basic": "Hydra's own",
+}
+METRICS = ("loss", "validation_loss", "validation_accuracy")
+FLAG_VALUES = {
+    "--metric": (*METRICS, "lr"),
+    "--by": METRICS,  # of runs; of plot these are settings
+    "--checkpoint": ("best", "last"),
+    "--format": ("safetensors", "pt2", "onnx"),
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+FILE_FLAGS = ("--input", "--output", "-o", "--config-dir")
+SETTING_FLAGS = ("--by", "--group-by", "--against")
+_HERE = os.path.dirname(os.path.realpath(__file__))
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
+_QUOTES = ("'", '"')
+_SPECIAL = " \t!\"#$&'()*;<>?[\\]^`{|}"  # to bash
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what may come next, a line each: for bash the word, for other shells a tab and its meaning as well.
+
+    Args:
+        arguments: The shell, then the words after `trainer`, the last of which is being typed.
+    """
+    shell, *words = arguments
+    quoted = words[-1].startswith(_QUOTES)
+    for word, what in after(words).items():
+        if not word.isprintable():  # a file's name, which a terminal would obey
+            continue
+        if shell == "bash":
+            print(word if quoted else _escaped(word))
+        else:
+            print(word, what if what.isprintable() else "", sep="\t")
+
+
+def after(words: Sequence[str]) -> Candidates:
+    """Return what may stand in place of the last of the words that follow `trainer`."""
+    *given, word = (one.lstrip("'\"") for one in words)
+    found = _possible(given, word)
+    new = {text: what for text, what in found.items() if not _is_given(text, given)}
+    fitting = {text: what for text, what in new.items() if text.startswith(word)}
+    return fitting or {text: what for text, what in new.items() if text.lower().startswith(word.lower())}
+
+
+def _escaped(word: str) -> str:
+    """Return a word as one types it in bash."""
+    return "".join("\\" + character if character in _SPECIAL else character for character in word)
+
+
+def _is_given(text: str, given: Sequence[str]) -> bool:
+    """Say whether a flag or a key is there already."""
+    return any(word == text if text.startswith("-") else text.endswith("=") and word.startswith(text) for word in given)
+
+
+def _possible(given: list[str], word: str) -> Candidates:
+    """Return the words that the command may go on with, fitting or not."""
+    commands = _table("cli", "COMMANDS")
+    if not given and word.startswith("-"):
+        return {"--help": "say more", "--version": "the version"}
+    if given in ([], ["help"]):
+        return commands if given else {**commands, "help": "say more about a command"}
+    if given[0] not in commands:
+        return {}
+    valued = _table("words", "VALUED_FLAGS")
+    if given[-1] in valued:
+        return _flag_values(given[-1], word, given)
+    manual = _manual(given[0])
+    if word.startswith("-"):
+        flag, equals, value = word.partition("=")
+        return _led(f"{flag}=", _flag_values(flag, value, given)) if equals else _flags(manual)
+    others = [one for before, one in itertools.pairwise(given) if one[:1] != "-" and before not in valued]
+    plain = [one for one in others if "=" not in one]
+    return _arguments(_usage(manual), plain, given, word) or ({} if word else _flags(manual))
+
+
+def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Candidates:
+    """Return what is neither command nor flag, by what stands in the command's usage: RUN, GROUP, KEY=VALUE, ...
+
+    Args:
+        usage: The usage, as the command's help has it.
+        plain: The words before that are neither flags nor settings.
+        given: All words before.
+        word: What is being typed.
+    """
+    takes, found = _takes(usage), Candidates()
+    if "RUN" in takes and (not plain or "RUN RUN" in usage or "RUN ..." in usage):
+        found |= _runs(word)
+    if takes[3:4] == ["RUN"] and not plain:  # before anything else
+        return found
+    if "DIR" in takes and not plain:
+        found |= _paths(word, folders_only=True)
+    if "SHELL" in takes and not plain:
+        found |= dict.fromkeys(SHELLS, "")
+    if "GROUP" in takes:
+        groups = _table("options", "GROUPS")
+        found |= {**groups, "settings": "those beside the groups"} if "=" not in word else _values(word, given, None)
+        found |= {f"{word}=": "one of its options"} if word in groups and not plain else {}
+    for kind in takes:
+        if kind.endswith("KEY=VALUE"):
+            run = _run_folder(plain[0]) if "RUN" in takes and plain else None
+            known = _settings(word, given, run)
+            found |= {text: what for text, what in known.items() if text.startswith(kind.removesuffix("KEY=VALUE"))}
+    if "KEY" in takes and not plain:  # a key alone, first
+        found = {text.removesuffix("=") if text != f"{word}=" else text: what for text, what in found.items()}
+    return found
+
+
+def _source(module: str) -> str:
+    return _read(os.path.join(_HERE, f"{module.replace('.', os.sep)}.py"))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _table(module: str, name: str) -> dict[str, str]:
+    """Return a dict of texts that a module of ours declares."""
+    text = _source(module).partition(f"\n{name} = ")[2].partition("}")[0]
+    return dict(eval(f"{text}}}"))
+
+
+def _manual(command: str) -> str:
+    """Return the help text of a command, as it stands in its source."""
+    module = _table("cli", "MODULES").get(command, command).removeprefix("trainer.")
+    return _source(module).partition('\nHELP = """')[2].partition('"""')[0]
+
+
+def _usage(manual: str) -> str:
+    return manual.partition("\n\n")[0]
+
+
+def _flags(manual: str) -> Candidates:
+    """Return the flags that a help text explains, or names in its usage."""
+    found: Candidates = {}
+    for line in manual.splitlines():
+        if line.startswith("  -"):
+            names, _, what = line.strip().partition("  ")
+            flags = [name.partition("=")[0] for name in names.replace(",", " ").split() if name.startswith("-")]
+            found |= dict.fromkeys(flags, what.strip().rstrip(",;"))
+    words = _usage(manual).replace("[", " ").replace("]", " ").replace("=", " ").split()
+    return {**{word: "" for word in words if word.startswith("-")}, **found, "--help": "say more"}
+
+
+def _takes(usage: str) -> list[str]:
+    """Return the words in a usage that do not belong to a flag: RUN, GROUP, KEY=VALUE, ..."""
+    found, of_flag = [], False
+    for token in usage.split():
+        is_flag = token.lstrip("[").startswith("-")
+        if not (of_flag or is_flag):
+            found.append(token.strip("[]."))
+        of_flag = is_flag and not token.endswith("]")
+    return found
+
+
+def _flag_values(flag: str, value: str, given: list[str]) -> Candidates:
+    if flag in FILE_FLAGS:
+        return _paths(value, folders_only=flag == "--config-dir")
+    if flag in SETTING_FLAGS and (flag, given[0]) != ("--by", "runs"):
+        head, comma, last = value.rpartition(",")
+        known = {text.rstrip("="): what for text, what in _settings(last, given, None).items()}
+        return _led(head + comma, known)
+    return dict.fromkeys(FLAG_VALUES.get(flag, ()), "")
+
+
+def _led(lead: str, found: Candidates) -> Candidates:
+    return {lead + text: what for text, what in found.items()}
+
+
+def _settings(word: str, given: list[str], run: str | None) -> Candidates:
+    """Return what may be typed where GROUP=OPTION or KEY=VALUE may stand, up to the next `=`, `.` or `,`.
+
+    Args:
+        word: What is being typed.
+        given: The words before.
+        run: The folder of the run that these change, if there is one.
+    """
+    key, equals, _ = word.partition("=")
+    if equals:
+        return _values(word, given, run)
+    section, dot, _ = key.partition(".")
+    if dot:
+        return {f"{name}=": what for name, what in _keys(section, given, run).items()}
+    declared, groups = _declared(), _table("options", "GROUPS")
+    found = {f"{name}=": what for name, what in groups.items()}
+    found |= {f"{name}=": what for name, (what, _) in declared.items() if "." not in name}
+    sections = dict.fromkeys([*groups, *(name.partition(".")[0] for name in declared if "." in name)])
+    found |= {f"{name}.": f"settings of {name}" for name in sections if name != "experiment"}
+    if given[0] == "run" and (word or "-m" in given or "--multirun" in given):
+        found["hydra/launcher="] = "where the jobs of a sweep run"
+    return found
+
+
+def _values(word: str, given: list[str], run: str | None) -> Candidates:
+    """Return a word of the form KEY=VALUE,VALUE with each value that its last one may be."""
+    key, _, value = word.partition("=")
+    before, _, last = value.lstrip("[").rpartition(",")
+    end = "]" if value.startswith("[") else ""
+    new = [(text, what) for text, what in _choices(key, last, given, run).items() if text not in before.split(",")]
+    return _led(word.removesuffix(last), {text + end: what for text, what in new})
+
+
+def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candidates:
+    if key in _table("options", "GROUPS"):
+        return {name: _summary(file) for name, file in _options(key, given).items()}
+    if key == "hydra/launcher":
+        return _launchers()
+    if key == "init_from":
+        return _runs(typed)
+    if key == "run_dir" or key.endswith("path"):
+        return _paths(typed, folders_only=key == "run_dir")
+    declared = _declared()
+    if key in declared:
+        return dict.fromkeys(declared[key][1], "")
+    what = _keys(key.partition(".")[0], given, run).get(key, "")
+    return dict.fromkeys(("true", "false"), "") if what.startswith(("true", "false")) else {}
+
+
+def _declared() -> dict[str, tuple[str, list[str]]]:
+    """Return the settings that are declared, dotted, with their meanings and, of a choice, the words."""
+    tree: Any = compile(_source("settings"), "settings", "exec", _ONLY_AST)
+    classes = {node.name: node.body for node in tree.body if hasattr(node, "bases")}
+    found = {}
+
+    def read(name: str, prefix: str) -> None:
+        for line in classes[name]:
+            if not hasattr(line, "annotation"):
+                continue
+            if getattr(line.annotation, "id", "") in classes:
+                read(line.annotation.id, f"{line.target.id}.")
+            elif line.value.func.id == "setting":
+                found[prefix + line.target.id] = (line.value.args[1].value, _words(line.annotation))
+
+    read("Settings", "")
+    return found
+
+
+def _words(annotation: Any) -> list[str]:
+    """Return the words that an annotation allows: those of a Literal, or true and false."""
+    if hasattr(annotation, "left"):
+        return _words(annotation.left) + _words(annotation.right)
+    if hasattr(annotation, "slice"):
+        return [item.value for item in getattr(annotation.slice, "elts", [annotation.slice])]
+    return ["true", "false"] if getattr(annotation, "id", None) == "bool" else []
+
+
+def _config_folders(given: list[str]) -> list[str]:
+    """Return the folders of configs, in the order in which options are taken from them."""
+    inside = os.path.join(_HERE, "configs")
+    shipped = inside if os.path.isdir(inside) else os.path.join(_HERE, "..", "..", "configs")
+    extra = [word.removeprefix("--config-dir=") for word in given if word.startswith("--config-dir=")]
+    extra += [word for flag, word in itertools.pairwise(given) if flag in ("--config-dir", "-cd")]
+    return [shipped, *extra, "configs"]
+
+
+def _options(group: str, given: list[str]) -> dict[str, str]:
+    """Return the files of a group by option name."""
+    found: dict[str, str] = {}
+    for folder in _config_folders(given):
+        for name in sorted(_listed(os.path.join(folder, group))):
+            if name.endswith(".yaml"):
+                found.setdefault(name.removesuffix(".yaml"), os.path.join(folder, group, name))
+    return found
+
+
+def _summary(file: str) -> str:
+    comments = (line.lstrip("# ") for line in _read(file).splitlines() if line.startswith("#"))
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
+
+
+def _keys(section: str, given: list[str], run: str | None) -> Candidates:
+    """Return the settings of a section, dotted: those declared, else those in the files of what is selected."""
+    declared = {name: what for name, (what, _) in _declared().items() if name.startswith(f"{section}.")}
+    if declared:
+        return declared
+    found: Candidates = {}
+    if run is not None:
+        found = _leaves(_read(os.path.join(run, "config.yaml")) or _read(os.path.join(run, "000", "config.yaml")))
+    else:
+        for name in _selected(section, given):
+            text = _read(_options(section, given).get(name, ""))
+            package = text.partition("# @package ")[2].partition("\n")[0]
+            found |= _led(f"{package or section}.", _leaves(text))
+        for file in _experiments(given):
+            found |= _leaves(_read(file))
+    return {name: what for name, what in found.items() if name.startswith(f"{section}.") and "._" not in name}
+
+
+def _selected(group: str, given: list[str]) -> list[str]:
+    """Return the options of a group that are typed, or else those of the experiment, or else the default."""
+    found = _typed(group, given)
+    for file in [*_experiments(given), os.path.join(_config_folders([])[0], "config.yaml")]:
+        for line in [] if found else _read(file).splitlines():
+            key, _, name = line.strip().removeprefix("- ").removeprefix("override /").partition(": ")
+            found += [name.partition(" #")[0].strip()] if key == group else []
+    return found
+
+
+def _experiments(given: list[str]) -> list[str]:
+    options = _options("experiment", given)
+    return [options[name] for name in _typed("experiment", given) if name in options]
+
+
+def _typed(group: str, given: Iterable[str]) -> list[str]:
+    values = [word.partition("=")[2].strip("[]") for word in given if word.startswith(f"{group}=")]
+    return [name for value in values for name in value.split(",")]
+
+
+def _leaves(text: str) -> Candidates:
+    """Return the dotted keys in the text of a YAML file, each with its value and the comment beside it."""
+    found: Candidates = {}
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        name, colon, value = line.strip().partition(":")
+        if not colon or not name.isidentifier():
+            continue
+        indent = len(line) - len(line.lstrip())
+        above = [*(one for one in above if one[0] < indent), (indent, name)]
+        found.pop(".".join(name for _, name in above[:-1]), None)
+        found[".".join(name for _, name in above)] = value.strip().replace(" # ", ": ")
+    return found
+
+
+def _launchers() -> Candidates:
+    """Return the launchers: ours, Hydra's and those of installed plugins."""
+    found = dict(LAUNCHERS)
+    for folder in sys.path:
+        for plugin in sorted(_listed(os.path.join(folder, "hydra_plugins"))):
+            stored = _read(os.path.join(folder, "hydra_plugins", plugin, "config.py")).split('group="hydra/launcher"')
+            found |= {text.partition('name="')[2].partition('"')[0]: f"of {plugin}" for text in stored[1:]}
+    return found
+
+
+def _runs(word: str) -> Candidates:
+    """Return what may mean a run: last, best, four letters, ids, jobs of a sweep and paths."""
+    head, slash, _ = word.rpartition("/")
+    if slash:
+        folder = _run_folder(head)
+        jobs = sorted(name for name in _listed(folder) if name.isdigit()) if folder else []
+        best = {f"{head}/best": "the best job"} if jobs else {}
+        return {**{f"{head}/{job}": "" for job in jobs}, **best, **_paths(word, folders_only=True)}
+    names = sorted(_listed("runs"), reverse=True)
+    found = {"last": "the newest run or sweep", "best": "the best run"} if names else {}
+    ambiguous = set()
+    for name in names:
+        if not _is_id(name):
+            found |= {name: ""} if _is_run(os.path.join("runs", name)) else {}
+            continue
+        letters = name[-4:]
+        if letters in found:
+            ambiguous.add(letters)
+        found[letters] = name
+        if word and name.startswith(word):
+            found[name] = ""
+    found = {name: what for name, what in found.items() if name not in ambiguous}
+    if word in found and (folder := _run_folder(word)) and os.path.isfile(os.path.join(folder, "sweep.json")):
+        found[f"{word}/"] = "a job of this sweep"
+    return {**found, **_paths(word, folders_only=True)} if word or not names else found
+
+
+def _is_id(name: str) -> bool:
+    """Say whether a name is one that trainer gives to runs."""
+    return len(name) == 20 and name[8] == name[15] == "-" and (name[:8] + name[9:15]).isdigit()
+
+
+def _is_run(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in ("config.yaml", "sweep.json"))
+
+
+def _run_folder(word: str) -> str | None:
+    """Return the folder that a word for a run means, None where finding out takes reading the runs."""
+    head, _, job = word.partition("/")
+    names = sorted(_listed("runs"))
+    named = [name for name in names if head in (name, name[-4:])] or (names[-1:] if head == "last" else [])
+    for folder in [*(os.path.join("runs", name, job) for name in named), word]:
+        if _is_run(folder):
+            return folder
+    return None
+
+
+def _paths(word: str, folders_only: bool) -> Candidates:
+    """Return the folders, and files, whose paths begin with a word; a folder that is a run has no slash at its end."""
+    head, slash, start = word.rpartition("/")
+    found = {}
+    for name in sorted(_listed(os.path.expanduser(head + slash) or ".")):
+        if name.startswith(".") and not start.startswith("."):
+            continue
+        text, path = head + slash + name, os.path.join(os.path.expanduser(head + slash), name)
+        if os.path.isdir(path):
+            found[text if folders_only and _is_run(path) else f"{text}/"] = ""
+        elif not folders_only:
+            found[text] = ""
+    return found
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -1,0 +1,311 @@
+"""`trainer explain`: the value that a setting would have, what set it, what lost to that, and what it does."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from trainer import redact, screen, settings, values
+from trainer import words as command_line
+from trainer.errors import UsageError, printable, refusal
+from trainer.options import GROUPS, Catalog, summary
+from trainer.settings import COMPONENTS, SECTIONS
+from trainer.values import show
+
+if TYPE_CHECKING:
+    from trainer.components import Argument
+    from trainer.config import Job
+    from trainer.origins import Source
+    from trainer.words import Choice, Words
+
+HELP = """Usage: trainer explain [KEY] [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
+
+Shows the value that a setting would have in `trainer run` with the same words:
+the file and line that set it, everything that lost to that, the strongest
+first, what the setting does, its type, and what may be chosen instead.
+Without a KEY it shows the whole configuration with the place of each value.
+Nothing is trained and nothing created.
+
+What counts, the strongest first:
+  what is typed             optim.lr=1e-5
+  the experiment's file     experiment=dynamic
+  the files of the options  optim=sgd_momentum
+  the defaults              of the settings, or of the class of a model, ...
+
+Flags:
+  --config-dir DIR   further configs of your own; ./configs is always read
+  --json             the same for programs
+
+Examples:
+  trainer explain                               the whole configuration
+  trainer explain optim.lr experiment=dynamic   where a rate comes from
+  trainer explain optim experiment=dynamic      which option, and why
+  trainer explain checkpoint                    a section
+"""
+_TARGET = "_target_"
+_UNSET = "???"
+_LEAST = 10  # columns of a value
+_LENGTHS = ("steps", "epochs")  # of which only one can be typed
+
+
+class Composed(NamedTuple):
+    """A configuration with what gave each of its settings a value.
+
+    Args:
+        job: The composed configuration.
+        sources: What gives a value, by dotted key; the first one counts.
+        catalog: What can be selected.
+        words: The overrides that were typed, without secrets.
+        folders: The flags that name further config folders.
+    """
+
+    job: Job
+    sources: Mapping[str, Sequence[Source]]
+    catalog: Catalog
+    words: list[str]
+    folders: list[str]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by their dotted keys."""
+        return settings.flat(self.job.settings.to_dict())
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, ("--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS))
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    keys = [word for word in words.overrides if "=" not in word]
+    if len(keys) > 1:
+        raise refusal(" ".join(keys), "one setting at a time", f"explain {keys[0]}")
+    words.overrides = [word for word in words.overrides if "=" in word]
+    catalog = words.catalog()
+    choices = command_line.jobs(words, catalog)
+    try:
+        found, composed = _explained(keys, words, choices, catalog)
+    except UsageError as error:
+        from trainer.option_files import with_source
+
+        raise with_source(error, choices, catalog) from error.__cause__
+    for warning in catalog.warnings():
+        screen.note(f"warning: {warning}")
+    if "json" in words.flags:
+        screen.as_json(found)
+        return 0
+    _print(found)
+    commands = {what: ["trainer", *command, *composed.folders] for what, command in _next(found, composed)}
+    screen.next_commands({shlex.join(command): what for what, command in commands.items()})
+    return 0
+
+
+def _explained(
+    keys: Sequence[str], words: Words, choices: list[Choice], catalog: Catalog
+) -> tuple[dict[str, Any], Composed]:
+    from trainer import config, origins
+
+    (job,) = config.compose_jobs(choices, catalog)
+    folders = [part for folder in words.config_dirs for part in ("--config-dir", folder)]
+    composed = Composed(job, origins.of(choices[0], catalog), catalog, redact.words(words.overrides), folders)
+    if not keys:
+        return {"settings": [*_selected(composed), *_set(composed)]}, composed
+    return _about(keys[0], composed), composed
+
+
+def _about(key: str, composed: Composed) -> dict[str, Any]:
+    """Return what there is to say of a group, a section or a setting.
+
+    Raises:
+        UsageError: There is no such setting.
+    """
+    present = composed.settings
+    group, _, name = key.partition(".")
+    if key in GROUPS:
+        return _group(key, composed)
+    if key in present or (group in COMPONENTS and name):
+        inner = [*_set(composed, key)]
+        return {"key": key, "meaning": "", "settings": inner} if inner else _setting(key, present.get(key), composed)
+    if key in SECTIONS:
+        return {"key": key, "meaning": str(SECTIONS[key].__doc__).rstrip("."), "settings": [*_set(composed, key)]}
+    if group in SECTIONS:
+        settings.declared(key)  # refuses it
+    from trainer.config import no_such_setting
+
+    raise no_such_setting(key, present, composed.catalog)
+
+
+def _group(group: str, composed: Composed) -> dict[str, Any]:
+    return {
+        "key": group,
+        "value": composed.job.choices.get(group),
+        "meaning": GROUPS[group],
+        "sources": _places(group, composed.sources[group]),
+        "settings": [*_set(composed, group)],
+        "options": {name: summary(file) for name, file in composed.catalog.options(group).items()},
+    }
+
+
+def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
+    """Return what there is to say of a setting; one of a component may be left to the default of its class."""
+    group, _, name = key.partition(".")
+    sources, target, limits = [*composed.sources.get(key, ())], None, ""
+    if group not in COMPONENTS:
+        known = settings.declared(key)
+        kind, what, limits = known.kind, known.doc, known.limits
+    elif name == _TARGET:
+        kind, what = str, f"the class of the {group}"
+    else:
+        from trainer import components, signatures
+
+        part = getattr(composed.job.settings, group)
+        target, (first, _, inner) = part[_TARGET], name.partition(".")
+        is_set = key in composed.settings
+        cls = components.locate(part, group)
+        argument = components.argument(cls, first if is_set else name, group)
+        if argument.cls is not cls:  # which says how a Dataset of torch is fed
+            target = f"{argument.cls.__module__}.{argument.cls.__qualname__}"
+        kind, what = Any if inner else argument.kind, signatures.sentence(argument.cls, first)
+        if is_set and value != _UNSET:
+            components.fitting(key, value, kind)
+        if not inner and argument.default is not inspect.Parameter.empty:
+            default = _default_of(argument, first, target)
+            sources.insert(len(sources) if is_set else 0, default)
+            value = value if is_set else default.value
+        elif not is_set:  # what an experiment sets for another option
+            sources = []
+    words, or_null = values.choices(kind), values.fits(None, kind)[0] and kind is not Any
+    return {
+        "key": key,
+        "value": _shown(key, value),
+        "meaning": what,
+        "type": ("a word or null" if or_null else "a word") if words else values.describe(kind),
+        "limits": limits,
+        "choices": words,
+        "class": target,
+        "sources": _places(key, sources),
+        "notes": [
+            *(note for note in composed.job.notes if note.startswith(f"{key}=")),
+            *([f"has no value; add {key}=VALUE"] if value == _UNSET else []),
+        ],
+    }
+
+
+def _default_of(argument: Argument, name: str, target: str) -> Source:
+    """Return the default that a class has for an argument of its constructor."""
+    from trainer import signatures
+    from trainer.origins import Source, of_source
+
+    default = [*argument.default] if isinstance(argument.default, tuple) else argument.default
+    if not isinstance(default, bool | int | float | str | list | None):
+        default = str(default)
+    remark, place = f"the default of {target}", signatures.place(argument.cls, name)
+    return Source(default, remark) if place is None else of_source(default, place, remark)
+
+
+def _selected(composed: Composed) -> Iterator[dict[str, Any]]:
+    """Yield what each group selects and where that is said."""
+    for group in GROUPS:
+        yield _line(group, composed.job.choices.get(group), composed.sources[group])
+
+
+def _set(composed: Composed, section: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the settings, or those of a section, and where each is set."""
+    for key, value in composed.settings.items():
+        if key.startswith(f"{section}." if section else ""):
+            known = key
+            while known not in composed.sources and "." in known:  # a section that an interpolation stands for
+                known = known.rpartition(".")[0]
+            yield _line(key, value, composed.sources[known])
+
+
+def _line(key: str, value: Any, sources: Sequence[Source]) -> dict[str, Any]:
+    return {"key": key, "value": _shown(key, value), "sources": _places(key, sources)}
+
+
+def _places(key: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return where values of a setting stand, that of the one that counts first."""
+    return [
+        {
+            "value": _shown(key, source.value),
+            "place": source.place,
+            "remark": redact.hide(source.remark),
+            "file": None if source.file is None else str(source.file),
+            "line": source.line,
+        }
+        for source in sources
+    ]
+
+
+def _shown(key: str, value: Any) -> Any:
+    return redact.tree({key: value})[key]
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    if "key" in found:
+        value = f"={show(found['value'])}" if "value" in found else ""
+        screen.heading(found["key"] + value, "")
+    facts = {name: found.get(name) for name in ("meaning", "type", "limits", "choices", "class")}
+    screen.rows({name: fact if isinstance(fact, str) else ", ".join(fact) for name, fact in facts.items() if fact})
+    if sources := found.get("sources"):
+        screen.table(_table(sources))
+    for note in found.get("notes", ()):
+        screen.say(f"  {note}")
+    if lines := found.get("settings"):
+        screen.table(_overview(lines))
+    if "options" in found:
+        screen.heading("options", "")
+        screen.rows(found["options"])
+
+
+def _overview(lines: Iterable[Mapping[str, Any]]) -> Table:
+    """Return a table of settings; on a narrow screen values give way first, as places are there to be copied."""
+    cells = [(line["key"], show(line["value"]), line["sources"][0]["place"]) for line in lines]
+    table = screen.columns(["setting", "value", "set by"], (), cells)
+    if screen.stdout.is_terminal:
+        longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table.columns[1].max_width = max(screen.stdout.width - longest[0] - longest[2] - 4, _LEAST)
+    return table
+
+
+def _table(sources: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for style in ("bold", "", ""):
+        table.add_column(style=style, overflow="fold")
+    for rank, source in enumerate(sources):
+        name = "  set by" if rank == 0 else "  instead of" if rank == 1 else ""
+        place = f"{source['place']}  {source['remark']}".rstrip()
+        table.add_row(name, *(Text(printable(cell)) for cell in (show(source["value"]), place)))
+    return table
+
+
+def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, list[str]]]:
+    """Yield what one may do next and the words of the command."""
+    key, words = str(found.get("key")), composed.words
+    if "sources" not in found:
+        most = max(found["settings"], key=lambda line: len(line["sources"]))  # the one with most to say
+        yield "look closer", ["explain", most["key"], *words]
+        yield "train it", ["run", *words]
+        return
+    if "options" in found:
+        other = next((name for name in found["options"] if name != found["value"]), None)
+        if other is not None:
+            yield "choose another", ["run", *_without(words, key), f"{key}={other}"]
+        if found["value"] is not None:
+            yield "see its file", ["list", f"{key}={found['value']}"]
+        return
+    other = next((word for word in found["choices"] if word != found["value"]), found["value"])
+    if other not in (None, _UNSET, redact.MARK) and not key.endswith(_TARGET):
+        others = _without(words, *(_LENGTHS if key in _LENGTHS else [key]))
+        yield "set it", ["run", *others, command_line.word(key, other)]
+    yield "see what else there is", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
+
+
+def _without(words: Iterable[str], *keys: str) -> list[str]:
+    return [word for word in words if word.lstrip("+").partition("=")[0] not in keys]

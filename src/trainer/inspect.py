@@ -1,0 +1,270 @@
+"""`trainer inspect`: what a run is made of before any training, and one of its steps taken slowly."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainer import redact, screen
+from trainer import words as command_line
+from trainer.errors import refusal
+from trainer.progress import count, number
+from trainer.values import show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as Rows
+
+    from trainer.build import Built
+    from trainer.data import Batch
+    from trainer.words import Words
+
+HELP = """Usage: trainer inspect [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
+       trainer inspect RUN [--checkpoint best|last|STEP] [--json]
+       trainer inspect ... --graph [-o FILE]
+
+Shows what would be trained: the layers with the shapes that go through them,
+every parameter, the optimizer's settings. Then it takes one step slowly: the
+prediction, the loss, the gradient of every parameter, the update that the
+optimizer makes of it, the loss after. The gradients are checked against
+finite differences of the loss. Nothing is created.
+
+Of a RUN it is the step that the run would take next; of one that failed, the
+step that it failed at, from the weights and the rows that were kept.
+
+  --graph            the graph that autograd makes of a forward pass, as a tree;
+                     several where no pass is like the one before
+  -o, --output FILE  the graph as a picture (.svg, .pdf or .png, which need
+                     Graphviz) or as its source (.gv)
+  --checkpoint WHICH of a RUN: last (the default), best or a step
+  --trust-code       of a RUN that somebody else has made: import its modules
+  --force            of a RUN: use modules of yours that have changed since
+  --json             for programs: every number that is shown, and more
+
+Examples:
+  trainer inspect model=product
+  trainer inspect model=dynamic --graph
+  trainer inspect model=mine optim=adam
+  trainer inspect last
+"""
+FLAGS = (
+    *("--graph", "-o", "--output", "--checkpoint", "--trust-code", "--force", "--json"),
+    *command_line.CONFIG_DIR_FLAGS,
+    *command_line.HELP_FLAGS,
+)
+_OF_A_RUN = ("checkpoint", "trust_code", "force")
+_WRONG = 1e-3  # difference from which on a gradient is called wrong
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, FLAGS)
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    if "output" in words.flags and "graph" not in words.flags:
+        raise refusal(f"-o {words.flags['output']}", "goes with --graph, which it is about", "--graph -o FILE")
+    of_run = bool(words.overrides) and "=" not in words.overrides[0]
+    for flag in _OF_A_RUN:
+        if flag in words.flags and not of_run:
+            raise refusal(f"--{flag.replace('_', '-')}", "is about a run", "trainer inspect RUN")
+    with screen.busy("building"):
+        built, batches = _of_run(words, argv) if of_run else (_of_words(words), None)
+    if "graph" in words.flags:
+        return _show_graph(built, words)
+    from trainer import inspection
+
+    with screen.busy("taking a step"):
+        found = inspection.look(built, batches)
+    if "json" in words.flags:
+        screen.as_json(found)
+        return 0
+    _print(found)
+    _next(words, of_run)
+    return 0
+
+
+def _of_words(words: Words) -> Built:
+    """Build what overrides describe."""
+    catalog = words.catalog()
+    choices = command_line.jobs(words, catalog)
+    from trainer.config import compose_jobs
+    from trainer.job import prepare
+
+    (job,) = compose_jobs(choices, catalog)
+    for text in (*catalog.warnings(), *job.notes):
+        screen.note(text)
+    return prepare(job.settings, job.choices)
+
+
+def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Rows[Batch] | None]:
+    """Build a run as it stands, or as it stood before the step that it failed at, with the rows of that."""
+    if len(words.overrides) > 1:
+        raise refusal(
+            words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
+        )
+    from trainer import failure, parameters, trained
+
+    command = shlex.join(["trainer", "inspect", *redact.words(argv)])
+    rundir, stored = trained.open_run(words.overrides[0], words.flags, command)
+    choices = rundir.read_status().get("choices") or {}
+    if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
+        screen.note(f"{rundir.short} as it was before step {kept.step + 1:,}, at which it failed")
+        built = parameters.built_at(kept, stored, choices)
+        return built, failure.rows(kept, built)
+    found, called = trained.choose(rundir, words.flags.get("checkpoint", "last"))
+    screen.note(f"{rundir.short} at {called}")
+    return parameters.built_at(found, stored, choices), None
+
+
+def _show_graph(built: Built, words: Words) -> int:
+    from trainer import graph
+
+    passes = graph.passes(built)
+    if (path := words.flags.get("output")) is not None:
+        graph.write(passes[0], path)
+        screen.say(f"wrote {path}")
+        return 0
+    if "json" in words.flags:
+        screen.as_json([one.to_dict() for one in passes])
+        return 0
+    for place, one in enumerate(passes):
+        numbered = f"pass {place + 1}: " if len(passes) > 1 else ""
+        screen.heading("graph", f"{numbered}{count(one.size, 'operation')}, {one.layers} deep")
+        screen.tree(one.to_rich())
+    shown = shlex.join(["trainer", "inspect", *redact.words(words.overrides)])
+    screen.next_commands({f"{shown} --graph -o graph.svg": "draw it", shown: "see a step"})
+    return 0
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    """Print the parts, then the step."""
+    screen.heading("model", f"{found['model']}: {count(found['numbers'], 'parameter')}, {_bytes(found['bytes'])}")
+    screen.table(_layers(found["layers"]))
+    screen.heading("parameters", "")
+    screen.table(_held(found["parameters"]))
+    optimizer = found["optimizer"]
+    screen.heading("optimizer", f"{optimizer['option']}: {optimizer['class']}")
+    screen.rows({"settings": " ".join(f"{k}={show(v)}" for k, v in optimizer["settings"].items() if v is not None)})
+    step = found["step"]
+    screen.heading(f"step {step['step']:,}", f"{step['rows']}, lr {number(step['lr'])}")
+    lines = {"prediction": _tensor(found["prediction"]), "target": _tensor(found["targets"])}
+    if "loss" in step:
+        lines["loss"] = number(step["loss"])
+    if "problem" in step:
+        screen.rows({**lines, "problem": step["problem"], **_where(found["layers"], step.get("largest", ()))})
+        return
+    clipped = f", clipped to {number(step['clipped_to'])}" if step["clipped_to"] is not None else ""
+    lines["norm"] = f"{number(step['norm'])} of all gradients{clipped}"
+    screen.rows(lines)
+    screen.table(_updates(step["weights"]))
+    screen.rows({"loss after": number(step["loss_after"]), "checked": _checked(step["check"])})
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the table of what one forward pass calls, in order."""
+    lines = []
+    for one in layers:
+        again = f" (use {one['use']})" if one["use"] > 1 else ""
+        into = ", ".join(map(_shape, one["inputs"])) or "-"
+        out = "-" if one["outputs"] is None else _shape(one["outputs"])
+        lines.append((f"{one['name'] or 'the model'}{again}", one["class"], into, out, f"{one['numbers']:,}"))
+    return screen.columns(("layer", "class", "in", "out"), ("parameters",), lines)
+
+
+def _held(held: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the table of the model's tensors."""
+    whole = all("values" in one for one in held)
+    headings = ("numbers", "bytes", "value") if whole else ("numbers", "bytes", "mean", "spread", "largest")
+    lines = []
+    for one in held:
+        note = "" if one["kind"] == "trained" else f" ({one['kind']})"
+        cells = [f"{one['numbers']:,}", f"{one['bytes']:,}"]
+        cells += [_written(one["values"])] if whole else [_rounded(one, key) for key in ("mean", "spread", "largest")]
+        lines.append((f"{one['name']}{note}", _shape(one["shape"]), *cells))
+    return screen.columns(("name", "shape"), headings, lines)
+
+
+def _updates(weights: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the table of gradients and updates: each number, or how large they are."""
+    if all("values" in one["before"] for one in weights):
+        by = any(one["of_the_prediction"] for one in weights)
+        headings = ("value", *(("of the prediction",) if by else ()), "gradient", "update", "new value")
+        keys = ("before", *(("of_the_prediction",) if by else ()), "gradient", "update", "after")
+        lines = [(one["name"], *(_written((one[key] or {}).get("values", "none")) for key in keys)) for one in weights]
+        return screen.columns(("name",), headings, lines)
+    headings = ("gradient: mean", "spread", "largest", "update: spread", "largest")
+    lines = []
+    for one in weights:
+        gradient, update = one["gradient"] or {}, one["update"]
+        cells = [_rounded(gradient, key) for key in ("mean", "spread")] + [_extreme(gradient)]
+        lines.append((one["name"], *cells, _rounded(update, "spread"), _extreme(update)))
+    return screen.columns(("name",), headings, lines)
+
+
+def _where(layers: Sequence[Mapping[str, Any]], gradients: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Say which layer, or which gradient, is the first that is not finite."""
+    first = next((one for one in layers if one.get("finite") is False), None)
+    if first is not None:
+        return {"first": f"{first['name'] or 'the model'} ({first['class']}) is the first whose output is not finite"}
+    wrong = [one["name"] for one in gradients if not one["finite"]]
+    return {"first": f"the gradients of {', '.join(wrong)} are not finite"} if wrong else {}
+
+
+def _checked(check: Mapping[str, Any]) -> str:
+    if "problem" in check:
+        return f"not: {check['problem']}"
+    worst = max(check["differences"], key=lambda one: one["difference"])
+    if worst["difference"] > _WRONG:
+        wrong = [one["name"] for one in check["differences"] if one["difference"] > _WRONG]
+        return f"wrong: the gradient of {', '.join(wrong)} is not that of the loss (by {worst['difference']:.1g})"
+    return f"the gradients are those of the loss: finite differences agree to {worst['difference']:.1g}"
+
+
+def _next(words: Words, of_run: bool) -> None:
+    typed = shlex.join(redact.words(words.overrides))
+    train = f"trainer resume {typed}" if of_run else f"trainer run {typed}".rstrip()
+    commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps", train: "train it"}
+    screen.next_commands(commands)
+
+
+def _tensor(facts: Mapping[str, Any]) -> str:
+    """Write a tensor: its numbers if there are few, else its shape and where they lie."""
+    if "values" in facts:
+        return _written(facts["values"])
+    if "mean" not in facts:
+        return _shape(facts["shape"])
+    return f"{_shape(facts['shape'])}, mean {_rounded(facts, 'mean')}, spread {_rounded(facts, 'spread')}"
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " x ".join(f"{size:,}" for size in sizes) or "1 number"
+
+
+def _bytes(amount: int) -> str:
+    return (
+        f"{amount / 1e6:,.1f} MB"
+        if amount >= 1e6
+        else f"{amount / 1e3:,.1f} kB"
+        if amount >= 1e3
+        else f"{amount} bytes"
+    )
+
+
+def _rounded(facts: Mapping[str, Any], key: str) -> str:
+    value = facts.get(key)
+    return "" if value is None else f"{value:.3g}"
+
+
+def _extreme(facts: Mapping[str, Any]) -> str:
+    """Write the number that is furthest from zero."""
+    ends = [facts[key] for key in ("smallest", "largest") if facts.get(key) is not None]
+    return f"{max(ends, key=abs):.3g}" if ends else ""
+
+
+def _written(value: Any) -> str:
+    """Write a number, or nested lists of them, in six digits."""
+    if isinstance(value, list):
+        return "[" + " ".join(map(_written, value)) + "]"
+    return number(value) if isinstance(value, float) else show(value)

@@ -1,0 +1,261 @@
+"""What a run is made of, and its next step taken slowly: every value between the rows and the new weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from trainer import device as devices
+from trainer import generators
+from trainer.build import Built
+from trainer.data import Batch
+from trainer.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
+from trainer.metrics import FEW_NUMBERS, finite
+from trainer.parameters import described
+
+_STEP = 1e-6  # of finite differences, in float64
+_MOST_CHECKED = 200  # parameters whose gradients are checked
+_LARGEST_CHECKED = 5e10  # products of numbers and rows beyond which checking would take minutes
+
+
+def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]:
+    """Return what a run is made of and its next step, taken slowly, as plain data; the run takes that step.
+
+    Args:
+        built: The run, set to where it stands.
+        batches: The rows of the step; by default those that the run would take.
+    """
+    run = built.run
+    run.model.train()
+    batches = run.batches.at(run.state.step) if batches is None else batches
+    kinds = {id(w): "trained" if w.requires_grad else "frozen" for w in run.model.parameters()}
+    held = [*run.model.named_parameters(), *run.model.named_buffers()]
+    whole = sum(t.numel() for _, t in held) <= FEW_NUMBERS
+    group = run.optimizer.param_groups[0]
+    passed: list[dict[str, Any]] = []
+    with undone(run), layers(run.model) as seen, run.autocast:
+        prediction = run.model(*batches[0].inputs)
+        passed += seen
+        by_prediction = _by_prediction(run, prediction)
+    few = prediction.numel() <= FEW_NUMBERS
+    return {
+        "model": built.choices["model"],
+        "numbers": sum(w.numel() for w in run.model.parameters()),
+        "bytes": sum(t.nbytes for _, t in held),
+        "layers": passed,
+        "parameters": [
+            {"name": name, "kind": kinds.get(id(t), "buffer"), "bytes": t.nbytes, **described(t, whole)}
+            for name, t in held
+        ],
+        "optimizer": {
+            "option": built.choices["optim"],
+            "class": type(run.optimizer).__qualname__,
+            "settings": finite({key: value for key, value in group.items() if key not in ("params", "initial_lr")}),
+        },
+        "prediction": described(prediction, few),
+        "targets": described(batches[0].targets, few),
+        "step": _step(built, batches, by_prediction, whole),
+    }
+
+
+def _by_prediction(run: Run, prediction: Tensor) -> Sequence[Tensor | None]:
+    """Return the gradients of a prediction that is one number; None for each weight where it is more."""
+    if prediction.numel() > 1 or not prediction.requires_grad:
+        return [None] * len(run.weights)
+    return torch.autograd.grad(prediction.sum(), run.weights, allow_unused=True)
+
+
+def _step(
+    built: Built, batches: Sequence[Batch], by_prediction: Sequence[Tensor | None], whole: bool
+) -> dict[str, Any]:
+    """Return the loss, the gradients and the update of a step, which the run takes."""
+    run = built.run
+    names = [name for name, w in run.model.named_parameters() if w.requires_grad]
+    facts: dict[str, Any] = {"step": run.state.step + 1, "rows": row_numbers(batches)}
+    facts["lr"] = run.schedule.lr(run.optimizer, run.state.step)
+    unclipped = dataclasses.replace(run, clip_norm=math.inf)
+    try:
+        with undone(run):
+            facts["loss"] = gradients(unclipped, batches)
+    except NonFinite as error:
+        return {**facts, "problem": str(error), "largest": largest_gradients(run)}
+    grads = [None if w.grad is None else w.grad.detach().clone() for w in run.weights]
+    norm = float(get_total_norm(dense(run.weights)))
+    facts["norm"] = finite(norm)
+    facts["clipped_to"] = run.clip_norm if norm > run.clip_norm else None
+    facts["check"] = check(built, batches)
+    before = [w.detach().clone() for w in run.weights]
+    whole_step = dataclasses.replace(run, batches=_Given(batches))  # type: ignore[arg-type]
+    with undone(run, weights=False):
+        taken = take_step(whole_step)
+    if isinstance(taken, NonFinite):
+        return {**facts, "problem": str(taken)}
+    with undone(run), torch.no_grad():
+        losses = []
+        for batch in batches:
+            with run.autocast:
+                losses.append(batch.share * float(run.loss(run.model(*batch.inputs), batch.targets)))
+    facts["loss_after"] = finite(math.fsum(losses))
+    facts["weights"] = [
+        {
+            "name": name,
+            "before": described(old, whole),
+            "gradient": None if grad is None else described(grad, whole),
+            "of_the_prediction": None if by is None else described(by, whole),
+            "update": described(w.detach() - old, whole),
+            "after": described(w, whole),
+        }
+        for name, old, grad, by, w in zip(names, before, grads, by_prediction, run.weights, strict=True)
+    ]
+    return facts
+
+
+class _Given:
+    """Batches in place of those that a run would take."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = list(batches)
+
+    def at(self, step: int) -> list[Batch]:
+        """Return them, whatever the step."""
+        return self._batches
+
+
+@contextmanager
+def undone(run: Run, weights: bool = True) -> Iterator[None]:
+    """Undo what a block does to the generators, to buffers and the loss, and to the weights.
+
+    Args:
+        run: The parts.
+        weights: Whether to undo that, too.
+    """
+    random = generators.state_dict()
+    model, loss = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.loss.state_dict())
+    try:
+        yield
+    finally:
+        generators.load_state_dict(random)
+        trained = {name for name, _ in run.model.named_parameters()}
+        run.model.load_state_dict({k: v for k, v in model.items() if weights or k not in trained}, strict=False)
+        run.loss.load_state_dict(loss)
+
+
+@contextmanager
+def layers(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
+    """Yield a list to which each layer that is called in a block adds what went in and what came out."""
+    seen: list[dict[str, Any]] = []
+    uses: dict[str, int] = {}
+    handles = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            uses[name] = uses.get(name, 0) + 1
+            facts = {
+                "name": name,
+                "class": type(module).__name__,
+                "use": uses[name],
+                "inputs": [list(t.shape) for t in inputs if isinstance(t, Tensor)],
+                "outputs": list(output.shape) if isinstance(output, Tensor) else None,
+                "numbers": sum(w.numel() for w in module.parameters()),
+            }
+            if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
+                facts["largest"] = finite(float(output.detach().abs().max()))
+                facts["finite"] = bool(torch.isfinite(output).all())
+            seen.append(facts)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if name == "" or not any(True for _ in module.children()):
+            handles.append(module.register_forward_hook(note(name)))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def largest_gradients(run: Run) -> list[dict[str, Any]]:
+    """Return of each trained weight the largest gradient, and whether all of them are finite."""
+    found = []
+    for name, w in run.model.named_parameters():
+        if w.requires_grad and w.grad is not None:
+            (grad,) = dense([w])
+            finite_ones = grad[torch.isfinite(grad)]
+            largest = float(finite_ones.abs().max()) if finite_ones.numel() else None
+            found.append({"name": name, "largest": largest, "finite": len(finite_ones) == grad.numel()})
+    return found
+
+
+def check(built: Built, batches: Sequence[Batch]) -> dict[str, Any]:
+    """Compare the gradients with finite differences of the loss, on a copy of the run in float64.
+
+    Each weight tensor is moved a little along a direction of random signs, to both sides: (L(w + hd) - L(w - hd)) / 2h
+    against the sum of gradient times d.
+
+    Returns:
+        The difference of each weight, relative to its gradient; or why they could not be compared.
+    """
+    run = built.run
+    sizes = [w.numel() for w in run.weights]
+    rows = sum(len(batch.targets) if batch.targets.ndim else 1 for batch in batches)
+    if len(sizes) > _MOST_CHECKED or 2 * len(sizes) * sum(sizes) * rows > _LARGEST_CHECKED:
+        return {"problem": "the model is too large for that"}
+    try:
+        with devices.default_dtype("float64"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _compared(run, batches)
+    except Exception as error:  # a model may do what only goes in its own dtype
+        return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def _compared(run: Run, batches: Sequence[Batch]) -> dict[str, Any]:
+    model, loss = copy.deepcopy(run.model).double(), copy.deepcopy(run.loss).double()
+    exact = dataclasses.replace(
+        run, model=model, loss=loss, autocast=nullcontext(), clip_norm=math.inf, batches=copy.copy(run.batches)
+    )
+    doubled = [
+        batch._replace(inputs=tuple(map(_double, batch.inputs)), targets=_double(batch.targets)) for batch in batches
+    ]
+    random = generators.state_dict()
+
+    def value() -> float:
+        generators.load_state_dict(random)
+        with torch.no_grad():
+            return math.fsum(batch.share * float(loss(model(*batch.inputs), batch.targets)) for batch in doubled)
+
+    try:
+        gradients(exact, doubled)
+        found, signs = [], torch.Generator().manual_seed(0)
+        trained = [(name, w) for name, w in model.named_parameters() if w.requires_grad]
+        for name, w in trained:
+            direction = (torch.randint(0, 2, w.shape, generator=signs) * 2.0 - 1.0).to(w.device)
+            step = _STEP * max(1.0, float(w.detach().abs().mean()))
+            sides = []
+            for side in (step, -step):
+                with torch.no_grad():
+                    w.add_(direction, alpha=side)
+                sides.append(value())
+                with torch.no_grad():
+                    w.add_(direction, alpha=-side)
+            measured = (sides[0] - sides[1]) / (2 * step)
+            grad = torch.zeros_like(w) if w.grad is None else w.grad
+            said = float((grad * direction).sum())
+            scale = max(float(grad.norm()), abs(measured), abs(value()) * 1e-9 / step, 1e-12)
+            found.append({"name": name, "difference": abs(measured - said) / scale})
+    finally:
+        generators.load_state_dict(random)
+    return {"differences": found}
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -1,0 +1,66 @@
+"""The rungs of the ladder, trained side by side."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.build import Built
+from trainer.loop import Row, Run, fit
+
+
+def start_alike(models: Sequence[nn.Module]) -> None:
+    """Give models of two layers the weights of the first one; biases are zero and no longer trained.
+
+    Args:
+        models: Each holds two matrices, (in, out) as weights of its own, (out, in) in Linear layers.
+    """
+    first = [w.detach().clone() for w in _matrices(models[0])]
+    for model in models:
+        with torch.no_grad():
+            for w, start in zip(_matrices(model), first, strict=True):
+                w.copy_(start)
+            for bias in (p for p in model.parameters() if p.ndim == 1):
+                bias.zero_().requires_grad_(False)
+
+
+def trained(run: Run) -> tuple[list[float], float]:
+    """Train a run; return the loss of every step, and the seconds that half of the steps took less than."""
+    losses, times = [], [time.perf_counter()]
+
+    def note(row: Row) -> None:
+        if "loss" in row:
+            losses.append(row["loss"])
+            times.append(time.perf_counter())
+
+    fit(run, [note])
+    return losses, statistics.median(after - before for before, after in itertools.pairwise(times))
+
+
+def update_of(built: Built) -> str:
+    """Say who computes the update."""
+    cls = type(built.run.optimizer)
+    return "by hand" if not cls.__module__.startswith("torch.") else f"torch's {cls.__name__}"
+
+
+def largest_difference(losses: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the largest difference between two rungs at a step, relative to the larger loss."""
+    worst: dict[str, Any] = {"relative": 0.0, "models": list(losses)[:2], "step": 1}
+    for (one, ours), (other, theirs) in itertools.combinations(losses.items(), 2):
+        for step, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
+            relative = abs(a - b) / max(abs(a), abs(b), 1e-300)
+            if relative > worst["relative"]:
+                worst = {"relative": relative, "models": [one, other], "step": step}
+    return worst
+
+
+def _matrices(model: nn.Module) -> list[Tensor]:
+    """Return the weights of the layers, (in, out), as views that can be written to."""
+    linear = [module.weight.T for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear or [p for p in model.parameters() if p.ndim == 2]
