@@ -40,7 +40,7 @@ def test_every_option_has_a_line_that_says_what_it_is(cli):
 
 def test_the_defaults_are_marked(cli):
     defaults = [line.split()[0] for line in lines(cli("list")) if line.endswith("(default)")]
-    assert defaults == ["two_layer", "random", "sse", "sgd", "constant", "auto"]
+    assert defaults == ["two_layer", "random", "sse", "sgd", "constant", "auto", "none"]
 
 
 def test_some_groups(cli):
@@ -111,7 +111,7 @@ def test_every_setting_is_listed_with_default_and_meaning(cli):
     assert "float32, float64, bfloat16" in shown
     listed = json.loads(cli("list", "settings", "--json").out)["settings"]
     roots = {entry["name"].partition(".")[0] for entry in listed}
-    assert roots == set(Settings.__dataclass_fields__) - {"model", "data", "loss", "optim", "schedule"}
+    assert roots == set(Settings.__dataclass_fields__) - {"model", "data", "loss", "optim", "schedule", "logger"}
 
 
 @pytest.mark.parametrize(

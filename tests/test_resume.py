@@ -352,6 +352,8 @@ CHANGES = {
     "loss=mse": "refused",
     "loss.reduction=sum": "refused",
     "optim=adam": "refused",
+    "logger=csv": "harmless",
+    "logger.tensorboard.points=9": "harmless",
 }
 
 

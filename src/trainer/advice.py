@@ -14,6 +14,8 @@ from trainer.redact import MARK, secrets
 from trainer.rundir import RunDir
 from trainer.settings import COMPONENTS, OBJECT, Settings, check
 
+TENSORBOARD = "trainer.loggers.TensorBoard"
+
 
 def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
     """Return commands, each with what it does, after a run that ended well.
@@ -29,6 +31,8 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
     commands, is_ours = {}, not _handed_over(settings)  # what is of objects can only be built by Python code again
     if is_ours and (status.get("rows") or {}).get("validation"):
         commands[f"trainer eval {shlex.quote(rundir.short)}"] = "see how good it is"
+    if any(section["_target_"] == TENSORBOARD for section in settings.logger.values()):
+        commands[f"tensorboard --logdir {shlex.quote(str(rundir.tensorboard))}"] = "see its curves in a browser"
     commands.update(longer(reason, rundir, status))
     if is_ours and re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # others would have to be quoted for Hydra too
         words = {**typed(status), "init_from": rundir.short, **_again(settings)}

@@ -17,7 +17,6 @@ from torch import nn
 from trainer import checkpoint, generators, manifest, reading, redact, runs, screen
 from trainer import device as devices
 from trainer import words as command_line
-from trainer.components import KINDS
 from trainer.config import compose_jobs, override
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
@@ -30,7 +29,7 @@ from trainer.resume import as_composed, continuation, require_same_files
 from trainer.run import begin, resumed
 from trainer.rundir import RunDir, new_path
 from trainer.saver import load_weights, restore
-from trainer.settings import Settings, check
+from trainer.settings import COMPONENTS, Settings, check
 from trainer.signals import Stopping
 from trainer.words import Words
 
@@ -109,7 +108,7 @@ def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = F
         settings: The same as the words, by name; two underscores stand for a dot: `optim__lr=1e-4`. `model`, `data`,
             `loss`, `optim` and `schedule` take the name of an option, an object, a class, or a dict with a `_target_`;
             `data` also takes a pair (inputs, targets) of tensors or arrays. Targets that are texts are classes, and so
-            are whole numbers where the loss wants classes.
+            are whole numbers where the loss wants classes. `logger` takes the name of an option or a list of names.
 
     Raises:
         UsageError: A word or a setting is wrong; nothing has been created.
@@ -137,7 +136,8 @@ class _Given:
     """What `fit` was called with, as words of the command line and as objects."""
 
     def __init__(self, words: Sequence[str], settings: Mapping[str, Any]) -> None:
-        self.objects = Objects({k: part for k, part in settings.items() if k in KINDS and not isinstance(part, str)})
+        parts = {group: part for group, part in settings.items() if group in COMPONENTS}
+        self.objects = Objects({group: part for group, part in parts.items() if not isinstance(part, str)})
         self.words = list(words)
         for name, value in settings.items():
             if name not in self.objects.sections:

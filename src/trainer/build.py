@@ -17,12 +17,12 @@ from torch.utils.data import Dataset
 
 from trainer import device as devices
 from trainer import generators, losses, optimizers
-from trainer.components import KINDS, check_arguments, check_feeding, construct, locate, split_arguments, supplied
+from trainer.components import check_arguments, check_feeding, construct, locate, split_arguments, supplied
 from trainer.data import Batches, Data, Items, Preprocess, Rows
 from trainer.errors import refusal, unknown
 from trainer.loop import Run
 from trainer.schedules import Schedule
-from trainer.settings import Settings
+from trainer.settings import COMPONENTS, Settings
 
 ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
 DEFAULT_BATCH = 256
@@ -66,7 +66,7 @@ def build(
     """
     objects = objects or {}
     made = {group: part for group, part in objects.items() if not isinstance(part, type)}
-    classes = {g: _class_of(objects[g]) if g in objects else locate(getattr(settings, g), g) for g in KINDS}
+    classes = {g: _class_of(objects[g]) if g in objects else locate(getattr(settings, g), g) for g in COMPONENTS}
     names = {group: f"{group}={(choices or {}).get(group, cls.__name__)}" for group, cls in classes.items()}
     arguments = {group: _arguments(cls, settings, group, made.get(group)) for group, cls in classes.items()}
 

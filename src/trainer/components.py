@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from trainer import modules
 from trainer.data import Data, Items
 from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
+from trainer.loggers import Logger
 from trainer.schedules import Schedule
 from trainer.settings import OBJECT
 from trainer.values import describe, fits, misfit, show
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "loss": (nn.Module,),
     "optim": (torch.optim.Optimizer,),
     "schedule": (Schedule,),
+    "logger": (Logger,),
 }
 PUBLIC = {
     nn.Module: "torch.nn.Module",
@@ -37,8 +39,10 @@ PUBLIC = {
     Dataset: "torch.utils.data.Dataset",
     Data: "trainer.data.Data",
     Schedule: "trainer.schedules.Schedule",
+    Logger: "trainer.loggers.Logger",
 }
-SUPPLIED = {"optim": ("params",), "schedule": ("steps",)}  # arguments that come from the run, not the config
+# Arguments that come from the run, not the config.
+SUPPLIED = {"optim": ("params",), "schedule": ("steps",), "logger": ("steps",)}
 WIDTHS = ("model.inputs", "model.outputs")  # are taken from the data where they have no value
 Part = TypeVar("Part")
 _LONGEST_REASON = 300
@@ -46,6 +50,10 @@ _LONGEST_REASON = 300
 
 def locate(component: dict[str, Any], group: str) -> type[Any]:
     """Return the class that a component's `_target_` names.
+
+    Args:
+        component: The section that the configuration has of it.
+        group: The name of that section: its group, or a section of the group.
 
     Raises:
         UsageError: There is none of that name, or it is not of the group's kind.
@@ -66,7 +74,7 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     except (Exception, SystemExit) as error:  # a module of the user's may raise anything
         raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
-    kinds = KINDS[group]
+    kinds = KINDS[_kind(group)]
     if isinstance(found, type) and modules.is_ours(target) and not found.__module__.startswith(("trainer.", "torch.")):
         raise refusal(
             f"{group}._target_={target}", "is another class's second name", f"{found.__module__}.{class_name}"
@@ -85,6 +93,11 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     return found
 
 
+def _kind(section: str) -> str:
+    """Return the group that a section is of."""
+    return section.partition(".")[0]
+
+
 def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> dict[str, Any]:
     """Return the arguments of a component, checked against the signature of its class.
 
@@ -95,7 +108,7 @@ def check_arguments(cls: type[Any], component: dict[str, Any], group: str) -> di
     if issubclass(cls, Dataset):
         given, how = split_arguments(cls, given)
         return {**_checked(cls, given, group), **check_feeding(how)}
-    return _checked(cls, given, group, SUPPLIED.get(group, ()))
+    return _checked(cls, given, group, SUPPLIED.get(_kind(group), ()))
 
 
 def check_feeding(component: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +236,7 @@ def construct(group: str, cls: type[Part], arguments: dict[str, Any], name: str)
 def _blamed(group: str, arguments: dict[str, Any], name: str, error: Exception) -> UsageError:
     """Refuse the argument that the message of a constructor's error is about, as far as one can tell."""
     reason = reason_of(error)
-    given = {key: value for key, value in arguments.items() if key not in SUPPLIED.get(group, ())}
+    given = {key: value for key, value in arguments.items() if key not in SUPPLIED.get(_kind(group), ())}
     if "can't allocate memory" in reason:
         amount = reason.partition("you tried to allocate ")[2].rstrip(". ").split(". Error")[0]
         reason = f"needs more memory than there is: {amount}"

@@ -24,8 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from trainer import option_files, redact, settings
 from trainer.errors import UsageError, nearest, refusal
 from trainer.hydra_errors import explained
-from trainer.options import GROUPS, Catalog, shipped_configs
-from trainer.settings import COMPONENTS, Settings
+from trainer.options import GROUPS, SEVERAL, Catalog, near_path, shipped_configs
+from trainer.settings import COMPONENTS, LOGGER, Settings
 from trainer.values import show
 from trainer.words import Choice
 
@@ -88,7 +88,7 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
             if choice.groups not in composed:
                 for group, file in option_files.selected(choice.groups, catalog).items():
                     option_files.read(file, group)
-                composed[choice.groups] = _composed(choice.groups)
+                composed[choice.groups] = _composed(choice.groups, catalog)
             config, options = composed[choice.groups]
             jobs.append(_job(config.copy(), dict(options), choice, catalog))
     return jobs
@@ -113,14 +113,39 @@ def merged_files(groups: Iterable[str], catalog: Catalog) -> list[tuple[Path, st
     return found
 
 
-def _composed(groups: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+def _composed(groups: tuple[str, ...], catalog: Catalog) -> tuple[DictConfig, dict[str, str]]:
     """Return what Hydra composes of groups, without what is Hydra's own, and the option of each group."""
     config = compose("config", list(groups), return_hydra_config=True)
     chosen = config.hydra.runtime.choices
-    options = {group: str(chosen[group]) for group in GROUPS if chosen.get(group) is not None}
+    options = {group: str(chosen[group]) for group in GROUPS if group not in SEVERAL and chosen.get(group) is not None}
     with open_dict(config):
         config.pop("hydra")
+        if "_target_" in config[LOGGER]:
+            _move_down(config[LOGGER], option_files.selected(groups, catalog))
     return config, options
+
+
+def _move_down(section: DictConfig, files: dict[str, Path]) -> None:
+    """Give the logger whose file has no @package line a section of its own, as those have that do.
+
+    Args:
+        section: What Hydra has composed of all chosen loggers.
+        files: The files that are chosen, by the sections that they fill.
+
+    Raises:
+        UsageError: There are several such files, of which the last has won.
+    """
+    above = {}
+    for key, file in [item for item in files.items() if item[0].startswith(f"{LOGGER}.")]:
+        content = option_files.read(file, key)
+        if "_target_" in content and f"@package {key}" not in file.read_text(encoding="utf-8"):
+            above[key] = content
+    for key in above if len(above) > 1 else ():
+        raise refusal(near_path(files[key]), f"is one of several loggers, so it needs the line # @package {key}")
+    for key, content in above.items():
+        name = key.removeprefix(f"{LOGGER}.")
+        own = {str(argument): section.pop(argument) for argument in content}
+        section[name] = {**own, **section.get(name, {})}
 
 
 def _job(config: DictConfig, options: dict[str, str], choice: Choice, catalog: Catalog) -> Job:
@@ -244,6 +269,11 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
                 notes.append(f"{what}; {word} goes without")
             elif key == "lr" and f"{group}.lr" not in typed:
                 notes.append(f"{what}; {group}.lr=... sets it for {word}")
+    sections = {str(name): section for name, section in config[LOGGER].items() if OmegaConf.is_dict(section)}
+    for name in [name for name, section in sections.items() if "_target_" not in section]:
+        with open_dict(config):
+            config[LOGGER].pop(name)
+        notes.append(f"{LOGGER}.{name} is what experiment={options['experiment']} sets; no such logger was chosen")
     return notes
 
 
@@ -261,6 +291,8 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
                 raise refusal(word, "an experiment starts a run; it can't change one")
             if group in COMPONENTS:
                 config[group] = compose("config", [word])[group]
+            elif group in SEVERAL:
+                config[group] = _composed((word,), catalog)[0][group]
             else:  # a section of our own: the option names some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
         return _apply(config, choice, catalog)

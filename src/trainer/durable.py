@@ -40,6 +40,15 @@ def write(path: Path, content: bytes | memoryview) -> None:
         os.close(descriptor)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Append to a file, which is created if need be, whole or not at all as far as the disk lets it."""
+    file = Appending(path)
+    try:
+        file.write(content)
+    finally:
+        file.close()
+
+
 class Appending:
     """A file that grows at its end.
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, durable, loop, manifest, modules, redact, runs
+from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.log import log, log_evaluation, logging_to
+from trainer.logger_feed import LoggerFeed
 from trainer.loop import Reader, Run, Taken, driven, evaluate
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
@@ -242,7 +243,9 @@ def training(
         seconds: Between two writings of status.json.
     """
     run = built.run
-    with rundir.lock(command), logging_to(rundir.log):
+    loggers = logger_feed.chosen(built.settings, run.steps)
+    feed = LoggerFeed(rundir.metrics, loggers, announce, seconds)
+    with rundir.lock(command), logging_to(rundir.log), feed:
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)
@@ -277,11 +280,12 @@ def training(
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
             screen = show(shown)
             compile_step(built, announce)
+            feed.open(first_step)
             record.start()
             with screen, saver:
                 if run.state.step == 0 and (built.settings.init_from is not None or built.objects):
                     saver(True)  # what it begins with may be something else, or gone, when it is resumed
-                readers: list[Reader] = [metrics, screen, record, log_evaluation]
+                readers: list[Reader] = [metrics, screen, record, log_evaluation, *feed.readers]
                 reason = yield from loop.training(run, readers, saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)

@@ -16,7 +16,7 @@ from typing import Any
 from trainer.errors import UsageError, refusal
 from trainer.reading import content
 from trainer.rundir import RunDir
-from trainer.settings import COMPONENTS, OBJECT, Settings
+from trainer.settings import OBJECT, Settings
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
 _NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")
@@ -143,8 +143,8 @@ def search_working_directory() -> None:
 
 
 def _foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, str]]:
-    for group in COMPONENTS:
-        target: Any = getattr(settings, group).get(key)
+    for group, section in settings.selected.items():
+        target: Any = section.get(key)
         if isinstance(target, str) and not is_ours(target):
             yield group, target
 

@@ -13,28 +13,33 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer.errors import UsageError, refusal
 from trainer.hydra_errors import explain_yaml
-from trainer.options import GROUPS, Catalog, near_path
-from trainer.settings import COMPONENTS
+from trainer.options import GROUPS, SEVERAL, Catalog, names, near_path
+from trainer.settings import COMPONENTS, LOGGER
 from trainer.values import show
 from trainer.words import Choice
 
 
 def selected(words: Iterable[str], catalog: Catalog) -> dict[str, Path]:
-    """Return the file of each group that words select, directly or by an experiment."""
+    """Return the files that words select, directly or by an experiment, each by the section that it fills."""
     chosen = dict(word.split("=", 1) for word in words)
     found = {}
     if (experiment := catalog.options("experiment").get(chosen.get("experiment", ""))) is not None:
         found["experiment"] = experiment
         content = read(experiment, "experiment")
         chosen = {**{group: name for group in GROUPS if (name := chosen_by(content, group))}, **chosen}
-    for group, name in chosen.items():
-        if (file := catalog.options(group).get(name)) is not None:
-            found[group] = file
+    for group, choice in chosen.items():
+        for name in names(choice):
+            if (file := catalog.options(group).get(name)) is not None:
+                found[f"{group}.{name}" if group in SEVERAL else group] = file
     return found
 
 
 def read(file: Path, group: str) -> dict[str, Any]:
     """Read the file of an option.
+
+    Args:
+        file: The file.
+        group: Its group, or the section that it fills.
 
     Raises:
         UsageError: It does not hold what an option of its group must; names the file.
@@ -50,7 +55,7 @@ def read(file: Path, group: str) -> dict[str, Any]:
         raise refusal(str(file), " ".join(str(error).split())) from error
     if not isinstance(content, dict):
         raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
-    if group in COMPONENTS and not content.keys() & {"_target_", "defaults"}:
+    if group.partition(".")[0] in (*COMPONENTS, LOGGER) and not content.keys() & {"_target_", "defaults"}:
         raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
     if group == "experiment":
         _require_experiment(file, content, text)
@@ -86,6 +91,6 @@ def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) 
 
 
 def chosen_by(experiment: dict[str, Any], group: str) -> str | None:
-    """Return the option of a group that an experiment selects."""
+    """Return the option of a group that an experiment selects; several stand in brackets."""
     lines = [line for line in experiment.get("defaults") or [] if isinstance(line, dict)]
-    return next((str(line[f"override /{group}"]) for line in lines if f"override /{group}" in line), None)
+    return next((show(line[f"override /{group}"]) for line in lines if f"override /{group}" in line), None)

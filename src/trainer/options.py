@@ -16,8 +16,11 @@ GROUPS = {
     "optim": "how the weights move",
     "schedule": "how the learning rate changes",
     "device": "where to compute",
+    "logger": "where the numbers go besides metrics.jsonl; several as [a,b]",
     "experiment": "recipes: all of these together",
 }
+
+SEVERAL = ("logger",)  # groups of which any number may be chosen: logger=[tensorboard,csv]
 
 # What people call these elsewhere; a message leads from there to the option.
 OTHER_NAMES = {
@@ -42,8 +45,14 @@ OTHER_NAMES = {
         "l-bfgs": "lbfgs",
     },
     "schedule": {"none": "constant", "linear_warmup": "warmup_cosine", "warmup": "warmup_cosine"},
+    "logger": {"null": "none", "tb": "tensorboard"},
     "device": {"gpu": "cuda", "metal": "mps", "apple": "mps"},
 }
+
+
+def names(choice: str) -> list[str]:
+    """Return the options that a choice names, one or, in brackets, several."""
+    return [name.strip() for name in choice.strip("[]").split(",") if name.strip()]
 
 
 def shipped_configs() -> Path:

@@ -42,7 +42,7 @@ These settings may change; they bear on what is still to come, as do those of
 optim and schedule:
 {replans}
 
-These may change and bear on nothing that is computed:
+These may change and bear on nothing that is computed, and so may the loggers:
 {harmless}
 
 Any other, as another model=, data=, loss= or optim=, would make it another

@@ -59,6 +59,7 @@ Examples:
   trainer run -m 'seed=range(5)' name=seeds
   trainer run -m 'seed=range(64)' hydra/launcher=processes
   trainer run init_from=last optim.lr=1e-5
+  trainer run 'logger=[tensorboard,csv]'
   trainer run run_dir=results/first resume=true
 
 Quote words with brackets, parentheses, spaces or $, as above.

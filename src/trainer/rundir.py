@@ -22,7 +22,10 @@ FORMAT = 1
 RUNS = Path("runs")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
-_FILES = ("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "trainer.log", "sweep.json", "stop")
+_FILES = (
+    *("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "metrics.csv", "trainer.log"),
+    *("sweep.json", "stop"),
+)
 _REPLACED = ("config.yaml", "status.json", "preprocess.json")
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
@@ -150,6 +153,11 @@ class RunDir:
     def log(self) -> Path:
         """The file that says what happened when."""
         return self.path / "trainer.log"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files, if that is a logger of the run."""
+        return self.path / "tensorboard"
 
     @property
     def code(self) -> Path:
@@ -315,10 +323,10 @@ class RunDir:
         Raises:
             UsageError: There is one; names it.
         """
-        folders = (self.checkpoints, self.code)
+        folders = (self.checkpoints, self.code, self.tensorboard)
         for path in (*(self.path / name for name in _FILES), *folders):
             _require_kind(path, stat.S_ISDIR if path in folders else stat.S_ISREG)
-        below = (*self.checkpoints.glob("*"), *self.code.rglob("*"))
+        below = (*self.checkpoints.glob("*"), *self.code.rglob("*"), *self.tensorboard.glob("*"))
         for path in below:
             if path.is_symlink():
                 _require_kind(path, stat.S_ISDIR)

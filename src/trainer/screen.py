@@ -145,6 +145,11 @@ def arguments(group: str, component: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={show(value)}" for key, value in shown.items())
 
 
+def loggers(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write which loggers there are, each with its arguments."""
+    return ", ".join(f"{name} {arguments('logger', section)}".rstrip() for name, section in sections.items())
+
+
 def is_live() -> bool:
     """Say whether the screen can be redrawn."""
     return stderr.is_interactive and stderr.file.isatty()
@@ -275,6 +280,8 @@ def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) 
         if choices.get(group) != "constant":
             parts[group] = f"{choices.get(group)} {arguments(group, getattr(settings, group))}".rstrip()
     parts["steps"] = f"{run.steps:,}, {_batches(built)}"
+    if settings.logger:
+        parts["logger"] = loggers(settings.logger)
     parts["device"] = _device(built, config)
     return parts
 

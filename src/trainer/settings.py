@@ -19,6 +19,7 @@ from trainer.errors import refusal, unknown
 from trainer.values import choices, fits, misfit, show
 
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
+LOGGER = "logger"  # the group that selects any number of components, each in a section of its own
 OBJECT = "_object_"  # stands in place of _target_ where Python code has handed over an object: names its class
 
 # What changing a setting means for a run that is resumed.
@@ -104,6 +105,13 @@ class Settings:
     loss: dict[str, Any] = field(default_factory=dict)
     optim: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def selected(self) -> dict[str, dict[str, Any]]:
+        """What groups select, by the dotted names of the sections: one of each component, and any number of loggers."""
+        loggers = {f"{LOGGER}.{name}": section for name, section in self.logger.items()}
+        return {**{group: getattr(self, group) for group in COMPONENTS}, **loggers}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, in the order in which they are declared."""
@@ -147,11 +155,12 @@ def check(values: dict[str, Any]) -> Settings:
         UsageError: An unknown key, or a value of another type or beyond its limits.
     """
     root = dict(values)
+    _require_loggers(root.get(LOGGER))
     for name, section in SECTIONS.items():
         root[name] = _check_section(section, root.get(name, {}), f"{name}.")
     settings: Settings = _check_section(Settings, root, "")
-    for name in COMPONENTS:
-        _require_plain(getattr(settings, name), name)
+    for name, component in settings.selected.items():
+        _require_plain(component, name)
     for name in ("name", "init_from", "run_dir"):
         _require_plain(getattr(settings, name), name)
     redact.know(settings.to_dict())
@@ -167,6 +176,8 @@ def resume_kind(key: str) -> str:
         return REPLANS
     if head == "schedule":
         return REPLANS
+    if head == LOGGER:
+        return HARMLESS
     if head in COMPONENTS:
         return REFUSED
     return declared(key).resume
@@ -248,7 +259,7 @@ def _check_section(cls: Any, values: Any, prefix: str) -> Any:
     for key, value in values.items():
         kind, limits = types_[key], fields[key].metadata
         ok, value = fits(value, kind)
-        if not ok and key in COMPONENTS and isinstance(value, str):
+        if not ok and key in (*COMPONENTS, LOGGER) and isinstance(value, str):
             reason = "names an option, and its settings stand here"
             raise refusal(
                 f"{key}={value}", reason, f"{key}={value} in the command, - override /{key}: {value} in defaults"
@@ -277,6 +288,18 @@ def _check_limits(what: str, value: float, limits: Mapping[str, Any]) -> None:
         or (most is not None and value > most)
     ):
         raise refusal(f"{what}={show(value)}", "is out of range", _limits(limits))
+
+
+def _require_loggers(sections: Any) -> None:
+    """Refuse a setting of a logger that was not chosen."""
+    if not isinstance(sections, dict):
+        return  # refused for its type
+    loggers = [name for name, section in sections.items() if isinstance(section, dict) and "_target_" in section]
+    for name, section in sections.items():
+        if name not in loggers:
+            what = f"{LOGGER}.{name}" + ("" if isinstance(section, dict) else f"={show(section)}")
+            allowed = [f"{LOGGER}.{known}.KEY" for known in loggers] or f"{LOGGER}=OPTION"
+            raise refusal(what, "belongs to no logger that was chosen", allowed)
 
 
 def _require_plain(value: Any, key: str) -> None:

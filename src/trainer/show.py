@@ -17,7 +17,7 @@ from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number
 from trainer.rundir import RunDir
 from trainer.runs import Entry
-from trainer.settings import COMPONENTS, flat
+from trainer.settings import COMPONENTS, LOGGER, flat
 from trainer.sweep_file import Sweep
 from trainer.values import show
 from trainer.words import Words
@@ -169,8 +169,10 @@ def _config(one: Entry, config: Mapping[str, Any]) -> dict[str, str]:
         del lines["schedule"]
     lines["steps"] = _length(one, config)
     lines["device"] = _device(one, config)
-    usual = flat(settings.defaults())
-    given = {key: value for key, value in flat(dict(config)).items() if key.partition(".")[0] not in COMPONENTS}
+    if loggers := {name: part for name, part in dict(config.get(LOGGER) or {}).items() if isinstance(part, dict)}:
+        lines[LOGGER] = screen.loggers(loggers)
+    usual, parts = flat(settings.defaults()), (*COMPONENTS, LOGGER)
+    given = {key: value for key, value in flat(dict(config)).items() if key.partition(".")[0] not in parts}
     lines.update({key: show(value) for key, value in given.items() if _is_told(key, value, usual)})
     return lines
 

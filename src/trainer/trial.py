@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainer import generators, losses, trees
+from trainer import generators, logger_feed, losses, trees
 from trainer.build import Built, optimizer_like
 from trainer.components import reason_of
 from trainer.data import Batch
@@ -22,9 +22,11 @@ def try_out(built: Built) -> None:
     """Send a row or two once through the loop, on a copy of the run.
 
     Raises:
-        UsageError: The step or the evaluation fails, or a checkpoint could not hold what comes of it.
+        UsageError: A logger can't be made, the step or the evaluation fails, or a checkpoint could not hold what
+            comes of it.
     """
     run = built.run
+    logger_feed.chosen(built.settings, run.steps)
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
     with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import redact
 from trainer.errors import UsageError, nearest, refusal, unknown
-from trainer.options import GROUPS, Catalog
+from trainer.options import GROUPS, SEVERAL, Catalog, names
 from trainer.settings import Settings
 from trainer.values import show
 
@@ -255,8 +255,13 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not multirun:
-        one = ", or one option" if key in GROUPS else f", or {key}=[{word.partition('=')[2]}] for one list"
-        one = "" if key in SETTINGS else one  # none of ours is a list
+        together = f", or {key}=[{word.partition('=')[2]}] for "
+        if key in SEVERAL:
+            one = f"{together}all of them"
+        elif key in SETTINGS:  # none of ours is a list
+            one = ""
+        else:
+            one = ", or one option" if key in GROUPS else f"{together}one list"
         raise refusal(word, "several values", f"-m to run each{one if isinstance(pattern, ChoiceSweep) else ''}")
     if isinstance(pattern, Glob):
         return pattern.filter(list(catalog.options(key)))
@@ -271,12 +276,21 @@ def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Overri
 
     key = override.key_or_group
     if key in GROUPS:
-        for text in texts:
-            if text[:1] in "[{":
-                raise refusal(f"{key}={text}", f"{key} takes the name of an option", catalog.options(key))
-        texts = [catalog.match(key, text.strip()) for text in texts]
+        texts = [_matched(key, text.strip(), catalog) for text in texts]
     parser = OverridesParser.create()
     return [parser.parse_override(f"{key}={text}") for text in texts]
+
+
+def _matched(group: str, text: str, catalog: Catalog) -> str:
+    """Return the option that a word names, or the list of options where a group takes several."""
+    if group in SEVERAL and text[:1] == "[":
+        found = [catalog.match(group, name) for name in names(text)]
+        if len({*found}) < len(found):
+            raise refusal(f"{group}={text}", "names an option twice", "each once")
+        return f"[{','.join(found)}]"
+    if text[:1] in "[{":
+        raise refusal(f"{group}={text}", f"{group} takes the name of an option", catalog.options(group))
+    return catalog.match(group, text)
 
 
 def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:

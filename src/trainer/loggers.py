@@ -1,0 +1,214 @@
+"""Loggers: other places than metrics.jsonl for the numbers of a run. `trainer.logger_feed` hands them the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from trainer import durable
+from trainer.errors import lacking
+from trainer.rundir import RunDir
+from trainer.settings import flat
+from trainer.values import show
+
+Row = Mapping[str, Any]
+
+
+class Logger:
+    """The frame of a logger; one of your own derives from it.
+
+    It is made before there is a run directory, to refuse wrong settings, and writes nothing before `open`.
+    """
+
+    def open(self, run_dir: Path, step: int) -> None:
+        """Begin to log.
+
+        Args:
+            run_dir: The run's directory; config.yaml is there already.
+            step: Finished steps that the run goes on from. All rows up to there come once more, so that a file can be
+                written anew and a logger that was not there before misses nothing.
+        """
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        """Take the next rows of metrics.jsonl, about once a second.
+
+        Args:
+            rows: Of steps, {"step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}, of small models with "parameters", and of
+                evaluations, {"step": 1, "epoch": 0, "validation_loss": 2.7}; None is a number that was not finite.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End: all rows have come."""
+
+
+class Csv(Logger):
+    """Writes metrics.csv: a row a step, with the evaluation after it in columns of its own; no clock in it."""
+
+    def open(self, run_dir: Path, step: int) -> None:
+        """Begin the file anew."""
+        self._path = run_dir / "metrics.csv"
+        self._path.unlink(missing_ok=True)
+        self._columns: list[str] = []
+        self._row: dict[str, Any] = {}  # an evaluation may follow
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        """Append the rows of all steps but the last one."""
+        finished = []
+        for row in rows:
+            if self._row and row["step"] != self._row["step"]:
+                finished.append(self._row)
+                self._row = {}
+            self._row.update(_numbers(row))
+        self._append(finished)
+
+    def close(self) -> None:
+        """Append the last row."""
+        self._append([self._row] if self._row else [])
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        names = dict.fromkeys(chain.from_iterable(rows))
+        if new := [name for name in names if name not in self._columns]:
+            self._add_columns(new)
+        durable.append(self._path, _csv(self._columns, rows))
+
+    def _add_columns(self, names: Sequence[str]) -> None:
+        """Give the table further columns, which are empty in the rows that are there."""
+        content = self._path.read_bytes() if self._columns else b""
+        self._columns += names
+        header = _csv(self._columns, [{name: name for name in self._columns}])
+        rows = content.partition(b"\n")[2].replace(b"\n", b"," * len(names) + b"\n")
+        durable.replace(self._path, header + rows)
+
+
+class TensorBoard(Logger):
+    """Writes event files for TensorBoard: the numbers as scalars, the settings as hyperparameters.
+
+    Args:
+        steps: Length of the run.
+        points: About the most that a curve of the training has; of a longer run not every step is written.
+            Evaluations always are.
+    """
+
+    def __init__(self, steps: int, points: int = 10_000) -> None:
+        if points < 1:
+            raise ValueError(f"points={points} must be at least 1")
+        try:
+            import tensorboard.summary.writer.record_writer  # noqa: F401
+        except ImportError as error:
+            raise lacking("logger=tensorboard", "tensorboard", "tensorboard") from error
+        self._every = -(-steps // points)
+
+    def open(self, run_dir: Path, step: int) -> None:
+        """Begin a further file; of the older ones TensorBoard forgets what comes once more."""
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        rundir = RunDir(run_dir)
+        folder = rundir.tensorboard
+        durable.make_folders(folder)
+        files = sorted(folder.glob("events.out.tfevents.*"))
+        self._first, self._stretch = min(_last_step(files), step + 1), -1
+        # TensorBoard reads files in the order of their names.
+        seconds = max([int(time.time()), *(number + 1 for number in map(_seconds, files))])
+        self._path = folder / f"events.out.tfevents.{seconds:010d}.trainer"
+        now = time.time()
+        settings = hparams_pb(_hyperparameters(rundir.read_config()), trial_id=str(run_dir))
+        events = [
+            event_pb2.Event(wall_time=now, file_version="brain.Event:2"),
+            event_pb2.Event(
+                wall_time=now,
+                step=self._first,
+                session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+            ),
+            event_pb2.Event(wall_time=now, summary=settings),
+        ]
+        durable.append(self._path, _records(events))
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        """Append the rows that the older files lack."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        events, now = [], time.time()
+        for row in rows:
+            if "loss" in row:
+                stretch = row["step"] // self._every
+                if stretch == self._stretch:
+                    continue
+                self._stretch = stretch
+            if row["step"] >= self._first:
+                values = [
+                    summary_pb2.Summary.Value(
+                        tag=name.replace(".", "/", 1), simple_value=math.nan if value is None else value
+                    )
+                    for name, value in _numbers(row).items()
+                    if name not in ("step", "epoch")
+                ]
+                summary = summary_pb2.Summary(value=values)
+                events.append(event_pb2.Event(wall_time=now, step=row["step"], summary=summary))
+        durable.append(self._path, _records(events))
+
+
+def _numbers(row: Row) -> Row:
+    """Return the numbers of a row by name; a parameter of several numbers has one for each."""
+    if "parameters" not in row:
+        return row
+    return {name: value for key in row for name, value in _flat(key, row[key])}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, value
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row.get(name) for name in columns] for row in rows)
+    return text.getvalue().encode()
+
+
+def _records(events: Iterable[Any]) -> bytes:
+    """Return events of TensorBoard as a file of them holds them."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    for event in events:
+        writer.write(event.SerializeToString())
+    return content.getvalue()
+
+
+def _last_step(files: Iterable[Path]) -> int:
+    """Return the last step that event files hold, 0 if none; what was cut off by a kill is passed over."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    last = 0
+    for file in files:
+        for event in LegacyEventFileLoader(str(file)).Load():
+            last = min(last, event.step - 1) if event.HasField("session_log") else max(last, event.step)
+    return max(last, 0)
+
+
+def _seconds(file: Path) -> int:
+    number = file.name.split(".")[3]
+    return int(number) if number.isdecimal() else 0
+
+
+def _hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as TensorBoard takes them: plain values, of a part the name of its class."""
+    found: dict[str, Any] = {}
+    for key, value in flat({name: part for name, part in config.items() if name != "logger"}).items():
+        if key.endswith("._target_"):
+            found[key.removesuffix("._target_")] = str(value).rpartition(".")[2]
+        elif value is not None:
+            found[key] = value if isinstance(value, bool | int | float | str) else show(value)
+    return found
