@@ -111,7 +111,11 @@ def test_the_values_are_those_of_a_run(explained):
     typed = ("experiment=digits", "model=two_layer", "steps=7")
     lines, job = explained(*typed)["settings"], composed(*typed)
     settings = job.settings.to_dict()
-    assert {line["key"]: line["value"] for line in lines[: len(GROUPS)]} == {**dict.fromkeys(GROUPS), **job.choices}
+    assert {line["key"]: line["value"] for line in lines[: len(GROUPS)]} == {
+        **dict.fromkeys(GROUPS),
+        **job.choices,
+        "logger": "none",
+    }
     assert {line["key"]: line["value"] for line in lines[len(GROUPS) :]} == dict(flat(settings))
 
 

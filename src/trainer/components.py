@@ -155,7 +155,7 @@ def argument(cls: type[Any], key: str, group: str) -> Argument:
         UsageError: The class takes no such argument, or not from the configuration.
     """
     cls = taker(cls, key)
-    _require_names(cls, [key], group, SUPPLIED.get(group, ()) if cls is not Items else ("dataset",))
+    _require_names(cls, [key], group, SUPPLIED.get(_kind(group), ()) if cls is not Items else ("dataset",))
     found = _signature(cls).parameters.get(key)
     empty = inspect.Parameter.empty
     return Argument(cls, _annotations(cls).get(key, Any), empty if found is None else found.default)

@@ -14,8 +14,8 @@ from rich.text import Text
 from trainer import redact, screen, settings, values
 from trainer import words as command_line
 from trainer.errors import UsageError, printable, refusal
-from trainer.options import GROUPS, Catalog, summary
-from trainer.settings import COMPONENTS, SECTIONS
+from trainer.options import GROUPS, SEVERAL, Catalog, summary
+from trainer.settings import SECTIONS
 from trainer.values import show
 
 if TYPE_CHECKING:
@@ -126,10 +126,10 @@ def _about(key: str, composed: Composed) -> dict[str, Any]:
         UsageError: There is no such setting.
     """
     present = composed.settings
-    group, _, name = key.partition(".")
+    group = key.partition(".")[0]
     if key in GROUPS:
         return _group(key, composed)
-    if key in present or (group in COMPONENTS and name):
+    if key in present or any(f"{key}.".startswith(f"{section}.") for section in composed.job.settings.selected):
         inner = [*_set(composed, key)]
         return {"key": key, "meaning": "", "settings": inner} if inner else _setting(key, present.get(key), composed)
     if key in SECTIONS:
@@ -144,7 +144,7 @@ def _about(key: str, composed: Composed) -> dict[str, Any]:
 def _group(group: str, composed: Composed) -> dict[str, Any]:
     return {
         "key": group,
-        "value": composed.job.choices.get(group),
+        "value": _chosen(group, composed),
         "meaning": GROUPS[group],
         "sources": _places(group, composed.sources[group]),
         "settings": [*_set(composed, group)],
@@ -154,9 +154,11 @@ def _group(group: str, composed: Composed) -> dict[str, Any]:
 
 def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
     """Return what there is to say of a setting; one of a component may be left to the default of its class."""
-    group, _, name = key.partition(".")
+    parts = composed.job.settings.selected
+    group = next((section for section in parts if key.startswith(f"{section}.")), "")
+    name = key.removeprefix(f"{group}.")
     sources, target, limits = [*composed.sources.get(key, ())], None, ""
-    if group not in COMPONENTS:
+    if not group:
         known = settings.declared(key)
         kind, what, limits = known.kind, known.doc, known.limits
     elif name == _TARGET:
@@ -164,7 +166,7 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
     else:
         from trainer import components, signatures
 
-        part = getattr(composed.job.settings, group)
+        part = parts[group]
         target, (first, _, inner) = part[_TARGET], name.partition(".")
         is_set = key in composed.settings
         cls = components.locate(part, group)
@@ -212,7 +214,11 @@ def _default_of(argument: Argument, name: str, target: str) -> Source:
 def _selected(composed: Composed) -> Iterator[dict[str, Any]]:
     """Yield what each group selects and where that is said."""
     for group in GROUPS:
-        yield _line(group, composed.job.choices.get(group), composed.sources[group])
+        yield _line(group, _chosen(group, composed), composed.sources[group])
+
+
+def _chosen(group: str, composed: Composed) -> Any:
+    return composed.sources[group][0].value if group in SEVERAL else composed.job.choices.get(group)
 
 
 def _set(composed: Composed, section: str = "") -> Iterator[dict[str, Any]]:
