@@ -115,8 +115,8 @@ def findings(diagnosis: Mapping[str, Any]) -> dict[str, str]:
         lines.update({"norms": f"of the gradients: {', '.join(norms)}"} if norms else {})
     if where := diagnosis.get("where"):
         lines["where"] = f"step {diagnosis['step']:,}: {where}"
-    for place, one in enumerate(diagnosis.get("helps") or []):
-        lines["or" if place else "helps"] = f"{one['text']}, as was tried"
+    for name, one in zip(("helps", "or", "or else"), diagnosis.get("helps") or [], strict=False):
+        lines[name] = f"{one['text']}, as was tried"
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -168,7 +169,7 @@ def gradients(run: Run, batches: Sequence[Batch]) -> float:
     for batch in batches:
         with run.autocast:
             loss = run.loss(run.model(*batch.inputs), batch.targets)
-        loss.backward(loss.new_full((), batch.share))
+        loss.backward(None if batch.share == 1 else loss.new_full((), batch.share))
         losses.append(loss.detach())
     grads = dense(run.weights)
     values = [loss.item() for loss in losses]
@@ -200,10 +201,14 @@ def has_non_finite(grads: list[Tensor]) -> bool:
     doubtful = [g for g in grads if not (g.is_cpu and g.numel() >= MANY and math.isfinite(g.sum().item()))]
     if not doubtful:
         return False
-    device = doubtful[0].device
-    found, scale = torch.zeros(1, dtype=torch.float32, device=device), torch.ones(1, dtype=torch.float32, device=device)
-    torch._amp_foreach_non_finite_check_and_unscale_(doubtful, found, scale)
+    found = torch.zeros(1, dtype=torch.float32, device=doubtful[0].device)
+    torch._amp_foreach_non_finite_check_and_unscale_(doubtful, found, _one(found.device))
     return found.item() != 0
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones(1, dtype=torch.float32, device=device)
 
 
 def due(step: int, every: int | None) -> bool:
