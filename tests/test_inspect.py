@@ -20,8 +20,10 @@ def inspected(cli):
 
     def call(*words: str):
         result = cli("inspect", *words, "--json")
-        assert result.code == 0, result.err
-        return json.loads(result.out)
+        found = json.loads(result.out)
+        wrong = isinstance(found, dict) and found.get("step", {}).get("check", {}).get("wrong")
+        assert result.code == (1 if wrong else 0)
+        return found
 
     return call
 
@@ -112,7 +114,9 @@ class Part(torch.nn.Module):
 def test_a_gradient_that_is_not_that_of_the_loss_is_found(inspected, cli, own_part, backward, wrong):
     own_part("model", "mine", RELU.format(backward=backward))
     words = ("model=mine", "data.inputs=6", "data.outputs=2", "data.samples=9")
-    differences = {one["name"]: one["difference"] for one in inspected(*words)["step"]["check"]["differences"]}
+    check = inspected(*words)["step"]["check"]
+    assert check["wrong"] == wrong
+    differences = {one["name"]: one["difference"] for one in check["differences"]}
     assert [name for name, difference in differences.items() if difference > 1e-3] == wrong
     assert all(difference < 1e-5 for name, difference in differences.items() if name not in wrong)
     text = cli("inspect", *words).out

@@ -88,14 +88,14 @@ def after_failure(rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
         return {**commands, "trainer list loss": "choose a loss that has one"}
     if helps:
         how = " with what was measured to help"
-    elif recurs(status) and isinstance(lr, int | float) and lr:
+    elif diagnosis is not None and "helps" not in diagnosis and isinstance(lr, int | float) and lr:  # not tried out
         helps, how = [{"optim.lr": f"{lr / 10:g}"}], " with a smaller learning rate"
     saved = manifest.steps(rundir.checkpoints)
     again: dict[str, str] = next((words for words in helps if "experiment" not in words), {})
     is_late = helps and (diagnosis or {}).get("from_step") == 0  # what helps from the start may not help from there
-    if saved and not is_late and (again or not helps):
+    if saved and not is_late and (again or not recurs(status)):
         commands[_resume(rundir, settings, **again)] = f"go on from step {max(saved):,}{how}"
-    if (helps or not saved) and not _handed_over(settings):
+    if (helps or not (saved or recurs(status))) and not _handed_over(settings):
         change = helps[0] if helps else {}
         before = {k: v for k, v in typed(status).items() if not ("experiment" in change and k.startswith("optim."))}
         commands[_run({**before, **change})] = f"start again{how}"
@@ -113,6 +113,8 @@ def findings(diagnosis: Mapping[str, Any]) -> dict[str, str]:
     if history := diagnosis.get("history"):
         norms = [f"{one['norm']:.3g} at step {one['step']:,}" for one in history if one["norm"] is not None]
         lines.update({"norms": f"of the gradients: {', '.join(norms)}"} if norms else {})
+    if problem := diagnosis.get("problem"):
+        lines["not found out"] = problem
     if where := diagnosis.get("where"):
         lines["where"] = f"step {diagnosis['step']:,}: {where}"
     for name, one in zip(("helps", "or", "or else"), diagnosis.get("helps") or [], strict=False):

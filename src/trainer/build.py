@@ -288,14 +288,24 @@ def build_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise refusal(names["model"], "has no parameters to train")
-    if arguments.get("fused") and not all(p.is_contiguous() and p.dtype != torch.bfloat16 for p in parameters):
-        # torch's kernels take weight and state for laid out alike, and lose small updates of bfloat16.
+    if arguments.get("fused") and not _can_be_fused(model, parameters, arguments):
         arguments = {**arguments, "fused": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         name = f"{names['model']} {names['optim']}"
         optimizer = construct("optim", cls, {"params": parameters, **arguments}, name)
     return require_optimizer(optimizer, model, names)
+
+
+def _can_be_fused(model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]) -> bool:
+    """Say whether torch's kernels can update these weights.
+
+    They take weight and state for laid out alike, know neither sparse gradients nor complex numbers, and lose small
+    updates of bfloat16.
+    """
+    known = all(p.is_contiguous() and p.is_floating_point() and p.dtype != torch.bfloat16 for p in parameters)
+    sparse = any(getattr(module, "sparse", False) for module in model.modules())
+    return known and not sparse and not arguments.get("foreach") and not arguments.get("differentiable")
 
 
 def optimizer_like(built: Built, model: nn.Module) -> torch.optim.Optimizer:

@@ -8,41 +8,47 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 import yaml
-from torch.nn.utils import get_total_norm
+from torch import Tensor
 
 from trainer import checkpoint, durable, generators, job, manifest
+from trainer import device as devices
 from trainer.build import Built
 from trainer.checkpoint import Checkpoint
+from trainer.components import reason_of
 from trainer.data import Batch
-from trainer.errors import RunFailed, TrainerError
-from trainer.inspection import largest_gradients, layers, undone
-from trainer.log import log
-from trainer.loop import Diverged, NonFinite, Row, Run, dense, fit, gradients, take_step, training
+from trainer.errors import TrainerError
+from trainer.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
+from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
+from trainer.metrics import finite
 from trainer.options import Catalog
 from trainer.progress import number
 from trainer.rundir import RunDir
 from trainer.saver import put_back, snapshot, start_from
+from trainer.settings import Settings
 from trainer.values import show
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
-_SECONDS = 10.0  # for all of it
+_SECONDS = 10.0  # for taking steps again and trying others
 _REMEMBERED = 5  # steps whose gradients are told of
 _TRIED = 50  # steps of a remedy that is tried, at least
 _FEWEST = 5  # of these that must fit the time
 _WEAKEST = 8  # the smallest rate that is tried is the rate, or 1 if that is less, times 10 to minus this
 _CLIP = 1.0
+_HUGE = 1e6  # a number that is told of where training runs away
 
 
 class Remedy(NamedTuple):
     """A change of settings that was tried, and the loss at the beginning and at the end of so many steps."""
 
     words: dict[str, str]
+    note: str
     before: float
     after: float
     steps: int
@@ -50,35 +56,46 @@ class Remedy(NamedTuple):
     def __str__(self) -> str:
         """Say what came of it."""
         change = " ".join(f"{key}={value}" for key, value in self.words.items())
-        return f"{change} takes the loss from {number(self.before)} to {number(self.after)} in {self.steps} steps"
+        losses = f"the loss from {number(self.before)} to {number(self.after)}"
+        return f"{change}{self.note} takes {losses} in {self.steps} steps"
 
 
-def diagnose(error: RunFailed, rundir: RunDir, failed: Built) -> dict[str, Any] | None:
-    """Find out why a run failed; the step that it failed at is kept in its directory.
+def is_open(status: Mapping[str, Any]) -> bool:
+    """Say whether a run failed whose numbers ran away, and it has not been found out why."""
+    return status.get("state") == "failed" and list(status.get("diagnosis") or ()) == ["step"]
 
-    The run is built anew, goes on from its newest checkpoint as it did, and stops before that step.
+
+def find_out(
+    rundir: RunDir, settings: Settings, choices: dict[str, str], command: str, failed: Built | None = None
+) -> None:
+    """Find out why a run failed whose numbers ran away, and say so in its status.json; of others do nothing.
+
+    The run is built anew, goes on from its newest checkpoint as it did, and stops before the step that it failed at;
+    this is kept in its directory. What it takes from memory and generators is put back.
 
     Args:
-        error: What ended it.
-        rundir: Its directory, whose lock is held.
-        failed: The run.
-
-    Returns:
-        What status.json says of it: where it began, the gradients of the last steps, and what would have helped; None
-        where training did not run away.
+        rundir: Its directory.
+        settings: Its configuration, secrets included.
+        choices: What the groups select.
+        command: What the user typed, for whoever finds the run in use.
+        failed: The run as it failed, if it is in memory: what is of objects can't be built anew.
     """
-    if not isinstance(error, NonFinite | Diverged):
-        return None
-    facts: dict[str, Any] = {"step": failed.run.state.step + isinstance(error, NonFinite)}
-    if failed.objects:  # only the caller of `fit` can build them anew
-        return facts
-    try:
-        with generators.isolated(failed.run.seed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return {**facts, **_diagnosis(error, rundir, failed, facts["step"])}
-    except Exception as problem:  # that must not hide what the run failed for
-        log.warning("why it failed could not be found out: %s", problem)
-        return facts
+    status = rundir.read_status()
+    if not is_open(status):
+        return
+    facts = dict(status["diagnosis"])
+    with suppress(TrainerError), rundir.lock(command), devices.put_back(), generators.isolated(settings.seed):
+        phases = _of_memory(rundir, failed, facts["step"]) if failed and failed.objects else None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for found in phases or _phases(rundir, settings, choices, facts["step"], status):
+                    facts.update(found)
+        except Exception as problem:  # what was found before stays
+            facts["problem"] = reason_of(problem)
+        finally:
+            with suppress(OSError):
+                rundir.write_status({**rundir.read_status(), "diagnosis": finite(facts)})
 
 
 def kept(rundir: RunDir) -> Checkpoint | None:
@@ -93,61 +110,77 @@ def kept(rundir: RunDir) -> Checkpoint | None:
 
 def rows(found: Checkpoint, built: Built) -> list[Batch] | None:
     """Return the batches of the step that a run failed at, None if they were not kept."""
-    batches = found.training.get(ROWS) or ()
-    device = built.device
     try:
-        kept_rows = [
+        return [
             Batch(
-                tuple(tensor.to(device) for tensor in one["inputs"]),
-                one["targets"].to(device),
+                tuple(tensor.to(built.device) for tensor in one["inputs"]),
+                one["targets"].to(built.device),
                 float(one["share"]),
                 one["rows"],
             )
-            for one in batches
+            for one in found.training[ROWS]
         ]
-        return kept_rows or None
     except (TypeError, KeyError, AttributeError, ValueError):
         return None
 
 
-def _diagnosis(error: RunFailed, rundir: RunDir, failed: Built, step: int) -> dict[str, Any]:
+def _of_memory(rundir: RunDir, failed: Built, step: int) -> Iterator[dict[str, Any]]:
+    """Yield what can be seen of a run that can't be built anew; its weights are those before a step not taken."""
+    run = failed.run
+    if run.state.step == step - 1:
+        batches = run.batches.at(step - 1)
+        yield {"where": _look(run, batches)[0]}
+        _keep(rundir, run, batches)
+
+
+def _phases(
+    rundir: RunDir, settings: Settings, choices: dict[str, str], step: int, status: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is found out, a part at a time."""
     end = time.monotonic() + _SECONDS
-    built, broken = _again(rundir, failed, step - 1), None
-    start = _Point(built.run)
-    history = _go_on(built.run, step - 1, end)
-    if step > 1 and history and (broken := _not_finite(built.run)):
+    built, broken = _again(rundir, settings, choices, step - 1), None
+    run, start = built.run, _Point(built.run)
+    history = _go_on(run, step - 1, end)
+    if step > 1 and history and (broken := _not_finite(run)):
         step -= 1
-        start.put_back(built.run, 1.0)
-        history = _go_on(built.run, step - 1, end)
+        start.put_back(run, 1.0)
+        history = _go_on(run, step - 1, end)
     if history is None:
-        return {}
-    batches = built.run.batches.at(step - 1)
-    _keep(rundir, built.run, batches)
-    where, norm, loss = _look(built.run, batches)
-    history.append({"step": step, "loss": loss, "norm": norm})
+        yield {"problem": f"taking the steps since the last checkpoint again takes more than {_SECONDS:.0f} s"}
+        return
+    batches = run.batches.at(step - 1)
+    where, norm, loss = _look(run, batches)
     if broken:
         where = f"its update makes {broken} not finite; {where}"
-    found: dict[str, Any] = {"step": step, "where": where, "history": history}
-    no_minimum = isinstance(error, Diverged) and (failed.run.state.loss or 0.0) < 0
-    if math.isfinite(sum(one["loss"] or 0.0 for one in history[:1])) and not no_minimum:
+    yield {"step": step, "where": where, "history": [*history, {"step": step, "loss": loss, "norm": norm}]}
+    _keep(rundir, run, batches)
+    if not broken and not _fails(run):
+        durable.remove_tree(rundir.failure)
+        yield {"where": "taken again, the step does not fail: something in it is not drawn from the seed", "helps": []}
+        return
+    start.put_back(run, 1.0)
+    if wrong := check(built, run.batches.at(start.step)).get("wrong"):
+        blamed = f"the gradient of {', '.join(wrong)} is not that of the loss: look at your backward pass"
+        yield {"where": f"{blamed}; {where}", "helps": []}
+        return
+    is_endless = (status.get("metrics", {}).get("loss") or 0.0) < 0
+    remedies = [] if is_endless else list(_remedies(built, start, step, end))
+    if not remedies and not is_endless and start.step > 0:  # it may have been too late there
+        del run, start
+        built = _again(rundir, settings, choices, 0)
+        start = _Point(built.run)
         remedies = list(_remedies(built, start, step, end))
-        if not remedies and start.step > 0:  # it may have been too late there
-            built = _again(rundir, failed, 0)
-            start = _Point(built.run)
-            remedies = list(_remedies(built, start, step, end))
-        found["from_step"] = start.step
-        found["helps"] = [{"words": one.words, "text": str(one)} for one in remedies]
-    return found
+    yield {"from_step": start.step, "helps": [{"words": one.words, "text": str(one)} for one in remedies]}
 
 
-def _again(rundir: RunDir, failed: Built, most: int) -> Built:
-    """Build a failed run anew, set to its newest good checkpoint or to its beginning."""
-    built = job.rebuild(rundir, failed.settings, failed.choices)
+def _again(rundir: RunDir, settings: Settings, choices: dict[str, str], most: int) -> Built:
+    """Build a run anew, set to its newest good checkpoint of at most a step, or to its beginning."""
+    built = job.rebuild(rundir, settings, choices)
     found, _ = checkpoint.newest(rundir.checkpoints)
     if found is not None and found.step <= most:
         put_back(built, found, lambda remark: None)
-    elif failed.settings.init_from is not None:
-        start_from(built.run.model, failed.settings.init_from)
+    elif settings.init_from is not None:
+        start_from(built.run.model, settings.init_from)
     return built
 
 
@@ -176,30 +209,43 @@ def _parts(run: Run) -> tuple[Any, ...]:
 def _go_on(run: Run, until: int, end: float) -> list[dict[str, Any]] | None:
     """Train as the run did; return loss and norm of the gradients of the last steps, None if that takes too long."""
     history: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED - 1)
-    rows: list[Row] = []
-    loop = training(run, [rows.append], lambda due: None, lambda: time.monotonic() > end)
+    told: list[Row] = []
+    loop = training(run, [told.append], lambda due: None, lambda: time.monotonic() > end)
     if run.state.step >= until:
         return []
-    next(loop)
+    if next(loop, None) is None:
+        return None
     while run.state.step < until:
-        rows.clear()
-        taken = take_step(run)
-        norm = float(get_total_norm(dense(run.weights)))
+        told.clear()
+        norm = _norm(run) if until - run.state.step < _REMEMBERED else None
         try:
-            loop.send(taken)
+            loop.send(take_step(run))
         except StopIteration:
             return None
-        history.append({"step": run.state.step, "loss": rows[0]["loss"], "norm": norm})
+        history.append({"step": run.state.step, "loss": told[0]["loss"], "norm": norm})
     return list(history)
 
 
+def _norm(run: Run) -> float | None:
+    """Return the norm of the gradients of the next step, before they are clipped."""
+    with undone(run):
+        try:
+            gradients(dataclasses.replace(run, clip_norm=math.inf), run.batches.at(run.state.step))
+        except NonFinite:
+            return None
+        return norm_of(run)
+
+
 def _not_finite(run: Run) -> str | None:
-    """Return the first weight that holds a number that is not finite."""
-    return next((name for name, w in run.model.named_parameters() if not bool(torch.isfinite(w).all())), None)
+    """Return the first weight or buffer that holds a number that is not finite."""
+    held = [(name, t) for name, t in run.model.state_dict().items() if isinstance(t, Tensor)]
+    return next((name for name, t in held if not bool(torch.isfinite(t).all())), None)
 
 
 def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     """Write weights, optimizer, generators and rows of a step into the run's directory, as a checkpoint."""
+    rundir.require_own_files()
+    durable.remove_tree(rundir.failure)
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=generators.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
     packed = checkpoint.pack(run.state.step, run.model.state_dict(), held)
@@ -207,34 +253,54 @@ def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     checkpoint.write(rundir.failure, packed)
 
 
+def _fails(run: Run) -> bool:
+    """Take the next step; say whether its numbers run away, as they did."""
+    taken = take_step(run)
+    if isinstance(taken, NonFinite):
+        return True
+    first = run.state.first_loss if run.state.first_loss is not None else taken[0]
+    return abs(taken[0]) > run.max_divergence * max(1.0, abs(first))
+
+
 def _look(run: Run, batches: Sequence[Batch]) -> tuple[str, float | None, float | None]:
     """Say where in a step the trouble is, with the norm of its gradients and its loss."""
-    unclipped = dataclasses.replace(run, clip_norm=math.inf)
-    if any(not bool(torch.isfinite(t).all()) for batch in batches for t in (*batch.inputs, batch.targets)):
-        return "the rows themselves are not finite", None, None
+    run.model.train()
+    outlier = _outlier(batches)
+    seen: list[dict[str, Any]] = []
     with undone(run), torch.no_grad(), run.autocast:
         for batch in batches:
-            with layers(run.model) as seen:
+            with layers(run.model) as called:
                 run.model(*batch.inputs)
-            broken = next((one for one in seen if one.get("finite") is False), None)
-            if broken is not None:
-                called = f"{broken['name']} ({broken['class']})" if broken["name"] else f"the model ({broken['class']})"
-                return f"{called} is the first layer whose output is not finite", None, None
+            seen += called
     with undone(run):
         try:
-            loss = gradients(unclipped, batches)
+            loss = gradients(dataclasses.replace(run, clip_norm=math.inf), batches)
         except NonFinite:
-            endless = [one["name"] for one in reversed(largest_gradients(run)) if not one["finite"]]
-            if endless:
-                return f"the gradient of {endless[0]} is the first that is not finite, from the loss back", None, None
-            return "the output of every layer is finite, the loss of it is not", None, None
-        norm = float(get_total_norm(dense(run.weights)))
+            first = first_not_finite(seen, largest_gradients(run))
+            return f"{first or 'the output of every layer is finite, the loss of it is not'}{outlier}", None, None
+        norm = norm_of(run)
         steepest = max(largest_gradients(run), key=lambda one: one["largest"] or 0.0)
     inner = [one for one in seen if one["name"]] or seen
     most = max(inner, key=lambda one: one.get("largest") or 0.0)
-    called = most["name"] or "the model"
-    text = f"{called} has the largest output, {most.get('largest', math.nan):.3g}"
-    return f"{text}; {steepest['name']} the largest gradient, {steepest['largest']:.3g}", norm, loss
+    text = f"{most['name'] or 'the model'} has the largest output, {most.get('largest', math.nan):.3g}"
+    return f"{text}; {steepest['name']} the largest gradient, {steepest['largest']:.3g}{outlier}", norm, loss
+
+
+def _outlier(batches: Sequence[Batch]) -> str:
+    """Name the largest number among inputs and targets if it is beyond all measure, and say where it stands."""
+    for batch in batches:
+        for name, tensor in (*(("input", x) for x in batch.inputs), ("target", batch.targets)):
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            sizes = tensor.detach().abs().double().reshape(len(tensor) if tensor.ndim else 1, -1)
+            sizes = torch.where(torch.isfinite(sizes), sizes, torch.inf)
+            largest = float(sizes.max())
+            if largest <= _HUGE:
+                continue
+            row, column = divmod(int(sizes.argmax()), sizes.shape[1])
+            row = row if batch.rows is None else int(batch.rows[row])
+            return f"; {name} {column + 1} of training row {row} is {largest:.3g}"
+    return ""
 
 
 def _remedies(built: Built, start: _Point, step: int, end: float) -> Iterator[Remedy]:
@@ -243,41 +309,40 @@ def _remedies(built: Built, start: _Point, step: int, end: float) -> Iterator[Re
     lr = settings.optim.get("lr")
     if isinstance(lr, int | float) and lr > 0:
         for name, rate in _experiments(built):
-            if rate < lr and (tried := _tried(built, start, steps, end, rate / lr, math.inf)):
-                yield Remedy({"experiment": name}, *tried)
+            if rate < lr and (tried := _tried(built, start, steps, end, rate / lr, built.run.clip_norm)):
+                yield Remedy({"optim.lr": f"{rate:g}"}, f", the rate of experiment={name},", *tried)
                 break
         for power in range(1, _WEAKEST + max(math.ceil(math.log10(lr)), 0) + 1):
             if tried := _tried(built, start, steps, end, 10.0**-power, built.run.clip_norm):
-                yield Remedy({"optim.lr": f"{lr / 10**power:.6g}"}, *tried)
+                yield Remedy({"optim.lr": f"{lr / 10**power:.6g}"}, "", *tried)
                 break
     if built.run.clip_norm > _CLIP and (tried := _tried(built, start, steps, end, 1.0, _CLIP)):
-        yield Remedy({"clip_norm": show(int(_CLIP))}, *tried)
+        yield Remedy({"clip_norm": show(int(_CLIP))}, "", *tried)
 
 
 def _tried(
     built: Built, start: _Point, steps: int, end: float, factor: float, clip_norm: float
 ) -> tuple[float, float, int] | None:
     """Take steps with other rates; return the loss before and after and how many, None if it does not fall."""
-    run, losses = built.run, []
+    run = built.run
+    losses: list[float] = []
     start.put_back(run, factor)
     trial = dataclasses.replace(
         run, clip_norm=clip_norm, steps=start.step + steps, validation=None, patience=math.inf, update=take_step
     )
-
-    def note(row: Row) -> None:
-        losses.append(row["loss"])
-
     try:
-        fit(trial, [note], stopping=lambda: time.monotonic() > end)
+        fit(trial, [lambda row: losses.append(row["loss"])], stopping=lambda: time.monotonic() > end)
     except TrainerError:
+        return None
+    if len(losses) < min(_FEWEST, steps):
         return None
     part = 1 if run.batches.steps_per_epoch == 1 else max(len(losses) // 5, 1)  # other rows have other losses
     before, after = fmean(losses[:part]), fmean(losses[-part:])
-    return (before, after, len(losses)) if len(losses) >= min(_FEWEST, steps) and after < before else None
+    return (before, after, len(losses)) if after < before else None
 
 
 def _experiments(built: Built) -> Iterator[tuple[str, float]]:
-    """Yield the experiments that train this model as it is here, and their rates."""
+    """Yield the experiments that are about this model as it is here, and their rates."""
     settings, choices = built.settings, built.choices
     for name, file in Catalog().options("experiment").items():
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from trainer import screen
+from trainer import failure, screen
 from trainer.build import Built
 from trainer.errors import RunFailed
 from trainer.job import Outcome, train
@@ -62,6 +63,8 @@ def follow(
     try:
         outcome = train(begun.rundir, begun.built, command, overrides, show, announce, force, stopping)
     except RunFailed as error:
+        with suppress(KeyboardInterrupt), screen.busy("finding out why it failed"):
+            failure.find_out(begun.rundir, begun.built.settings, begun.built.choices, command, begun.built)
         if begun.rundir.exists:
             error.add_note(screen.failure(begun.rundir))
         raise

@@ -51,7 +51,7 @@ def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, s
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(len(group), max((files - _OTHER_FILES) // _FILES, 1))
     size, share = stackable.best_size(built, count, same_rows=len(seeds) == 1)
-    measured = f"a step together takes {share:.2g} of the time of single ones"
+    measured = f"together each takes {share:.2g} times as long as alone"
     how = "singly" if size == 1 else f"together, {_largest(len(group), size)} at a time"
     return size, f"{how}: {measured}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,6 @@ from trainer.progress import count, digits, number
 from trainer.values import show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence as Rows
-
     from trainer.build import Built
     from trainer.data import Batch
     from trainer.words import Words
@@ -28,12 +27,13 @@ Shows what would be trained: the layers with the shapes that go through them,
 every parameter, the optimizer's settings. Then it takes one step slowly: the
 prediction, the loss, the gradient of every parameter, the update that the
 optimizer makes of it, the loss after. The gradients are checked against
-finite differences of the loss. Nothing is created.
+finite differences of the loss; exit code 1 if they are wrong. Nothing is
+created.
 
 Of a RUN it is the step that the run would take next; of one that failed, the
 step that it failed at, from the weights and the rows that were kept.
 
-  --graph            the graph that autograd makes of a forward pass, as a tree;
+  --graph            the graph that autograd makes of a forward pass, a tree;
                      several where no pass is like the one before
   -o, --output FILE  the graph as a picture (.svg, .pdf or .png, which need
                      Graphviz) or as its source (.gv)
@@ -54,7 +54,6 @@ FLAGS = (
     *command_line.HELP_FLAGS,
 )
 _OF_A_RUN = ("checkpoint", "trust_code", "force")
-_WRONG = 1e-3  # difference from which on a gradient is called wrong
 
 
 def main(argv: list[str]) -> int:
@@ -77,12 +76,13 @@ def main(argv: list[str]) -> int:
 
     with screen.busy("taking a step"):
         found = inspection.look(built, batches)
+    is_wrong = bool(found["step"].get("check", {}).get("wrong"))
     if "json" in words.flags:
         screen.as_json(found)
-        return 0
-    _print(found)
-    _next(words, of_run)
-    return 0
+    else:
+        _print(found)
+        _next(words, of_run, is_wrong)
+    return 1 if is_wrong else 0
 
 
 def _of_words(words: Words) -> Built:
@@ -98,7 +98,7 @@ def _of_words(words: Words) -> Built:
     return prepare(job.settings, job.choices)
 
 
-def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Rows[Batch] | None]:
+def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] | None]:
     """Build a run as it stands, or as it stood before the step that it failed at, with the rows of that."""
     if len(words.overrides) > 1:
         raise refusal(
@@ -138,7 +138,8 @@ def _show_graph(built: Built, words: Words) -> int:
         if first == place:
             screen.tree(one.to_rich())
     shown = shlex.join(["trainer", "inspect", *redact.words(words.overrides)])
-    screen.next_commands({f"{shown} --graph -o graph.svg": "draw it", shown: "see a step"})
+    ending = "svg" if shutil.which("dot") else "gv"
+    screen.next_commands({f"{shown} --graph -o graph.{ending}": "draw it", shown: "see a step"})
     return 0
 
 
@@ -157,7 +158,10 @@ def _print(found: Mapping[str, Any]) -> None:
     if "loss" in step:
         lines["loss"] = number(step["loss"])
     if "problem" in step:
-        screen.rows({**lines, "problem": step["problem"], **_where(found["layers"], step.get("largest", ()))})
+        from trainer.inspection import first_not_finite
+
+        first = first_not_finite(found["layers"], step.get("largest", ()))
+        screen.rows({**lines, "problem": step["problem"], **({"first": first} if first else {})})
         return
     clipped = f", clipped to {number(step['clipped_to'])}" if step["clipped_to"] is not None else ""
     lines["norm"] = f"{number(step['norm'])} of all gradients{clipped}"
@@ -211,31 +215,23 @@ def _whole(facts: Mapping[str, Any] | None) -> str:
     return "none" if facts is None else digits(facts["values"])
 
 
-def _where(layers: Sequence[Mapping[str, Any]], gradients: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Say which layer, or which gradient, is the first that is not finite."""
-    first = next((one for one in layers if one.get("finite") is False), None)
-    if first is not None:
-        return {"first": f"{first['name'] or 'the model'} ({first['class']}) is the first whose output is not finite"}
-    wrong = [one["name"] for one in gradients if not one["finite"]]
-    return {"first": f"the gradients of {', '.join(wrong)} are not finite"} if wrong else {}
-
-
 def _checked(check: Mapping[str, Any]) -> str:
     if "problem" in check:
         return f"not: {check['problem']}"
     worst = max(check["differences"], key=lambda one: one["difference"])
-    if worst["difference"] > _WRONG:
-        wrong = [one["name"] for one in check["differences"] if one["difference"] > _WRONG]
-        return f"wrong: the gradient of {', '.join(wrong)} is not that of the loss (by {worst['difference']:.1g})"
+    if check["wrong"]:
+        wrong = ", ".join(check["wrong"])
+        away = f"finite differences are {worst['difference']:.1g} of it away"
+        return f"wrong: the gradient of {wrong} is not that of the loss; {away}"
     return f"the gradients are those of the loss: finite differences agree to {worst['difference']:.1g}"
 
 
-def _next(words: Words, of_run: bool) -> None:
+def _next(words: Words, of_run: bool, is_wrong: bool) -> None:
     typed = shlex.join(redact.words(words.overrides))
     commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps"}
     if of_run:
         commands[f"trainer show {typed}"] = "see the whole run"
-    else:
+    elif not is_wrong:
         commands[f"trainer run {typed}".rstrip()] = "train it"
     screen.next_commands(commands)
 

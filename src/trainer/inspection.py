@@ -6,13 +6,12 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from trainer import device as devices
 from trainer import generators
@@ -22,6 +21,7 @@ from trainer.loop import NonFinite, Run, dense, gradients, row_numbers, take_ste
 from trainer.metrics import FEW_NUMBERS, finite
 from trainer.parameters import described
 
+WRONG = 1e-3  # difference from which on a gradient is not that of the loss
 _STEP = 1e-6  # of finite differences, in float64
 _MOST_CHECKED = 200  # parameters whose gradients are checked
 _LARGEST_CHECKED = 5e10  # products of numbers and rows beyond which checking would take minutes
@@ -89,7 +89,7 @@ def _step(
     except NonFinite as error:
         return {**facts, "problem": str(error), "largest": largest_gradients(run)}
     grads = [None if w.grad is None else w.grad.detach().clone() for w in run.weights]
-    norm = float(get_total_norm(dense(run.weights)))
+    norm = norm_of(run)
     facts["norm"] = finite(norm)
     facts["clipped_to"] = run.clip_norm if norm > run.clip_norm else None
     facts["check"] = check(built, batches)
@@ -184,6 +184,27 @@ def layers(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
             handle.remove()
 
 
+def norm_of(run: Run) -> float:
+    """Return the norm of all gradients, whatever their size."""
+    norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in dense(run.weights)]
+    return math.hypot(*(float(norm) for norm in norms))
+
+
+def first_not_finite(seen: Sequence[Mapping[str, Any]], gradients: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say which layer's output, else which gradient, is not finite; None if all of them are.
+
+    Args:
+        seen: What `layers` yields.
+        gradients: What `largest_gradients` returns.
+    """
+    first = next((one for one in seen if one.get("finite") is False), None)
+    if first is not None:
+        called = f"{first['name']} ({first['class']})" if first["name"] else f"the model ({first['class']})"
+        return f"{called} is the first layer whose output is not finite"
+    wrong = [one["name"] for one in gradients if not one["finite"]]
+    return f"the gradient of {', '.join(wrong)} is not finite" if wrong else None
+
+
 def largest_gradients(run: Run) -> list[dict[str, Any]]:
     """Return of each trained weight the largest gradient, and whether all of them are finite."""
     found = []
@@ -235,7 +256,8 @@ def _compared(run: Run, batches: Sequence[Batch]) -> dict[str, Any]:
 
     try:
         gradients(exact, doubled)
-        found, signs = [], torch.Generator().manual_seed(0)
+        found: list[dict[str, Any]] = []
+        signs = torch.Generator().manual_seed(0)
         trained = [(name, w) for name, w in model.named_parameters() if w.requires_grad]
         for name, w in trained:
             direction = (torch.randint(0, 2, w.shape, generator=signs) * 2.0 - 1.0).to(w.device)
@@ -254,7 +276,8 @@ def _compared(run: Run, batches: Sequence[Batch]) -> dict[str, Any]:
             found.append({"name": name, "difference": abs(measured - said) / scale})
     finally:
         generators.load_state_dict(random)
-    return {"differences": found}
+    wrong = [one["name"] for one in found if one["difference"] > WRONG]
+    return {"differences": found, "wrong": wrong}
 
 
 def _double(tensor: Tensor) -> Tensor:

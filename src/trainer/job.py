@@ -18,7 +18,7 @@ from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.log import log, log_evaluation, logging_to
 from trainer.logger_feed import LoggerFeed
-from trainer.loop import Reader, Run, Taken, driven, evaluate
+from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
 from trainer.record import SECONDS, Record, first_status, standing
@@ -299,7 +299,7 @@ def training(
             with suppress(OSError):  # a full disk may be what it failed for
                 saver.keep_best()
             failure = failure_of(error, built, rundir)
-            diagnosis = diagnosed(failure, rundir, built)
+            diagnosis = failed_step(failure, built)
             cause = None if failure is error else error
             log.error("failed: %s", failure, exc_info=cause)
             for last in (metrics.close, lambda: record.write("failed", redact.hide(str(failure)), diagnosis)):
@@ -330,11 +330,11 @@ def compile_step(built: Built, announce: Callable[[str], None]) -> None:
         compiled.install(built, announce)
 
 
-def diagnosed(failure: RunFailed, rundir: RunDir, built: Built) -> dict[str, Any] | None:
-    """Return why a run whose numbers ran away did so, None for other failures."""
-    from trainer import failure as failures  # rarely needed, and it builds runs anew by this module
-
-    return failures.diagnose(failure, rundir, built)
+def failed_step(failure: RunFailed, built: Built) -> dict[str, Any] | None:
+    """Return what status.json says at first of a run whose numbers ran away: at which step. None of other failures."""
+    if not isinstance(failure, NonFinite | Diverged):
+        return None
+    return {"step": built.run.state.step + isinstance(failure, NonFinite)}
 
 
 def failure_of(error: Exception, built: Built, rundir: RunDir) -> RunFailed:

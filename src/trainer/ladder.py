@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import io
+import shlex
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from trainer import screen
+from trainer import redact, screen
 from trainer import words as command_line
-from trainer.errors import refusal, unknown
+from trainer.errors import RunFailed, refusal, unknown
 from trainer.progress import number
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ Trains the same network, two layers with a ReLU between them, on every rung:
 from the same weights, on the same rows, in float64. Shows the losses side by
 side, the largest difference between any two, and who computes what. The rungs
 with layers have biases; here these are zero and stay so.
+
+A model of your own can't be one of them; `trainer inspect` looks into it.
 
   --source   the code of the rungs, one after the other; what is new on a rung
              is marked with +, what it takes off your hands with -
@@ -83,11 +86,8 @@ def main(argv: list[str]) -> int:
         screen.as_json(found)
         return 0
     _print(found)
-    typed = " ".join(words.overrides)
-    commands = {
-        "trainer ladder --source": "see what is new on each rung",
-        f"trainer inspect model=numpy {typed}".rstrip(): "take one step slowly",
-    }
+    typed = shlex.join(["trainer", "inspect", "model=numpy", *redact.words(words.overrides), *_in_float64(words)])
+    commands = {"trainer ladder --source": "see what is new on each rung", typed: "take one step slowly"}
     screen.next_commands(commands)
     return 0
 
@@ -112,7 +112,10 @@ def _climb(words: Words) -> dict[str, Any]:
     rungs.start_alike([one.run.model for one in built])
     climbed: list[dict[str, Any]] = []
     for rung, one in zip(screen.track(RUNGS, "climbing"), built, strict=True):
-        losses, seconds = rungs.trained(one.run)
+        try:
+            losses, seconds = rungs.trained(one.run)
+        except RunFailed as error:
+            raise RunFailed(f"{rung.model}: {error}") from error
         climbed.append(
             {
                 "model": rung.model,
@@ -124,7 +127,17 @@ def _climb(words: Words) -> dict[str, Any]:
                 "losses": losses,
             }
         )
-    return {"rungs": climbed, "difference": rungs.largest_difference({one["model"]: one["losses"] for one in climbed})}
+    return {
+        "dtype": built[0].settings.device.dtype,
+        "rungs": climbed,
+        "difference": rungs.largest_difference({one["model"]: one["losses"] for one in climbed}),
+    }
+
+
+def _in_float64(words: Words) -> list[str]:
+    """Return the word that makes numbers exact, unless another type was asked for."""
+    typed = any(word.partition("=")[0] == "device.dtype" for word in words.overrides)
+    return [] if typed else ["device.dtype=float64"]
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -134,7 +147,7 @@ def _print(found: Mapping[str, Any]) -> None:
     screen.table(screen.columns(("model", "forward", "gradients", "update"), ("lines",), lines))
     length = min(len(one["losses"]) for one in rungs)
     steps = [*(step for step in _SHOWN if step < length), length]
-    screen.heading("losses", "from the same weights, without biases, in float64")
+    screen.heading("losses", f"from the same weights, without biases, in {found['dtype']}")
     lines = []
     for one in rungs:
         losses = [number(one["losses"][step - 1]) for step in steps]

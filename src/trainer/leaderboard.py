@@ -248,7 +248,7 @@ def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> No
     failed = [e for e in entries if e.state == "failed"]
     for one in failed:
         screen.say(f"failed: {one.name} ({typed(one.swept)}): {one.error}")
-        screen.rows({k: v for k, v in advice.findings(one.status.get("diagnosis") or {}).items() if k != "norms"})
+        screen.rows({k: v for k, v in advice.findings(one.status.get("diagnosis") or {}).items() if k == "helps"})
     _next(path, entries, ranked=by.metric is not None)
 
 

@@ -88,14 +88,20 @@ class Moment(TypedDict):
     norm: float | None
 
 
-class Diagnosis(TypedDict, total=False):
-    """Why a run failed, as far as that was found out."""
+class Step(TypedDict):
+    """The step that a run failed at, counted from 1."""
 
     step: int
+
+
+class Diagnosis(Step, total=False):
+    """Why a run failed, as far as that was found out."""
+
     where: str
     history: list[Moment]
     from_step: int
     helps: list[Help]
+    problem: str
 
 
 class Status(TypedDict, total=False):
@@ -323,10 +329,15 @@ class RunDir:
         Raises:
             UsageError: There is one; names it.
         """
-        folders = (self.checkpoints, self.code, self.tensorboard)
+        folders = (self.checkpoints, self.failure, self.code, self.tensorboard)
         for path in (*(self.path / name for name in _FILES), *folders):
             _require_kind(path, stat.S_ISDIR if path in folders else stat.S_ISREG)
-        below = (*self.checkpoints.glob("*"), *self.code.rglob("*"), *self.tensorboard.glob("*"))
+        below = (
+            *self.checkpoints.glob("*"),
+            *self.failure.glob("*"),
+            *self.code.rglob("*"),
+            *self.tensorboard.glob("*"),
+        )
         for path in below:
             if path.is_symlink():
                 _require_kind(path, stat.S_ISDIR)

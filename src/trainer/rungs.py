@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer.build import Built
 from trainer.loop import Row, Run, fit
+from trainer.optimizers import GradientDescent
 
 
 def start_alike(models: Sequence[nn.Module]) -> None:
@@ -46,7 +47,8 @@ def trained(run: Run) -> tuple[list[float], float]:
 def update_of(built: Built) -> str:
     """Say who computes the update."""
     cls = type(built.run.optimizer)
-    return "by hand" if not cls.__module__.startswith("torch.") else f"torch's {cls.__name__}"
+    own = "by hand" if cls is GradientDescent else f"own {cls.__name__}"
+    return f"torch's {cls.__name__}" if cls.__module__.startswith("torch.") else own
 
 
 def largest_difference(losses: Mapping[str, Sequence[float]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,11 +44,13 @@ from trainer.options import Catalog
 from trainer.overview import Overview
 from trainer.progress import count
 from trainer.rundir import RunDir
+from trainer.settings import check
 from trainer.signals import Stopping
 from trainer.sweep_file import Sweep
 from trainer.values import typed
 from trainer.words import Choice, Words
 
+WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
 DEFAULT = "local"
 IN_MEMORY = ("basic", "joblib", "local", "processes", "vectorized")  # launchers that write no job into a file
@@ -180,6 +183,8 @@ def launch(
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
+    if stopping.signal is None:
+        find_out([RunDir(path / name) for name in sweep["jobs"]], command, secrets or {})
     ended = [runs.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
@@ -205,6 +210,20 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
     else:
         with overview, launchers.calling(overview):
             launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
+
+
+def find_out(rundirs: Sequence[RunDir], command: str, secrets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Find out why jobs failed whose numbers ran away, until that has taken a while; an interrupt ends it."""
+    from trainer import failure  # most sweeps go well
+
+    end = time.monotonic() + WHY_SECONDS
+    failed = [one for one in rundirs if failure.is_open(one.read_status())]
+    with suppress(KeyboardInterrupt):
+        for rundir in screen.track(failed, "finding out why jobs failed", len(failed)) if failed else ():
+            status = rundir.read_status()
+            if time.monotonic() < end:
+                config = redact.filled(rundir.read_config(), secrets.get(rundir.path.name) or {})
+                failure.find_out(rundir, check(config), status.get("choices") or {}, command)
 
 
 @contextmanager

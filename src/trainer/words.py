@@ -296,12 +296,12 @@ def _matched(group: str, text: str, catalog: Catalog) -> str:
 def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:
     groups, values, chosen = [], [], {}
     for override in combination:
-        key = override.key_or_group
+        key, value = override.key_or_group, override.value()
         if key in swept:
-            value = override.value()
             chosen[key] = show(value) if isinstance(value, bool) else override.get_value_element_as_str()
         if key in GROUPS:
-            groups.append(str(override.input_line))
+            if value is not None:  # experiment=null: none is the default, and Hydra has no word for that
+                groups.append(str(override.input_line))
         elif not key.startswith("hydra"):
             values.append(override)
     return Choice(tuple(groups), tuple(values), chosen)
