@@ -96,6 +96,13 @@ def test_values_of_flags(offered, cli, words, values):
     assert all(value in cli(before[0], "--help").out for value in values.split())
 
 
+def test_rungs_of_the_ladder(offered):
+    from trainer.ladder import NAMES
+
+    assert set(offered("ladder", "--source", "")) == set(NAMES)
+    assert set(offered("ladder", "--source", "nu")) == {"numpy"}
+
+
 def test_settings_after_flags(offered):
     assert set(offered("runs", "--group-by", "model,optim.l")) == {"model,optim.lr"}
     assert set(offered("plot", "last", "--by", "se")) == {"seed"}

@@ -288,7 +288,7 @@ def build_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise refusal(names["model"], "has no parameters to train")
-    if arguments.get("fused") and not _can_be_fused(model, parameters, arguments):
+    if arguments.get("fused") and not _can_be_fused(cls, model, parameters, arguments):
         arguments = {**arguments, "fused": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -297,12 +297,16 @@ def build_optimizer(
     return require_optimizer(optimizer, model, names)
 
 
-def _can_be_fused(model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]) -> bool:
+def _can_be_fused(
+    cls: type[torch.optim.Optimizer], model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]
+) -> bool:
     """Say whether torch's kernels can update these weights.
 
     They take weight and state for laid out alike, know neither sparse gradients nor complex numbers, and lose small
-    updates of bfloat16.
+    updates of bfloat16; that of Adagrad is for the CPU.
     """
+    if issubclass(cls, torch.optim.Adagrad) and not all(p.is_cpu for p in parameters):
+        return False
     known = all(p.is_contiguous() and p.is_floating_point() and p.dtype != torch.bfloat16 for p in parameters)
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
     return known and not sparse and not arguments.get("foreach") and not arguments.get("differentiable")

@@ -109,6 +109,8 @@ def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Can
         word: What is being typed.
     """
     takes, found = _takes(usage), Candidates()
+    if given[0] == "ladder" and "--source" in given:
+        return {line.split('"')[1]: "" for line in _source("ladder").splitlines() if line.startswith("    Rung(")}
     if "RUN" in takes and (not plain or "RUN RUN" in usage or "RUN ..." in usage):
         found |= _runs(word)
     if takes[3:4] == ["RUN"] and not plain:  # before anything else
