@@ -26,6 +26,7 @@ def shape(line: str) -> str:
     line = re.sub(r"\b[b-df-hj-np-tv-xz]{4}\b(?=/\d{3}| |$)", "RUN", line)
     line = re.sub(r"[-+]?\d[\d,.:]*(e[-+]?\d+)?", "0", line)
     line = re.sub(r"[▁▂▃▄▅▆▇█]+", "CURVE", line)
+    line = re.sub(r"graph\.(svg|gv)$", "GRAPH", line)  # what can be drawn here
     line = re.sub(r"[─┬]{2,}", "AXIS", line)
     line = re.sub(r"^  (versions|machine) .*", r"\1", line)
     return " ".join(line.replace("threads", "thread").split())
