@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from trainer import failure, screen
@@ -63,7 +63,7 @@ def follow(
     try:
         outcome = train(begun.rundir, begun.built, command, overrides, show, announce, force, stopping)
     except RunFailed as error:
-        with suppress(KeyboardInterrupt), screen.busy("finding out why it failed"):
+        with suppress(KeyboardInterrupt), nullcontext() if quiet else screen.busy("finding out why it failed"):
             failure.find_out(begun.rundir, begun.built.settings, begun.built.choices, command, begun.built)
         if begun.rundir.exists:
             error.add_note(screen.failure(begun.rundir))
