@@ -91,14 +91,12 @@ def after_failure(rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
     elif diagnosis is not None and "helps" not in diagnosis and isinstance(lr, int | float) and lr:  # not tried out
         helps, how = [{"optim.lr": f"{lr / 10:g}"}], " with a smaller learning rate"
     saved = manifest.steps(rundir.checkpoints)
-    again: dict[str, str] = next((words for words in helps if "experiment" not in words), {})
+    change = helps[0] if helps else {}
     is_late = helps and (diagnosis or {}).get("from_step") == 0  # what helps from the start may not help from there
-    if saved and not is_late and (again or not recurs(status)):
-        commands[_resume(rundir, settings, **again)] = f"go on from step {max(saved):,}{how}"
+    if saved and not is_late and (change or not recurs(status)):
+        commands[_resume(rundir, settings, **change)] = f"go on from step {max(saved):,}{how}"
     if (helps or not (saved or recurs(status))) and not _handed_over(settings):
-        change = helps[0] if helps else {}
-        before = {k: v for k, v in typed(status).items() if not ("experiment" in change and k.startswith("optim."))}
-        commands[_run({**before, **change})] = f"start again{how}"
+        commands[_run({**typed(status), **change})] = f"start again{how}"
     return commands
 
 

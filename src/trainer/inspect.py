@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import redact, screen
 from trainer import words as command_line
 from trainer.errors import refusal
-from trainer.progress import count, digits, number
+from trainer.progress import count, digits, number, numbers, size_of
 from trainer.values import show
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _show_graph(built: Built, words: Words) -> int:
 
 def _print(found: Mapping[str, Any]) -> None:
     """Print the parts, then the step."""
-    screen.heading("model", f"{found['model']}: {count(found['numbers'], 'parameter')}, {_bytes(found['bytes'])}")
+    screen.heading("model", f"{found['model']}: {count(found['numbers'], 'parameter')}, {size_of(found['bytes'])}")
     screen.table(_layers(found["layers"]))
     screen.heading("parameters", "")
     screen.table(_held(found["parameters"]))
@@ -158,10 +158,7 @@ def _print(found: Mapping[str, Any]) -> None:
     if "loss" in step:
         lines["loss"] = number(step["loss"])
     if "problem" in step:
-        from trainer.inspection import first_not_finite
-
-        first = first_not_finite(found["layers"], step.get("largest", ()))
-        screen.rows({**lines, "problem": step["problem"], **({"first": first} if first else {})})
+        screen.rows({**lines, "problem": step["problem"], **({"first": step["first"]} if step["first"] else {})})
         return
     clipped = f", clipped to {number(step['clipped_to'])}" if step["clipped_to"] is not None else ""
     lines["norm"] = f"{number(step['norm'])} of all gradients{clipped}"
@@ -189,7 +186,7 @@ def _held(held: Sequence[Mapping[str, Any]]) -> Any:
     for one in held:
         note = "" if one["kind"] == "trained" else f" ({one['kind']})"
         cells = [f"{one['numbers']:,}", f"{one['bytes']:,}"]
-        cells += [_written(one["values"])] if whole else [_rounded(one, key) for key in ("mean", "spread", "largest")]
+        cells += [numbers(one["values"])] if whole else [_rounded(one, key) for key in ("mean", "spread", "largest")]
         lines.append((f"{one['name']}{note}", _shape(one["shape"]), *cells))
     return screen.columns(("name", "shape"), headings, lines)
 
@@ -239,7 +236,7 @@ def _next(words: Words, of_run: bool, is_wrong: bool) -> None:
 def _tensor(facts: Mapping[str, Any]) -> str:
     """Write a tensor: its numbers if there are few, else its shape and where they lie."""
     if "values" in facts:
-        return _written(facts["values"])
+        return numbers(facts["values"])
     if "mean" not in facts:
         return _shape(facts["shape"])
     return f"{_shape(facts['shape'])}, mean {_rounded(facts, 'mean')}, spread {_rounded(facts, 'spread')}"
@@ -247,16 +244,6 @@ def _tensor(facts: Mapping[str, Any]) -> str:
 
 def _shape(sizes: Sequence[int]) -> str:
     return " x ".join(f"{size:,}" for size in sizes) or "1 number"
-
-
-def _bytes(amount: int) -> str:
-    return (
-        f"{amount / 1e6:,.1f} MB"
-        if amount >= 1e6
-        else f"{amount / 1e3:,.1f} kB"
-        if amount >= 1e3
-        else f"{amount} bytes"
-    )
 
 
 def _rounded(facts: Mapping[str, Any], key: str) -> str:
@@ -268,10 +255,3 @@ def _extreme(facts: Mapping[str, Any]) -> str:
     """Write the number that is furthest from zero."""
     ends = [facts[key] for key in ("smallest", "largest") if facts.get(key) is not None]
     return f"{max(ends, key=abs):.3g}" if ends else ""
-
-
-def _written(value: Any) -> str:
-    """Write a number, or nested lists of them, in six digits."""
-    if isinstance(value, list):
-        return "[" + " ".join(map(_written, value)) + "]"
-    return number(value) if isinstance(value, float) else show(value)

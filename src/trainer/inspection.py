@@ -63,7 +63,7 @@ def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]
         },
         "prediction": described(prediction, few),
         "targets": described(batches[0].targets, few),
-        "step": _step(built, batches, by_prediction, whole),
+        "step": _step(built, batches, by_prediction, whole, passed),
     }
 
 
@@ -75,7 +75,7 @@ def _by_prediction(run: Run, prediction: Tensor) -> Sequence[Tensor | None]:
 
 
 def _step(
-    built: Built, batches: Sequence[Batch], by_prediction: Sequence[Tensor | None], whole: bool
+    built: Built, batches: Sequence[Batch], by_prediction: Sequence[Tensor | None], whole: bool, seen: Sequence[Any]
 ) -> dict[str, Any]:
     """Return the loss, the gradients and the update of a step, which the run takes."""
     run = built.run
@@ -87,7 +87,7 @@ def _step(
         with undone(run):
             facts["loss"] = gradients(unclipped, batches)
     except NonFinite as error:
-        return {**facts, "problem": str(error), "largest": largest_gradients(run)}
+        return {**facts, "problem": str(error), "first": first_not_finite(seen, largest_gradients(run))}
     grads = [None if w.grad is None else w.grad.detach().clone() for w in run.weights]
     norm = norm_of(run)
     facts["norm"] = finite(norm)
@@ -98,7 +98,7 @@ def _step(
     with undone(run, weights=False):
         taken = take_step(whole_step)
     if isinstance(taken, NonFinite):
-        return {**facts, "problem": str(taken)}
+        return {**facts, "problem": str(taken), "first": None}
     with undone(run), torch.no_grad():
         losses = []
         for batch in batches:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from trainer.values import show
+
 if TYPE_CHECKING:
     from trainer.loop import Row
 
@@ -269,6 +271,20 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "not finite"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
+
+
+def numbers(value: Any) -> str:
+    """Write a number, or nested lists of them, in about six digits; what is no number as a config holds it."""
+    if isinstance(value, list):
+        return "[" + " ".join(map(numbers, value)) + "]"
+    return number(value) if isinstance(value, float) else show(value)
+
+
+def size_of(amount: int) -> str:
+    """Write an amount of bytes: 8 bytes, 4.1 kB or 0.4 MB."""
+    if amount < 1000:
+        return f"{amount} bytes"
+    return f"{amount / 1e6:,.1f} MB" if amount >= 1e5 else f"{amount / 1e3:,.1f} kB"
 
 
 def count(amount: int, noun: str) -> str:

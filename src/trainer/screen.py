@@ -107,18 +107,19 @@ def table(content: Table) -> None:
         if column.justify == "right":
             column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
             column.overflow = "fold"
+    _whole().print(content)
+
+
+def _whole() -> Console:
+    """Return standard output, so wide that nothing is folded where there is no screen to fit."""
     if stdout.is_terminal:
-        stdout.print(content)
-    else:
-        Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False).print(content)
+        return stdout
+    return Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False)
 
 
 def tree(content: Tree) -> None:
     """Print a tree; nothing is folded where there is no screen to fit."""
-    target = (
-        stdout if stdout.is_terminal else Console(file=stdout.file, width=_UNWRAPPED, markup=False, highlight=False)
-    )
-    target.print(content)
+    _whole().print(content)
 
 
 def charts(panels: Iterable[Panel]) -> None:

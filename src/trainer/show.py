@@ -14,7 +14,7 @@ from rich.table import Table
 from trainer import advice, garbage, leaderboard, manifest, modules, runs, screen, settings, sweep_file, views
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
-from trainer.progress import count, duration, number
+from trainer.progress import count, duration, number, numbers, size_of
 from trainer.rundir import RunDir
 from trainer.runs import Entry
 from trainer.settings import COMPONENTS, LOGGER, flat
@@ -261,11 +261,7 @@ def _saved(one: Entry) -> dict[str, str]:
         marks[saved[-1][0]].append("last")
     if best in marks:
         marks[best].append("best")
-    return {f"step {step:,}": ", ".join([*marks[step], _size(size)]) for step, size in saved}
-
-
-def _size(amount: int) -> str:
-    return f"{amount / 1e6:,.1f} MB" if amount >= 1e5 else f"{amount / 1e3:,.1f} kB"
+    return {f"step {step:,}": ", ".join([*marks[step], size_of(size)]) for step, size in saved}
 
 
 def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]:
@@ -320,7 +316,7 @@ def _numbers(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     headings = ("value",) if all("values" in one for one in found) else ("mean", "spread", "smallest", "largest")
     lines = []
     for name, one in zip(names, found, strict=True):
-        cells = [_written(one["values"])] if "values" in one else [_rounded(one.get(key)) for key in headings]
+        cells = [numbers(one["values"])] if "values" in one else [_rounded(one.get(key)) for key in headings]
         lines.append((name, " x ".join(f"{size:,}" for size in one.get("shape", ())), *cells))
     return screen.columns(("name", "shape"), headings, lines)
 
@@ -328,23 +324,16 @@ def _numbers(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
 def _kept(state: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the lines about what an optimizer keeps: numbers weight by weight, or how many there are if too many."""
     if all("values" in one for one in state):
-        return {f"{one['weight']} {one['name']}": _written(one["values"]) for one in state}
+        return {f"{one['weight']} {one['name']}": numbers(one["values"]) for one in state}
     lines = {}
     for name in dict.fromkeys(one["name"] for one in state):
         alike = [one for one in state if one["name"] == name]
         values = [one.get("values") for one in alike]
         same = values[0] is not None and all(value == values[0] for value in values)
         total = sum(one.get("numbers", 1) for one in alike)
-        lines[name] = _written(values[0]) if same else count(total, "number")
+        lines[name] = numbers(values[0]) if same else count(total, "number")
     return lines
 
 
 def _rounded(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
-
-
-def _written(value: Any) -> str:
-    """Write a number, or nested lists of them, in six digits."""
-    if isinstance(value, list):
-        return "[" + " ".join(map(_written, value)) + "]"
-    return number(value) if isinstance(value, float) else show(value)
