@@ -23,6 +23,7 @@ import trainer.job
 import trainer.resume
 import trainer.run
 import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
+from trainer import code_import, modules
 from trainer.cli import main
 
 # One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
@@ -77,12 +78,17 @@ class Run:
 
 
 @pytest.fixture(autouse=True)
-def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Every test works in an empty directory of its own."""
+def workdir(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Every test works in an empty directory of its own, with an empty list of trusted code."""
     before = list(sys.path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    modules.begin()
     yield tmp_path
     sys.path[:] = before
+    code_import.uninstall()
     torch.use_deterministic_algorithms(False)
 
 
@@ -92,6 +98,7 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
     def call(*words: str) -> Result:
         capfd.readouterr()
+        modules.begin()
         code = main(list(words))
         out, err = capfd.readouterr()
         return Result(code, out, err)
@@ -126,6 +133,16 @@ def refused(cli: Callable[..., Result], workdir: Path) -> Callable[..., str]:
         return result.err
 
     return call
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], None]:
+    """Make whoever calls commands from here on someone else, with an empty list of trusted code."""
+
+    def become() -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("other")))
+
+    return become
 
 
 class Fork:

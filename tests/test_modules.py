@@ -1,10 +1,11 @@
-"""The user's own modules: kept with the run, and imported again only when they are the same or trusted."""
+"""The user's own modules: kept with the run, imported from what was kept, and only if their user vouches for them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import Run
 from instants import content, ending
+
+from trainer import sweep as sweep_module
 
 NET = """
 from torch import nn
@@ -39,6 +42,11 @@ def own(cli, monkeypatch):
     forget(net, parts)
 
 
+def trusted() -> set[str]:
+    """The digests that are on the list of whoever calls commands now."""
+    return {file.name for file in Path(os.environ["XDG_STATE_HOME"]).rglob("*") if file.is_file()}
+
+
 def forget(*modules: str) -> None:
     for name in modules:
         sys.modules.pop(name, None)
@@ -62,12 +70,12 @@ def test_a_module_that_has_changed_is_another_run(cli, own):
     before = content(Path("run"))
     result = cli("resume", "run", "steps=3")
     assert result.code == 2
-    assert result.err.startswith(f"error: {own[1]}.py: has changed since the run started")
+    assert result.err.startswith(f"error: {Path(own[1]).absolute()}.py: has changed since the run started")
     assert "`trainer resume run steps=3 --force`" in result.err
     assert content(Path("run")) == before
     result = cli("resume", "run", "steps=3", "--force")
     assert result.code == 0
-    assert f"warning: {own[1]}.py has changed since the run started" in result.err
+    assert f"warning: {Path(own[1]).absolute()}.py has changed since the run started" in result.err
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
     forget(*own)
     assert cli("resume", "run", "steps=4").code == 0
@@ -83,39 +91,171 @@ def test_the_copies_of_a_changed_module_can_be_used(cli, own):
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7\n"
 
 
-def test_elsewhere_the_flag_is_needed(cli, own, monkeypatch):
+def test_a_run_of_ones_own_opens_wherever_it_lies(cli, own, monkeypatch):
     Path("elsewhere").mkdir()
+    Path("run").rename("moved")
     monkeypatch.chdir("elsewhere")
-    result = cli("resume", "../run", "steps=3")
-    assert result.code == 2
-    assert "read ../run/code first" in result.err
-    assert "`trainer resume ../run steps=3 --trust-code`" in result.err
-    assert cli("resume", "../run", "steps=3", "--trust-code").code == 0
-    assert not list(Path("../run/code").rglob("*.pyc"))
+    assert cli("resume", "../moved", "steps=3").code == 0
+    assert not list(Path("../moved/code").rglob("*.pyc"))
+    assert str(Path.cwd()) not in sys.path
+    assert not any(folder.endswith("code") for folder in sys.path)
+
+
+def test_a_run_of_somebody_elses_needs_the_flag_each_time(cli, own, stranger):
+    stranger()
+    for steps in (3, 4):
+        result = cli("resume", "run", f"steps={steps}")
+        assert result.code == 2
+        assert f"read run/code/{own[0]}.py, run/code/{own[1]}.py first" in result.err
+        assert f"`trainer resume run steps={steps} --trust-code` runs it once" in result.err
+        assert "`trainer trust run`" in result.err
+        assert cli("resume", "run", f"steps={steps}", "--trust-code").code == 0
+        forget(*own)
+    assert trusted() == set()
 
 
 def test_a_module_of_that_name_is_not_enough(cli, own, monkeypatch):
+    """Neither is it executed, where the run is one's own, nor does it vouch for one that is not."""
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     Path(f"{own[0]}.py").write_text("raise SystemExit('never imported')\n")
     result = cli("resume", "../run", "steps=3")
     assert result.code == 2
+    assert result.err.startswith(f"error: {Path.cwd() / own[0]}.py: has changed")
     assert "never imported" not in result.err
+    assert cli("resume", "../run", "steps=3", "--trust-code").code == 0
 
 
-def test_what_status_json_claims_is_no_proof(cli, own):
-    """Sums that fit no file of the working directory, or leave the model's module out."""
+def test_what_a_run_claims_is_no_proof(cli, own, stranger, monkeypatch):
+    """Sums of its own, modules beside it that are the very same, or standing in its directory."""
+    stranger()
     status = json.loads(Path("run/status.json").read_text())
     for code in ({}, {f"{own[1]}.py": status["code"][f"{own[1]}.py"]}, {f"../{own[0]}.py": "0"}):
         Path("run/status.json").write_text(json.dumps({**status, "code": code}))
         assert "--trust-code" in cli("resume", "run", "steps=3").err
-
-
-def test_a_run_cannot_vouch_for_its_own_code(cli, own, monkeypatch):
-    """Standing in its directory makes nothing of what lies there the user's own."""
     shutil.copytree("run/code", "run", dirs_exist_ok=True)
     monkeypatch.chdir("run")
     assert "--trust-code" in cli("resume", ".", "steps=3").err
+
+
+def test_any_change_of_the_code_is_another_code(cli, own):
+    """A module, an argument, a class that an earlier segment names: the list no longer has it."""
+    config, status = Path("run/config.yaml"), Path("run/status.json")
+    before, segments = config.read_text(), status.read_text()
+    for text in (before.replace("inputs: 4", "inputs: 5"), before.replace(f"{own[0]}.Net", f"{own[1]}.Net")):
+        assert text != before
+        config.write_text(text)
+        assert "--trust-code" in cli("resume", "run", "steps=3").err
+    config.write_text(before)
+    told = json.loads(segments)
+    told["segments"][0]["config"] = {"loss": {"_target_": "os.system"}}
+    status.write_text(json.dumps(told))
+    assert "os.system" in cli("reproduce", "run").err
+    status.write_text(segments)
+    Path("run/code/more.py").write_text("")
+    assert "--trust-code" in cli("resume", "run", "steps=3").err
+    Path("run/code/more.py").unlink()
+    assert cli("resume", "run", "steps=3").code == 0
+
+
+def test_the_flag_covers_only_what_came_with_the_run(cli, own, stranger):
+    """Not what is installed here, which one could not have read beside the run."""
+    stranger()
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace(f"{own[0]}.Net", "venv.__main__.Net"))
+    result = cli("resume", "run", "steps=3", "--trust-code")
+    assert result.code == 2
+    assert "model._target_=venv.__main__.Net: is code that did not come with the run" in result.err
+    assert "`trainer trust run`" in result.err
+
+
+def test_trust_adds_a_run_to_the_list_for_good(cli, own, stranger):
+    stranger()
+    shown = cli("trust", "run", "--dry-run")
+    assert (shown.code, f"{own[0]}.Net (inputs=4" in shown.out, trusted()) == (0, True, set())
+    assert f"run/code/{own[1]}.py" in shown.out
+    assert cli("trust", "run").code == 0
+    assert len(trusted()) == 1
+    assert cli("resume", "run", "steps=3").code == 0
+    forget(*own)
+    (told,) = json.loads(cli("trust", ".", "--forget", "--json").out)
+    assert (told["trusted"], told["runs"], trusted()) == (False, ["run"], set())
+    assert cli("resume", "run", "steps=4").code == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda place: os.environ.pop("HOME"), "HOME is not set"),
+        (lambda place: place.mkdir(parents=True) or place.chmod(0o777), "others may write to"),
+        (lambda place: place.mkdir(parents=True) or os.chown(place, 12345, -1), "belongs to another user"),
+        (lambda place: place.parent.mkdir(parents=True) or place.symlink_to("/tmp"), "is not a folder"),
+        (lambda place: place.parent.parent.mkdir(parents=True) or place.parent.write_text(""), "File exists"),
+    ],
+    ids=["no home", "others may write", "another user's", "a link", "a file"],
+)
+def test_a_list_that_cannot_vouch_counts_as_none(cli, own, monkeypatch, spoil, why, tmp_path_factory):
+    """Training goes on and says what that means for later."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    place = Path(os.environ["HOME"], ".local/state/trainer/trusted")
+    if why == "belongs to another user" and os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    spoil(place)
+    result = cli("run", "model=own", "run_dir=second", "steps=2", "data.inputs=4")
+    assert result.code == 0
+    assert why in result.err
+    assert result.err.count("later commands will need --trust-code") == 1
+    forget(*own)
+    assert cli("resume", "second", "steps=3").code == 2
+    assert cli("resume", "second", "steps=3", "--trust-code").code == 0
+
+
+def test_nothing_is_noted_where_there_is_no_code_of_ones_own(cli):
+    assert cli("run", "steps=2").code == 0
+    assert trusted() == set()
+
+
+def test_a_new_section_that_is_typed_joins_what_was_trusted(cli, own, own_part, stranger):
+    own_part("schedule", "flat", "from trainer.schedules import Constant\nclass Part(Constant):\n    pass\n")
+    assert cli("resume", "run", "steps=3", "schedule=flat").code == 0
+    forget(*own, "own_flat")
+    assert len(trusted()) == 2
+    assert cli("resume", "run", "steps=4").code == 0
+    forget(*own, "own_flat")
+    stranger()
+    assert cli("resume", "run", "steps=5", "schedule=flat").code == 2
+    assert cli("resume", "run", "steps=5", "schedule=flat", "--trust-code").code == 0
+    assert trusted() == set()
+
+
+def test_a_lazy_import_takes_what_was_kept_or_nothing(cli, stranger):
+    """A module that is imported inside a function is kept; one that was not does not come from the directory."""
+    source = "from torch import nn\nclass Net(nn.Linear):\n    def forward(self, x):\n        import {}\n"
+    source += "        return super().forward(x)\n"
+    Path("own_lazy.py").write_text(source.format("own_later_1"))
+    Path("own_later_1.py").write_text("")
+    Path("configs/model").mkdir(parents=True)
+    Path("configs/model/lazy.yaml").write_text("_target_: own_lazy.Net\nin_features: 4\nout_features: 1\n")
+    words = ("run_dir=run", "steps=2", "data.inputs=4", "data.outputs=1")
+    assert cli("run", "model=lazy", *words).code == 0
+    assert {*Run(Path("run")).status["code"]} == {"own_lazy.py", "own_later_1.py"}
+    forget("own_lazy", "own_later_1")
+    before = _sum("run/code/own_lazy.py")
+    Path("run/code/own_lazy.py").write_text(source.format("own_later_2"))
+    status = Path("run/status.json")
+    status.write_text(status.read_text().replace(before, _sum("run/code/own_lazy.py")))
+    Path("own_later_2.py").write_text("open('executed', 'w')\n")
+    stranger()
+    Path("own_lazy.py").unlink()
+    result = cli("eval", "run", "--trust-code")
+    assert (result.code, Path("executed").exists()) == (1, False), result.err
+    assert "own_later_2" in result.err
+    forget("own_lazy", "own_later_1")
+
+
+def _sum(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def test_modules_elsewhere_on_the_path_are_ones_own_too(cli, monkeypatch):
@@ -141,12 +281,9 @@ def test_a_module_that_is_not_used_any_more_is_not_kept(cli, own):
     assert cli("verify", "run").code == 0
 
 
-def test_a_lost_status_does_not_make_code_unknown_for_good(cli, own):
+def test_a_lost_status_does_not_make_code_unknown(cli, own):
     Path("run/status.json").write_text("{")
-    assert "--trust-code" in cli("resume", "run", "steps=3").err
-    assert cli("resume", "run", "steps=3", "--trust-code").code == 0
-    forget(*own)
-    assert cli("resume", "run", "steps=4").code == 0
+    assert cli("resume", "run", "steps=3").code == 0
 
 
 def test_a_config_beside_the_run_is_not_the_runs(cli, own):
@@ -155,7 +292,7 @@ def test_a_config_beside_the_run_is_not_the_runs(cli, own):
 
 
 def test_a_module_that_is_gone_has_changed(cli, own):
-    """The class is there, and what it imported is not."""
+    """The class is there in another form, and what it imported is not."""
     Path(f"{own[0]}.py").write_text(NET.format(parts="math").replace("WIDTH", "pi") + "\n")
     Path(f"{own[1]}.py").unlink()
     assert "has changed since the run started" in cli("resume", "run", "steps=3").err
@@ -164,6 +301,7 @@ def test_a_module_that_is_gone_has_changed(cli, own):
 def test_a_copy_that_has_changed_is_not_trusted(cli, own):
     Path(f"run/code/{own[1]}.py").write_text("WIDTH = 8\n")
     problem = f"run/code/{own[1]}.py has changed: its SHA-256 differs"
+    assert cli("resume", "run", "steps=3").code == 2
     assert problem in cli("resume", "run", "steps=3", "--trust-code").err
     result = cli("verify", "run")
     assert (result.code, problem in result.out) == (1, True)
@@ -180,26 +318,89 @@ def test_copies_that_differ_between_jobs_are_not_mixed(cli, own):
     assert "differ; resume the jobs one by one" in result.err
 
 
-def test_a_sweep_needs_the_flag_as_well(cli, own, monkeypatch):
-    assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
+@pytest.mark.parametrize("launcher", ["local", "processes", "vectorized", "joblib"])
+def test_a_sweep_imports_what_was_kept_wherever_it_runs(cli, own, stranger, monkeypatch, launcher):
+    words = ("model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4", f"hydra/launcher={launcher}")
+    assert cli("run", "-m", *words).code == 0
     forget(*own)
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    result = cli("resume", "../sweep", "steps=3")
+    assert cli("resume", "../sweep", "steps=3").code == 0
+    forget(*own)
+    stranger()
+    result = cli("resume", "../sweep", "steps=4")
     assert result.code == 2
     assert "--trust-code" in result.err
-    result = cli("resume", "../sweep", "steps=3", "--trust-code")
+    result = cli("resume", "../sweep", "steps=4", "--trust-code")
     assert result.code == 0, result.err
     run = Run(Path("../sweep/001"))
-    assert (run.status["step"], len(run.status["code"])) == (3, 2)
+    assert (run.status["step"], len(run.status["code"])) == (4, 2)
 
 
-def test_resume_true_wants_the_same_modules(cli, own):
+def test_a_worker_refuses_what_has_changed_since_it_was_checked(cli, own, monkeypatch):
+    """Between the check and the start of a job, its configuration names another class."""
+    assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
+    forget(*own)
+    (Path("evil_late.py")).write_text("open('executed', 'w')\n")
+    launch = sweep_module.train
+
+    def change_then_launch(*arguments):
+        config = Path("sweep/001/config.yaml")
+        config.write_text(config.read_text().replace(f"{own[0]}.Net", "evil_late.Net"))
+        return launch(*arguments)
+
+    monkeypatch.setattr(sweep_module, "train", change_then_launch)
+    result = cli("resume", "sweep", "steps=3")
+    assert result.code == 1
+    assert not Path("executed").exists()
+    assert Run(Path("sweep/000")).status["state"] == "done"
+    assert "has changed since it was checked" in Run(Path("sweep/001")).status["error"]
+
+
+def test_a_launcher_of_somebody_elses_is_never_used(cli, stranger):
+    words = ("run_dir=sweep", "steps=2", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.prefer=threads")
+    assert cli("run", "-m", *words).code == 0
+    assert len(trusted()) == 1
+    stranger()
+    for flag in ((), ("--trust-code",)):
+        result = cli("resume", "sweep", "steps=3", *flag)
+        assert result.code == 2
+        assert "hydra.launcher.prefer=threads: is a launcher that could run anything" in result.err
+        assert "hydra/launcher=local" in result.err
+    assert cli("resume", "sweep", "steps=3", "hydra/launcher=local").code == 0
+    assert Run(Path("sweep/001")).status["step"] == 3
+    assert json.loads(Path("sweep/sweep.json").read_text())["launcher"]["overrides"] == ["hydra/launcher=local"]
+    assert cli("resume", "sweep", "steps=4").code == 0
+
+
+def test_a_launcher_of_ones_own_needs_no_flag(cli):
+    words = ("run_dir=sweep", "steps=2", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.prefer=threads")
+    assert cli("run", "-m", *words).code == 0
+    assert cli("resume", "sweep", "steps=3").code == 0
+
+
+def test_resume_true_wants_the_same_modules(cli, own, stranger):
+    """Its code is what is typed: no flag is needed, whoever types it."""
+    stranger()
     words = ("run", "model=own", "run_dir=run", "resume=true", "data.inputs=4")
+    assert cli(*words, "steps=3").code == 0
+    assert trusted() == set()
+    forget(*own)
     Path(f"{own[1]}.py").write_text("WIDTH = 8\n")
-    result = cli(*words, "steps=3")
+    result = cli(*words, "steps=4")
     assert result.code == 2
     assert "has changed since the run started" in result.err
+
+
+def test_resume_true_takes_no_code_that_was_not_typed(cli, own, stranger):
+    """loss=auto stands for what the run has, which may be somebody else's."""
+    stranger()
+    config = Path("run/config.yaml")
+    config.write_text(re.sub(r"loss:\n  _target_: .*", "loss:\n  _target_: evil_loss.Loss", config.read_text()))
+    Path("evil_loss.py").write_text("open('executed', 'w')\n")
+    result = cli("run", "model=own", "loss=auto", "run_dir=run", "resume=true", "data.inputs=4", "steps=3")
+    assert (result.code, Path("executed").exists()) == (2, False)
+    assert "evil_loss" in result.err
 
 
 def test_what_lies_in_the_working_directory_shadows_nothing(tmp_path):

@@ -301,11 +301,13 @@ def test_a_module_that_has_changed_is_used_as_it_is_or_as_it_was(cli, own_part, 
     assert cli("run", "model=net", *SMALL, "run_dir=run").code == 0
     assert cli("reproduce", "run").code == 0
     own_part("model", "net", f"# a remark\n{LINEAR}", "inputs: null\noutputs: null\n")
-    result = cli("reproduce", "run")
+    assert f"error: {Path('own_net.py').absolute()}: has changed" in cli("reproduce", "run").err
+    result = cli("reproduce", "run", "--force")
     assert result.code == 0
     assert re.search(r"own_net\.py +has changed", result.out)
     own_part("model", "net", SCALED, "inputs: null\noutputs: null\n")
-    result = cli("reproduce", "run")
+    assert cli("reproduce", "run").code == 2
+    result = cli("reproduce", "run", "--force")
     assert result.code == 1
     assert re.search(r"own_net\.py +has changed", result.out)
     assert "trainer reproduce run --trust-code" in result.out
@@ -313,12 +315,13 @@ def test_a_module_that_has_changed_is_used_as_it_is_or_as_it_was(cli, own_part, 
     assert cli("reproduce", "run", "--trust-code").code == 0
 
 
-def test_code_of_others_is_not_run(cli, own_part, monkeypatch):
+def test_code_of_others_is_not_run(cli, own_part, monkeypatch, stranger):
     own_part("model", "net", LINEAR, "inputs: null\noutputs: null\n")
     assert cli("run", "model=net", *SMALL, "run_dir=run").code == 0
     forget("own_net")
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
+    stranger()
     result = cli("reproduce", "../run")
     assert result.code == 2
     assert "`trainer reproduce ../run --trust-code`" in result.err
@@ -331,9 +334,10 @@ def test_code_of_others_in_an_earlier_configuration_is_not_run_either(cli):
     hostile = {**run.status["config"], "model": {"_target_": "hostile.Net"}}
     first = {**run.status["segments"][0], "config": hostile}
     edit_status(run.path, segments=[first, {**run.status["segments"][0], "from_step": 7}])
-    result = cli("reproduce", "run")
-    assert result.code == 2
-    assert "--trust-code" in result.err
+    for flag in ((), ("--trust-code",)):
+        result = cli("reproduce", "run", *flag)
+        assert result.code == 2
+        assert "hostile.Net: is code that did not come with the run" in result.err
     assert not Path("ran").exists()
 
 
@@ -399,7 +403,7 @@ def test_an_interrupt_ends_it(cli, monkeypatch):
     [
         ((), "reproduce: which run? `trainer reproduce last`"),
         (("nothing",), "nothing: no such run"),
-        (("run", "--force"), "--force: no such flag"),
+        (("run", "--forse"), "--forse: no such flag"),
     ],
 )
 def test_what_is_refused(refused, words, said):

@@ -296,13 +296,14 @@ def test_a_run_without_checkpoints_has_no_parameters(refused, cli):
     assert "none yet" in cli("show", "run").out
 
 
-def test_foreign_code_runs_only_when_it_is_trusted(cli, refused, own_part):
+def test_foreign_code_runs_only_when_it_is_trusted(cli, refused, own_part, stranger):
     own_part("model", "net", NET, "inputs: null\noutputs: null\n")
     assert cli("run", "model=net", "run_dir=run", "data.inputs=4", "steps=2").code == 0
     Path("own_net.py").unlink()
     sys.modules.pop("own_net")
+    stranger()
     line = refused("show", "run", "--parameters")
-    assert "read run/code first" in line
+    assert "read run/code/own_net.py first" in line
     assert "`trainer show run --parameters --trust-code` runs it" in line
     assert "own_net" not in sys.modules
     assert cli("show", "run").code == 0  # which imports nothing of it
@@ -320,7 +321,7 @@ def test_a_module_that_has_changed_is_imported_only_when_insisted_on(cli, refuse
     assert "`trainer show run --parameters --force`" in refused("show", "run", "--parameters")
     result = cli("show", "run", "--parameters", "--force")
     assert result.code == 0
-    assert "warning: own_net.py has changed since the run started" in result.err
+    assert f"warning: {Path('own_net.py').absolute()} has changed since the run started" in result.err
 
 
 def test_weights_are_shown_where_the_run_cannot_be_built(cli, own_part):

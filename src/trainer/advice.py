@@ -80,7 +80,8 @@ def after_failure(rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
         status: What its status.json says.
     """
     settings, diagnosis = _settings(status), status.get("diagnosis")
-    lr, helps = settings.optim.get("lr"), [one["words"] for one in (diagnosis or {}).get("helps") or []]
+    lr, told = settings.optim.get("lr"), [one["words"] for one in (diagnosis or {}).get("helps") or []]
+    helps = [words for words in told if all(_may_be_typed(key, value) for key, value in words.items())]
     commands, how = {}, ""
     if manifest.steps(rundir.failure):
         commands[f"trainer inspect {shlex.quote(rundir.short)}"] = "look at the step it failed at"
@@ -153,7 +154,7 @@ def _resume(rundir: RunDir, settings: Settings, **changes: Any) -> str:
     if objects := _handed_over(settings):
         named = [f"{key}={value}".replace(".", "__", key.count(".")) for key, value in words.items()]
         return f"fit({', '.join([*(f'{group}=...' for group in objects), f'resume={rundir.short!r}', *named])})"
-    return " ".join(["trainer resume", shlex.quote(rundir.short), *(f"{k}={v}" for k, v in words.items())])
+    return shlex.join(["trainer", "resume", rundir.short, *(f"{key}={value}" for key, value in words.items())])
 
 
 def _again(settings: Settings) -> dict[str, str]:

@@ -6,7 +6,7 @@ import copy
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +14,12 @@ from typing import Any
 
 from torch import nn
 
-from trainer import checkpoint, generators, manifest, reading, redact, runs, screen
+from trainer import checkpoint, code_import, generators, manifest, modules, reading, redact, runs, screen
 from trainer import device as devices
 from trainer import words as command_line
 from trainer.config import compose_jobs, override
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
-from trainer.modules import require_known
 from trainer.objects import Objects
 from trainer.option_files import with_source
 from trainer.options import Catalog, near_path
@@ -94,7 +93,13 @@ class Result:
         return f"<{self.state} at step {self.step:,}: {values}; {near_path(self.path)}>"
 
 
-def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = False, **settings: Any) -> Result:
+def fit(
+    *words: str,
+    resume: bool | str | Path | Result = False,
+    quiet: bool = False,
+    trust_code: bool = False,
+    **settings: Any,
+) -> Result:
     """Train a model in a run directory of its own, as `trainer run` does, and return when it has ended.
 
     An interrupt (Ctrl-C, or the stop button of a notebook) finishes the step, saves and returns; a second one raises
@@ -105,6 +110,7 @@ def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = F
         resume: A run to go on with, as after `trainer resume`: a path, an id, its four letters, last or best; or what
             `fit` has returned. True goes on with `run_dir` if it is there, else begins it.
         quiet: Whether to show nothing.
+        trust_code: Whether to import the modules that came with a run of somebody else's, as `--trust-code` does.
         settings: The same as the words, by name; two underscores stand for a dot: `optim__lr=1e-4`. `model`, `data`,
             `loss`, `optim` and `schedule` take the name of an option, an object, a class, or a dict with a `_target_`;
             `data` also takes a pair (inputs, targets) of tensors or arrays. Targets that are texts are classes, and so
@@ -118,7 +124,8 @@ def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = F
     if resume is True:
         settings["resume"] = True
     with devices.put_back(), generators.isolated(0), _import_path():
-        given = _Given(words, settings)
+        modules.begin()
+        given = _Given(words, settings, trust_code)
         begun, is_complete = _begin(given) if isinstance(resume, bool) else _continue(given, resume)
         if is_complete:
             restore(begun.built, begun.rundir, screen.note)
@@ -135,7 +142,8 @@ def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = F
 class _Given:
     """What `fit` was called with, as words of the command line and as objects."""
 
-    def __init__(self, words: Sequence[str], settings: Mapping[str, Any]) -> None:
+    def __init__(self, words: Sequence[str], settings: Mapping[str, Any], trust_code: bool) -> None:
+        self.trust_code = trust_code
         parts = {group: part for group, part in settings.items() if group in COMPONENTS}
         self.objects = Objects({group: part for group, part in parts.items() if not isinstance(part, str)})
         self.words = list(words)
@@ -172,7 +180,7 @@ def _begin(given: _Given) -> tuple[Begun, bool]:
         parts = given.objects.parts(job.settings)
         if (path := resumed(job.settings)) is None:
             return begin(job, new_path(job.settings.run_dir), parts), False
-    rundir, stored = _known(path)
+    rundir, stored = _known(path, given, modules.own_targets(job.settings))
     continued = continuation(rundir, stored, as_composed(stored, job.settings), job.choices)
     return continued.begin(given.command, parts), continued.is_complete
 
@@ -180,38 +188,41 @@ def _begin(given: _Given) -> tuple[Begun, bool]:
 def _continue(given: _Given, resume: str | Path | Result) -> tuple[Begun, bool]:
     """Go on with a run; say whether it is complete."""
     path, parts = (resume.path, resume.objects) if isinstance(resume, Result) else (resume, {})
-    rundir, stored = _known(runs.find(near_path(Path(path))))
+    typed = {str(section["_target_"]) for section in given.choice.sections.values() if "_target_" in section}
+    rundir, stored = _known(runs.find(near_path(Path(path))), given, typed)
     changed = override(stored, given.choice, given.catalog)
     chosen = dict(word.split("=", 1) for word in given.choice.groups)
     continued = continuation(rundir, stored, changed, {**chosen, **given.objects.names})
     return continued.begin(given.command, {**parts, **given.objects.parts(changed)}), continued.is_complete
 
 
-def _known(path: Path) -> tuple[RunDir, Settings]:
-    """Return a run with its settings.
+def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDir, Settings]:
+    """Return a run with its settings, whose own code may be imported.
 
     Raises:
-        UsageError: It is a sweep, or its modules are not those of the working directory.
+        UsageError: It is a sweep, or its code may be somebody else's.
     """
     rundir = RunDir(path)
     if runs.is_sweep(path):
         jobs = [repr(RunDir(job).short) for job in runs.jobs(path)]
         raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
-    stored = check(rundir.read_config())
+    config = rundir.read_config()
+    stored = check(config)
     again = f"trainer resume {shlex.quote(rundir.short)}"
-    require_known(rundir, stored, again, trust=False, force=False)
+    modules.open_code({rundir: config}, again, given.trust_code, typed=typed)
     require_same_files([rundir], again)
     return rundir, stored
 
 
 @contextmanager
 def _import_path() -> Iterator[None]:
-    """Put sys.path back after a block."""
+    """Put sys.path and sys.meta_path back after a block."""
     before = sys.path[:]
     try:
         yield
     finally:
         sys.path[:] = before
+        code_import.uninstall()
 
 
 def _interrupt() -> None:

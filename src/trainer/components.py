@@ -65,8 +65,6 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
     if not isinstance(target, str):
         raise refusal(f"{group}", "selects nothing", f"{group}=OPTION; trainer list {group} shows them")
     module_name, _, class_name = target.rpartition(".")
-    if not modules.is_ours(target):
-        modules.search_working_directory()
     try:
         module = importlib.import_module(module_name)
     except ValueError as error:

@@ -21,7 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer import option_files, redact, settings
+from trainer import modules, option_files, redact, settings
 from trainer.errors import UsageError, nearest, refusal
 from trainer.hydra_errors import explained
 from trainer.options import GROUPS, SEVERAL, Catalog, near_path, shipped_configs
@@ -82,7 +82,7 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
         UsageError: A configuration is wrong; names the key, the value and what is allowed.
     """
     composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
-    jobs = []
+    jobs: list[Job] = []
     with hydra_setup(catalog), explained():
         for choice in choices:
             if choice.groups not in composed:
@@ -91,6 +91,8 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
                 composed[choice.groups] = _composed(choice.groups, catalog)
             config, options = composed[choice.groups]
             jobs.append(_job(config.copy(), dict(options), choice, catalog))
+    if any(modules.own_targets(job.settings) for job in jobs):
+        modules.search_working_directory()
     return jobs
 
 
@@ -295,7 +297,10 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
                 config[group] = _composed((word,), catalog)[0][group]
             else:  # a section of our own: the option names some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
-        return _apply(config, choice, catalog)
+        changed = _apply(config, choice, catalog)
+    if modules.own_targets(changed) - modules.own_targets(stored):
+        modules.search_working_directory()  # what is typed now is the user's
+    return changed
 
 
 def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> int:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from trainer import fingerprint, screen
 from trainer.build import Built, build, to_look_at
+from trainer.components import reason_of
 from trainer.data import Batches
-from trainer.errors import printable
+from trainer.errors import RunFailed, TrainerError, printable
 from trainer.job import kept_preprocess
 from trainer.loop import evaluate
 from trainer.losses import OVER_PROBABILITIES
@@ -122,9 +123,18 @@ def look(built: Built, batches: Batches) -> Report:
     Args:
         built: The parts.
         batches: The rows.
+
+    Raises:
+        RunFailed: The model or the loss can't take them.
     """
     seen: list[tuple[Tensor, Tensor]] = []
-    loss = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))["validation_loss"]
+    try:
+        measured = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))
+    except TrainerError:
+        raise
+    except Exception as error:  # a model of the user's may raise anything
+        raise RunFailed(f"the model can't be evaluated: {reason_of(error)}") from error
+    loss = measured["validation_loss"]
     predictions, targets = (torch.cat([*map(torch.atleast_1d, part)]) for part in zip(*seen, strict=True))
     preprocess, classes = built.data.preprocess, built.data.classes
     if classes is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs
+from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs, trust_list
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
@@ -20,6 +20,7 @@ from trainer.log import log, log_evaluation, logging_to
 from trainer.logger_feed import LoggerFeed
 from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
+from trainer.modules import OwnCode
 from trainer.progress import Display, NoDisplay, Standing
 from trainer.record import SECONDS, Record, first_status, standing
 from trainer.rundir import InUse, RunDir
@@ -63,6 +64,11 @@ class Plan:
     def fill(self, path: Path) -> None:
         """Write the same into a directory that no other process knows of."""
         RunDir(path).fill(*self._content(path))
+
+    @property
+    def own_code(self) -> OwnCode | None:
+        """What it would execute beyond trainer and torch."""
+        return modules.of_configs([self.config], self.code)
 
     def _content(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes], dict[str, Any] | None]:
         return self.config, {"id": path.name, **self.status}, self.code, self.preprocess
@@ -151,6 +157,7 @@ def execute(
     force: bool = False,
     stopping: Stopping | None = None,
     secrets: Mapping[str, Any] | None = None,
+    digest: str | None = None,
 ) -> None:
     """Train a written job without a display; how it ends stands in its status.json.
 
@@ -161,9 +168,28 @@ def execute(
         force: Start over if there should be a good checkpoint and is none.
         stopping: What asks it to stop; by default a signal.
         secrets: What is not kept in the directory, by dotted key.
+        digest: That of its own code, as it was checked.
     """
     with stopping or Stopping() as entered:
-        driven(executing(rundir, command, overrides, force, entered, secrets))
+        driven(executing(rundir, command, overrides, force, entered, secrets, digest))
+
+
+def opened(rundir: RunDir, command: str, force: bool, digest: str | None) -> dict[str, Any]:
+    """Return the configuration of a job, whose own code may be imported from then on.
+
+    Args:
+        rundir: The job's directory.
+        command: What the user typed.
+        force: Whether to take modules as they are now, where they have changed.
+        digest: That of its own code, as it was checked.
+
+    Raises:
+        UsageError: The code is not what was checked.
+    """
+    config = rundir.read_config()
+    if (own := modules.require_unchanged(rundir, config, digest)) is not None:
+        modules.admit({rundir: own}, command, trust=not force, force=force)
+    return config
 
 
 def executing(
@@ -173,6 +199,7 @@ def executing(
     force: bool,
     stopping: Stopping,
     secrets: Mapping[str, Any] | None = None,
+    digest: str | None = None,
     seconds: float = SECONDS,
 ) -> Generator[Run, Taken | None, None]:
     """Train as `execute` does; whoever drives this loop takes the steps, and has entered `stopping`.
@@ -181,8 +208,8 @@ def executing(
         seconds: Between two writings of status.json.
     """
     try:
-        config = redact.filled(rundir.read_config(), secrets or {})
-        built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
+        stored = opened(rundir, command, force, digest)
+        built = rebuild(rundir, check(redact.filled(stored, secrets or {})), rundir.read_status().get("choices"))
         yield from training(
             rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, stopping, seconds
         )
@@ -250,17 +277,14 @@ def training(
         rundir.tidy()
         length = restore(built, rundir, announce, force)
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
+        own = modules.of_run(rundir)
+        was_trusted = own is None or trust_list.contains(own.digest)
         config = redact.tree(resolved(built).to_dict())
         if config != rundir.read_config():
             rundir.write_config(config)
         if rundir.read_preprocess() != (preprocess := preprocess_of(built)):
             rundir.write_preprocess(preprocess)
-        sources = modules.used(built.settings)
-        used = modules.sums(sources) or modules.kept(rundir)  # what is installed by now is not kept anew
-        if used != modules.kept(rundir):
-            for name in modules.kept(rundir).keys() - sources.keys():
-                (rundir.code / name).unlink(missing_ok=True)
-            rundir.write_code(sources)
+        used = modules.keep(rundir, modules.used(built.settings))
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step
@@ -277,6 +301,8 @@ def training(
         )
         try:
             record.write()
+            if was_trusted and (own := modules.of_run(rundir)) is not None:
+                trust_list.add([own.digest])  # what the user has typed to go on with
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
             screen = show(shown)
             compile_step(built, announce)

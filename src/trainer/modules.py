@@ -1,98 +1,262 @@
-"""The user's own modules: kept with the run that imports them, imported again only when known. Without torch."""
+"""The user's own code: what a run would execute, kept with it, and opened only when its user vouches. Without torch."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
 import re
+import shlex
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from trainer import code_import, reading, trust_list
+from trainer.code_import import Source
 from trainer.errors import UsageError, refusal
-from trainer.reading import content
 from trainer.rundir import RunDir
-from trainer.settings import OBJECT, Settings
+from trainer.settings import COMPONENTS, LOGGER, OBJECT, Settings
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
 _NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")
-_INSTALLED = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {str(Path(__file__).parent)}
+_INSTALLED = ("site-packages", "dist-packages")  # the user's site-packages among them
+_FIXED = tuple(
+    os.path.realpath(folder) + os.sep
+    for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(__file__))
 )
+_NAMED = 3  # files that a refusal lists
+_at_start: set[str] = set()  # modules that this command did not import
 
 
 def is_ours(target: str) -> bool:
-    """Say whether a `_target_` is a public name of trainer or torch, which anybody's run may import."""
+    """Return whether a `_target_` is a public name of trainer or torch, which anybody's run may import."""
     return target.startswith(OURS) and not any(part.startswith("_") for part in target.split("."))
 
 
+@dataclass(frozen=True)
+class OwnCode:
+    """What a run, or the launcher of a sweep, would execute beyond trainer and torch.
+
+    Args:
+        sections: Sections of configurations whose `_target_` is somebody's own, as (group, section).
+        sources: The sources of modules that were kept, by the path that they have below a folder of sys.path.
+        launcher: What sweep.json says of a launcher.
+    """
+
+    sections: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    sources: Mapping[str, bytes] | None = None
+    launcher: Mapping[str, Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all of it."""
+        sections = sorted(_json(section) for section in self.sections)
+        content = {"sections": sections, "launcher": self.launcher, "modules": sums(self.sources or {})}
+        return hashlib.sha256(_json(content).encode()).hexdigest()
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The classes that the sections name, with the group of each."""
+        return {str(section["_target_"]): group for group, section in self.sections}
+
+    @property
+    def installed(self) -> dict[str, str]:
+        """Those of the classes whose modules were not kept with the run."""
+        return {target: group for target, group in self.targets.items() if not _paths(target) & {*(self.sources or {})}}
+
+
+def of_configs(configs: Iterable[Mapping[str, Any]], sources: Mapping[str, bytes]) -> OwnCode | None:
+    """Return the own code of a run with these configurations, None if it has none.
+
+    Args:
+        configs: What it has now and what its segments had.
+        sources: The modules that are kept with it.
+    """
+    found = {_json(section): section for config in configs for section in _own_sections(config)}
+    return OwnCode(tuple(found.values()), sources) if found else None
+
+
+def of_run(rundir: RunDir, config: Mapping[str, Any] | None = None) -> OwnCode | None:
+    """Return the own code of a run, None if it has none.
+
+    Args:
+        rundir: The run.
+        config: Its configuration, if that has been read.
+
+    Raises:
+        UsageError: The copies of its modules can't be read.
+    """
+    segments = rundir.read_status().get("segments") or []
+    configs = [rundir.read_config() if config is None else config, *(one.get("config") or {} for one in segments)]
+    if of_configs(configs, {}) is None:
+        return None
+    try:
+        return of_configs(configs, rundir.read_code())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{rundir.code}: {error}") from error
+
+
+def require_unchanged(rundir: RunDir, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
+    """Return the own code of a run, which must be that of a digest; None is none.
+
+    Raises:
+        UsageError: It is another one.
+    """
+    own = of_run(rundir, config)
+    if (own and own.digest) != digest:
+        raise UsageError(f"{rundir.path}: what it would execute has changed since it was checked")
+    return own
+
+
+class Opened(NamedTuple):
+    """The own code of runs that may be imported.
+
+    Args:
+        code: By the directory of the run, as it was checked.
+        changed: The files of modules that have changed since and are taken as they are now.
+    """
+
+    code: dict[Path, OwnCode]
+    changed: list[str]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each by the name of its directory."""
+        return {path.name: own.digest for path, own in self.code.items()}
+
+
+def open_code(
+    configs: Mapping[RunDir, Mapping[str, Any]],
+    command: str,
+    trust: bool = False,
+    force: bool = False,
+    typed: Iterable[str] = (),
+) -> Opened:
+    """Let the own code of runs be imported if the user's list has it, or for this once if the user says so.
+
+    Args:
+        configs: The configuration of a run, or of each job of a sweep.
+        command: What the user typed, to be typed again with a flag.
+        trust: Whether the user trusts the copies that came with the runs.
+        force: Whether to take modules as they are now, where they have changed.
+        typed: Classes that the user types now, which come from the path and must be those of the run.
+
+    Raises:
+        UsageError: The code may be somebody else's, or has changed; names what to read and the command to type.
+    """
+    code_import.uninstall()
+    found = {rundir: own for rundir, config in configs.items() if (own := of_run(rundir, config)) is not None}
+    for rundir, own in found.items():
+        if not trust_list.contains(own.digest):
+            if not own.targets.keys() <= {*typed}:
+                _require_flag(rundir, own, command, trust)
+            elif missing := [path for path in own.sources or () if _here(path) is None]:
+                raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
+        if problem := differing(rundir, own.sources or {}):
+            raise UsageError(problem)
+    changed = admit(found, command, trust, force)
+    if typed:
+        search_working_directory()
+    return Opened({rundir.path: own for rundir, own in found.items()}, changed)
+
+
+def admit(found: Mapping[RunDir, OwnCode], command: str, trust: bool, force: bool) -> list[str]:
+    """Let the modules of runs be imported from memory, and return the files of those that are taken as they are now.
+
+    Args:
+        found: The own code of runs.
+        command: What the user typed, to be typed again with a flag.
+        trust: Whether to take the runs' copies where a module has changed.
+        force: Whether to take modules as they are now.
+
+    Raises:
+        UsageError: A module has changed, and the user has not said which to take.
+    """
+    sources: dict[str, Source] = {}
+    changed: dict[str, Path] = {}
+    for rundir, own in found.items():
+        for path, content in (own.sources or {}).items():
+            source, place = Source(content, rundir.code / path), None if trust else _here(path)
+            if place is not None and (now := _content(place)) != content:
+                changed[path] = place
+                source = Source(now or b"", place)
+            if path in sources and sources[path].content != source.content:
+                raise UsageError(f"{sources[path].file} and {source.file} differ; resume the jobs one by one")
+            sources[path] = source
+    if changed and not force:
+        raise refusal(
+            str(next(iter(changed.values()))),
+            "has changed since the run started, so it would be another run",
+            f"`{command} --force` to go on with it as it is now, or `{command} --trust-code` with the run's own copy",
+        )
+    code_import.install(sources)
+    if changed:
+        search_working_directory()  # it may import more by now
+    return [str(place) for place in changed.values()]
+
+
+def _require_flag(rundir: RunDir, own: OwnCode, command: str, trust: bool) -> None:
+    """Refuse a run that is not on the user's list, unless the flag covers all of its code."""
+    again = f"`trainer trust {shlex.quote(rundir.short)}` shows it and adds it to your list of trusted code"
+    for target, group in own.installed.items():
+        place = installed_file(target)
+        if place is None:
+            raise refusal(f"{group}._target_={target}", "is code that neither came with the run nor is here")
+        reason = f"is code that did not come with the run, which would execute {place}"
+        raise refusal(f"{group}._target_={target}", reason, again)
+    if not trust:
+        target, group = next(iter(own.targets.items()))
+        files = [str(rundir.code / path) for path in own.sources or ()]
+        more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+        reason = f"is code that may be somebody else's; read {', '.join(files[:_NAMED])}{more} first"
+        raise refusal(f"{group}._target_={target}", reason, f"`{command} --trust-code` runs it once; {again}")
+
+
 def used(settings: Settings) -> dict[str, bytes]:
-    """Return the sources of the user's modules that a run's classes come from, and of those that these import.
+    """Return the sources of the user's modules that a job has imported, and of those that these may import later.
 
     Returns:
         Sources by the path that a module of that name has below a folder of sys.path.
     """
-    found: dict[str, bytes] = {}
     classes = [name for key in ("_target_", OBJECT) for _, name in _foreign(settings, key)]
+    if not classes:
+        return {}
+    found: dict[str, bytes] = {}
     names = [prefix for name in classes for prefix in accumulate(name.split(".")[:-1], "{}.{}".format)]
+    names += [name for name in {*sys.modules} - _at_start if _own_file(name) is not None]
     while names:
         name = names.pop()
-        module = sys.modules.get(name)
-        file = None if module is None else _own_file(module)
-        if module is None or file is None or (path := _path_of(name, file)) in found:
+        file = _own_file(name)
+        if file is None or (path := _path_of(name, file)) in found or not _NAME.fullmatch(path):
             continue
-        found[path] = file.read_bytes()
-        names += [*_imports(found[path], name, is_package=file.name == "__init__.py"), name.rpartition(".")[0]]
+        source = code_import.executed(sys.modules[name]) if name in sys.modules else _content(file)
+        if source is None:
+            continue
+        found[path] = source
+        names += [*_imports(source, name, is_package=file.name == "__init__.py"), name.rpartition(".")[0]]
     return dict(sorted(found.items()))
 
 
-def sums(sources: dict[str, bytes]) -> dict[str, str]:
+def keep(rundir: RunDir, sources: Mapping[str, bytes]) -> dict[str, str]:
+    """Keep modules with a run that has imported them, and return the SHA-256 of all that are kept by their paths."""
+    now, saved = sums(sources), kept(rundir)
+    if now.items() <= saved.items():  # what is imported later, or installed by now, is there from before
+        return saved
+    for name in saved.keys() - now.keys():
+        (rundir.code / name).unlink(missing_ok=True)
+    rundir.write_code(sources)
+    return now
+
+
+def sums(sources: Mapping[str, bytes]) -> dict[str, str]:
     """Return the SHA-256 of each source."""
-    return {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
-
-
-def require_known(rundir: RunDir, settings: Settings, command: str, trust: bool, force: bool) -> list[str]:
-    """Refuse a run that would import code which may be somebody else's or has changed; nothing is imported here.
-
-    Args:
-        rundir: The run.
-        settings: Its configuration.
-        command: What the user typed, to be typed again with a flag.
-        trust: Whether the user trusts the code that came with the run.
-        force: Whether to go on with modules that have changed.
-
-    Returns:
-        The modules that have changed.
-
-    Raises:
-        UsageError: It would; names what to read and the whole command to type.
-    """
-    targets = dict(_foreign(settings))
-    if not targets or trust:
-        return []
-    saved = kept(rundir)
-    here = {} if _stands_in(rundir) else {name: _sum_of(name) for name in saved}
-    known = {group for group, target in targets.items() if any(here.get(name) for name in _paths(target))}
-    changed = [name for name in saved if here.get(name) != saved[name]]
-    if known == targets.keys():
-        if force or not changed:
-            return changed
-        raise refusal(
-            changed[0],
-            "has changed since the run started, so it would be another run",
-            f"`{command} --force` to go on with it as it is now, or `{command} --trust-code` with the run's own copy",
-        )
-    group = next(group for group in targets if group not in known)
-    what = f"{group}._target_={targets[group]}"
-    place = rundir.code if rundir.code.is_dir() else _installed(targets[group])
-    if place is None:
-        raise refusal(what, "is code that neither came with the run nor is here")
-    reason = f"is code that may be somebody else's; read {place} first"
-    raise refusal(what, reason, f"`{command} --trust-code` runs it")
+    return {name: code_import.sum_of(source) for name, source in sources.items()}
 
 
 def kept(rundir: RunDir) -> dict[str, str]:
@@ -101,8 +265,8 @@ def kept(rundir: RunDir) -> dict[str, str]:
     return {name: sum_ for name, sum_ in recorded.items() if _NAME.fullmatch(name)}
 
 
-def differing(rundir: RunDir, sources: dict[str, bytes]) -> str | None:
-    """Say which of a run's copies is not what was kept, None if all are or nothing tells any more what was."""
+def differing(rundir: RunDir, sources: Mapping[str, bytes]) -> str | None:
+    """Return which of a run's copies is not what was kept, None if all are or nothing says any more what was."""
     if "code" not in rundir.read_status():
         return None
     here, saved = sums(sources), kept(rundir)
@@ -111,35 +275,39 @@ def differing(rundir: RunDir, sources: dict[str, bytes]) -> str | None:
     return None if name is None else f"{rundir.code / name} {what}"
 
 
-def trust(rundirs: list[RunDir]) -> None:
-    """Let the copies of modules that came with a run, or with the jobs of a sweep, be imported before others.
-
-    Raises:
-        UsageError: There is something else than sources, which one could have read, or the jobs' copies differ.
-    """
-    copies = {}
-    for rundir in rundirs:
-        files = sorted(path for path in rundir.code.rglob("*") if not path.is_dir() or path.is_symlink())
-        for path in files:
-            if path.is_symlink() or path.suffix != ".py":
-                raise UsageError(f"{path} is no source of a module; delete it to trust the rest")
-        sources = rundir.read_code()
-        if problem := differing(rundir, sources):
-            raise UsageError(problem)
-        copies[rundir.code] = sources
-    folders = [folder for folder, sources in copies.items() if sources]
-    for folder in folders[1:]:
-        if copies[folder] != copies[folders[0]]:
-            raise UsageError(f"{folder} and {folders[0]} differ; resume the jobs one by one")
-    sys.dont_write_bytecode = True  # it would be the next thing that is no source
-    if folders and str(folders[0].absolute()) not in sys.path:
-        sys.path.insert(0, str(folders[0].absolute()))
+def begin() -> None:
+    """Note what has been imported before a command: modules that come from now on are its own."""
+    _at_start.clear()
+    _at_start.update(sys.modules)
 
 
 def search_working_directory() -> None:
     """Let modules of the working directory be imported, last: a queue.py there must not shadow the standard one."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+
+
+def own_targets(settings: Settings) -> set[str]:
+    """Return the classes that settings name and that are neither trainer's nor torch's."""
+    return {target for _, target in _foreign(settings)}
+
+
+def installed_file(target: str) -> Path | None:
+    """Return where the module of a `_target_` lies, or its package, without importing anything."""
+    parts = target.split(".")[:-1]
+    names = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    files = (_on_path(f"{name}{end}") for name in names for end in (".py", "/__init__.py"))
+    return next((file for file in files if file is not None), None)
+
+
+def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the sections of a configuration, which nobody may have checked, whose `_target_` is somebody's own."""
+    loggers = config.get(LOGGER)
+    found = {group: config.get(group) for group in COMPONENTS}
+    found.update({f"{LOGGER}.{key}": one for key, one in (loggers if isinstance(loggers, dict) else {}).items()})
+    for group, section in found.items():
+        if isinstance(section, dict) and isinstance(target := section.get("_target_"), str) and not is_ours(target):
+            yield group, section
 
 
 def _foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, str]]:
@@ -149,19 +317,23 @@ def _foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, s
             yield group, target
 
 
-def _stands_in(rundir: RunDir) -> bool:
-    """Say whether the working directory belongs to the run, which could then vouch for its own code."""
-    folder, here = rundir.path.resolve(), Path.cwd().resolve()
-    is_job = (folder.parent / "sweep.json").exists()
-    return here.is_relative_to(folder) or (is_job and here.is_relative_to(folder.parent))
-
-
-def _own_file(module: ModuleType) -> Path | None:
-    """Return the source of a module that neither trainer nor an installation has brought."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or file.startswith(_INSTALLED):
+def _own_file(name: str) -> Path | None:
+    """Return the source of a module, imported or to be found, that neither trainer nor an installation has brought."""
+    module: ModuleType | None = sys.modules.get(name)
+    if module is None:
+        found = _on_path(f"{name.replace('.', '/')}.py") or _on_path(f"{name.replace('.', '/')}/__init__.py")
+        file = None if found is None else str(found)
+    else:
+        file = getattr(module, "__file__", None)
+    if name.startswith("__") or not isinstance(file, str) or not file.endswith(".py") or _is_installed(file):
         return None
-    return Path(file) if Path(file).is_file() else None
+    return Path(file) if module is not None or Path(file).is_file() else None
+
+
+def _is_installed(file: str) -> bool:
+    """Return whether a module is of the standard library, of trainer or of any site-packages."""
+    full = os.path.realpath(file)
+    return full.startswith(_FIXED) or any(f"{os.sep}{folder}{os.sep}" in f"{file} {full}" for folder in _INSTALLED)
 
 
 def _path_of(name: str, file: Path) -> str:
@@ -188,23 +360,24 @@ def _paths(target: str) -> set[str]:
     return {f"{module}.py", f"{module}/__init__.py"}
 
 
-def _sum_of(name: str) -> str | None:
-    """Return the SHA-256 of the module that an import would find under a path, None if there is none."""
-    for folder in (*sys.path, str(Path.cwd())):
-        file = Path(folder) / name
-        if file.is_file():
-            try:
-                return hashlib.sha256(content(file.resolve())).hexdigest()
-            except (OSError, ValueError):
-                return None
-    return None
+def _here(path: str) -> Path | None:
+    """Return the file of the module that was or would be imported under a path, None if there is none."""
+    file = getattr(sys.modules.get(code_import.name_of(path)), "__file__", None)
+    return _on_path(path) if file is None or not Path(file).is_file() else Path(file)
 
 
-def _installed(target: str) -> Path | None:
-    """Return where the package of a `_target_` lies, without importing anything."""
-    top = target.partition(".")[0]
-    for folder in (*sys.path, str(Path.cwd())):
-        for file in (Path(folder) / top / "__init__.py", Path(folder) / f"{top}.py"):
-            if top and file.is_file():
-                return file
-    return None
+def _on_path(path: str) -> Path | None:
+    """Return the file that an import would find under a path, the working directory's last; None if there is none."""
+    places = (Path(folder or ".").absolute() / path for folder in (*sys.path, str(Path.cwd())))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return reading.content(file.resolve())
+    except (OSError, ValueError):
+        return None
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, sort_keys=True)

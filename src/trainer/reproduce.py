@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trainer.reproduction import Difference, Finding
     from trainer.signals import Stopping
 
-HELP = """Usage: trainer reproduce RUN [--trust-code] [--json]
+HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
 
 Runs a run again with its own settings, and compares each row of metrics.jsonl
 as it goes, then the weights of every checkpoint, bit for bit. It says
@@ -37,8 +37,8 @@ failed has to fail again. Nothing is written: it is all done in memory.
 
 The exit code is 0 if all is identical, 1 if anything differs. Of a sweep every
 job is repeated. What others have made runs no code of theirs, unless you have
-read it and add --trust-code; a module of yours that has changed is used as it
-is now, or with --trust-code as it was.
+read it and add --trust-code. A module of yours that has changed is refused:
+--force takes it as it is now, --trust-code as it was.
 
 Examples:
   trainer reproduce last
@@ -46,7 +46,7 @@ Examples:
   trainer reproduce kfrw/003
   trainer reproduce results/first --json
 """
-FLAGS = ("--trust-code", "--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
+FLAGS = ("--trust-code", "--force", "--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
@@ -59,13 +59,10 @@ def main(argv: list[str]) -> int:
         raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
     path, words.overrides = runs.find(words.overrides[0]), words.overrides[1:]
     is_sweep, as_json = runs.is_sweep(path), "json" in words.flags
-    command, trust = shlex.join(["trainer", "reproduce", *redact.words(argv)]), "trust_code" in words.flags
-    if is_sweep:
-        courses = list(_courses(path, words, command, trust))
-    else:
-        courses = [_course(RunDir(path), words, command, trust)]
-    if trust:
-        modules.trust([of.rundir for of in courses])
+    command = shlex.join(["trainer", "reproduce", *redact.words(argv)])
+    configs: dict[RunDir, dict[str, Any]] = {}
+    courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
+    modules.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer import screen
     from trainer.signals import Stopping
 
@@ -93,32 +90,32 @@ def main(argv: list[str]) -> int:
     return 0 if all(finding.is_identical for finding in findings) else 1
 
 
-def _courses(path: Path, words: Words, command: str, trust: bool) -> Iterator[Course]:
+def _courses(path: Path, words: Words, configs: dict[RunDir, dict[str, Any]]) -> Iterator[Course]:
     """Read how the jobs of a sweep came about that have begun."""
     from trainer import screen
 
     for folder in runs.jobs(path):
         try:
-            yield _course(RunDir(folder), words, command, trust)
+            yield _course(RunDir(folder), words, configs)
         except NothingYet as nothing:
             screen.note(str(nothing))
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
 
-def _course(rundir: RunDir, words: Words, command: str, trust: bool) -> Course:
-    """Read how a run came about; nothing of it is imported yet.
+def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]]) -> Course:
+    """Read how a run came about, and note its configuration; nothing of it is imported yet.
 
     Raises:
-        UsageError: There is nothing to compare, a word is no secret of it, or it needs code that is not known.
+        UsageError: There is nothing to compare, or a word is no secret of it.
     """
-    stored = settings.check(rundir.read_config())
+    config = rundir.read_config()
+    stored = settings.check(config)
     given, _ = changed_by(words, stored)
     for change in settings.differences(stored, given):
         raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)}, and is repeated as it is")
     of = course(rundir, stored.to_dict(), dict(redact.secrets(given.to_dict())))
-    for leg in of.legs:
-        modules.require_known(rundir, leg.settings, command, trust, force=True)
+    configs[rundir] = config
     return of
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, manifest, modules, redact, runs, settings, sweep_file
+from trainer import fingerprint, manifest, modules, redact, runs, settings, trust_list
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, nearest, refusal
-from trainer.modules import require_known
+from trainer.launcher_words import words_of
+from trainer.modules import Opened, OwnCode
 from trainer.rundir import RunDir
 from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
 from trainer.values import show
@@ -86,14 +87,13 @@ def main(argv: list[str]) -> int:
     if runs.is_sweep(path):
         return go_on_with_sweep(path, words, command, force, trust)
     rundir = RunDir(path)
-    stored = settings.check(rundir.read_config())
-    changed_modules = require_known(rundir, stored, command, trust, force)
-    if trust:
-        modules.trust([rundir])
+    config = rundir.read_config()
+    stored = settings.check(config)
+    opened = modules.open_code({rundir: config}, command, trust, force)
     changed, chosen = changed_by(words, stored)
     from trainer import screen
 
-    for module in changed_modules:
+    for module in opened.changed:
         screen.note(f"warning: {module} has changed since the run started: the same bits are not promised")
     return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)
 
@@ -124,22 +124,20 @@ def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]
 
 def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
-    rundirs = [RunDir(folder) for folder in runs.jobs(path)]
-    edited = [require_known(rundir, settings.check(rundir.read_config()), command, trust, force) for rundir in rundirs]
-    if trust:
-        modules.trust(rundirs)
+    configs = {rundir: rundir.read_config() for rundir in map(RunDir, runs.jobs(path))}
+    all_stored = {rundir.path: settings.check(config) for rundir, config in configs.items()}
+    opened = modules.open_code(configs, command, trust, force)
     from trainer import screen, sweep
 
-    if not trust:
-        sweep.require_harmless_launcher(path, command)
-    for module in dict.fromkeys(name for names in edited for name in names):
+    overrides, described = redact.words(words.overrides), sweep.described(path, words, command)
+    words.overrides = [word for word in words.overrides if word.lstrip("+") not in words.launcher]
+    for module in opened.changed:
         screen.note(f"warning: {module} has changed since the sweep started: the same bits are not promised")
-    described = sweep_file.read(path)
     require_not_swept(path, described["swept"], words)
 
     def change(folder: Path) -> tuple[ChangedJob | None, dict[str, Any]]:
         try:
-            stored = settings.check(RunDir(folder).read_config())
+            stored = all_stored[folder]
             changed, chosen = changed_by(words, stored)
             if RunDir(folder).read_status().get("state") != "done":
                 redact.require_given(changed.to_dict())
@@ -150,7 +148,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
     with RunDir(path).lock(command):
         folders = runs.jobs(path)
         with sweep.launching(described):
-            launcher = sweep.make_launcher(sweep.words_of(described), path)
+            launcher = sweep.make_launcher(words_of(described), path)
         found = sweep.checked(launcher, change, folders)
         secrets = {folder.name: given for folder, (_, given) in zip(folders, found, strict=True)}
         plans = [plan for plan, _ in found if plan is not None]
@@ -161,8 +159,21 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         for plan in plans:
             with plan.rundir.lock(command):
                 plan.rundir.write_config(plan.config)
-                plan.rundir.write_status(plan.status)
-    return sweep.launch(path, command, redact.words(words.overrides), force, trust, secrets)
+                plan.rundir.write_status({**plan.status, "code": modules.keep(plan.rundir, plan.sources)})
+        sweep.keep_launcher(path, described)
+    digests = _trusted_as_changed(plans, opened)
+    return sweep.launch(path, described, command, overrides, digests, force, secrets)
+
+
+def _trusted_as_changed(plans: Sequence[ChangedJob], opened: Opened) -> dict[str, str]:
+    """Return the digests of all jobs; changed ones are trusted as before, for the user has typed the change."""
+    code: dict[Path, OwnCode | None] = dict(opened.code)
+    for plan in plans:
+        before, now = opened.code.get(plan.rundir.path), modules.of_run(plan.rundir, plan.config)
+        if now is not None and (before is None or trust_list.contains(before.digest)):
+            trust_list.add([now.digest])
+        code[plan.rundir.path] = now
+    return {folder.name: own.digest for folder, own in code.items() if own is not None}
 
 
 def require_not_swept(path: Path, swept: Sequence[str], words: Words) -> None:
@@ -183,6 +194,7 @@ class ChangedJob(NamedTuple):
     rundir: RunDir
     config: dict[str, Any]
     status: dict[str, Any]
+    sources: dict[str, bytes]
     changes: list[Change]
 
 
@@ -220,7 +232,8 @@ def changed_job(
     config = redact.tree(resolved(built).to_dict())
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
     segments = superseded(status.get("segments", []), status.get("config"), config)
-    return ChangedJob(rundir, config, {**status, "state": "waiting", **now, "segments": segments}, changes)
+    status = {**status, "state": "waiting", **now, "segments": segments}
+    return ChangedJob(rundir, config, status, modules.used(changed), changes)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -240,15 +253,14 @@ def _number(text: str) -> Any:
         return text
 
 
-def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str], launcher: Sequence[str]) -> int:
+def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int:
     """Continue a run, or a sweep, that `trainer run ... resume=true` started, as it is configured now.
 
     Args:
         path: Its directory.
         jobs: The jobs as they are composed now.
         command: What the user typed, for the record.
-        overrides: The settings that the user typed, for the record.
-        launcher: The words among them that choose and set up a launcher.
+        words: The words that the user typed.
 
     Raises:
         UsageError: What is there are other jobs than the command means.
@@ -259,18 +271,19 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
             f"run_dir={path} resume=true", f"has {len(folders)} jobs, the command {len(jobs)}", "the same command"
         )
     again = f"trainer resume {shlex.quote(RunDir(path).short)}"
-    for folder in folders:
-        require_known(RunDir(folder), settings.check(RunDir(folder).read_config()), again, False, False)
-    require_same_files([RunDir(folder) for folder in folders], again)
+    configs = {rundir: rundir.read_config() for rundir in map(RunDir, folders)}
+    all_stored = [settings.check(config) for config in configs.values()]
+    typed = set[str]().union(*(modules.own_targets(one.settings) for one in jobs))
+    opened = modules.open_code(configs, again, typed=typed)
+    require_same_files([*configs], again)
+    overrides = redact.words(words.overrides)
     if not runs.is_sweep(path):
-        stored = settings.check(RunDir(path).read_config())
-        changed = as_composed(stored, jobs[0].settings)
-        return go_on(RunDir(path), stored, changed, jobs[0].choices, command, overrides, force=False)
+        changed = as_composed(all_stored[0], jobs[0].settings)
+        return go_on(RunDir(path), all_stored[0], changed, jobs[0].choices, command, overrides, force=False)
     from trainer import sweep
 
-    sweep.require_harmless_launcher(path, again, launcher)
-    for folder, one in zip(folders, jobs, strict=True):
-        stored = settings.check(RunDir(folder).read_config())
+    described = sweep.described(path, words, again)
+    for folder, stored, one in zip(folders, all_stored, jobs, strict=True):
         for change in differences(stored, as_composed(stored, one.settings)):
             raise refusal(
                 f"{change.key}={show(change.new)}",
@@ -280,7 +293,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, overrides: list[str]
     secrets = {
         folder.name: dict(redact.secrets(one.settings.to_dict())) for folder, one in zip(folders, jobs, strict=True)
     }
-    return sweep.launch(path, command, overrides, secrets=secrets)
+    return sweep.launch(path, described, command, overrides, opened.digests, secrets=secrets)
 
 
 def as_composed(stored: Settings, composed: Settings) -> Settings:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import garbage, redact, runs
+from trainer import garbage, redact, runs, trust_list
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.rundir import new_path
@@ -115,7 +115,7 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
     if (there := resumed(settings)) is not None:
         from trainer import resume
 
-        return resume.go_on_as(there, jobs, command, redact.words(words.overrides), words.launcher)
+        return resume.go_on_as(there, jobs, command, words)
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer import sweep
@@ -142,11 +142,13 @@ def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Beg
     from trainer.job import plan_of, prepare
 
     built = prepare(job.settings, job.choices, objects=objects)
-    rundir = plan_of(built, {"choices": job.choices}).write(path)
+    plan = plan_of(built, {"choices": job.choices})
+    rundir = plan.write(path)
+    notes = [*job.notes, *trust_list.remarks([plan.own_code.digest] if plan.own_code else [])]
 
     def open_screen(standing: Standing) -> None:
         screen.header(built, {**job.choices, **built.choices}, rundir)
-        for note in job.notes:
+        for note in notes:
             screen.note(note)
 
     return Begun(rundir, built, open_screen)

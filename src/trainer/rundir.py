@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import socket
 import stat
 import time
@@ -291,11 +292,24 @@ class RunDir:
             durable.replace(self._preprocess, as_json(preprocess, in_ascii=False))
 
     def read_code(self) -> dict[str, bytes]:
-        """Return the sources of modules that are kept, by their relative paths."""
-        files = sorted(path for path in self.code.rglob("*") if path.is_file())
-        return {path.relative_to(self.code).as_posix(): reading.content(path) for path in files}
+        """Return the sources of modules that are kept, by their relative paths.
 
-    def write_code(self, sources: dict[str, bytes]) -> None:
+        Raises:
+            OSError: One can't be read, or is a link.
+            Unreadable: There is something else, which nobody could read first, or too much.
+        """
+        sources: dict[str, bytes] = {}
+        for place, folders, names in os.walk(self.code):
+            for name in [*names, *(folder for folder in folders if os.path.islink(os.path.join(place, folder)))]:
+                path = Path(place, name)
+                if path.suffix != ".py":
+                    raise reading.Unreadable(f"{path} is no source of a module; delete it to use the rest")
+                sources[path.relative_to(self.code).as_posix()] = reading.content(path)
+                if sum(map(len, sources.values())) > reading.MOST_JSON:
+                    raise reading.Unreadable(f"holds more than {reading.MOST_JSON:,} bytes of modules")
+        return dict(sorted(sources.items()))
+
+    def write_code(self, sources: Mapping[str, bytes]) -> None:
         """Keep the sources of modules, by their relative paths."""
         for name, source in sources.items():
             durable.make_folders((self.code / name).parent)
@@ -411,7 +425,8 @@ def new_path(asked: str | None) -> Path:
         if path.exists() and not path.is_dir():
             raise refusal(f"run_dir={asked}", "is a file")
         if path.is_dir() and not _is_fresh(path):
-            go_on = f"trainer resume {RunDir(path).short}, or resume=true" if RunDir(path).exists else "another run_dir"
+            resume = f"trainer resume {shlex.quote(RunDir(path).short)}, or resume=true"
+            go_on = resume if RunDir(path).exists else "another run_dir"
             raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
     except OSError as error:
         raise refusal(f"run_dir={asked}", f"can't be created: {error.strerror}") from error

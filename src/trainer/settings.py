@@ -159,10 +159,8 @@ def check(values: dict[str, Any]) -> Settings:
     for name, section in SECTIONS.items():
         root[name] = _check_section(section, root.get(name, {}), f"{name}.")
     settings: Settings = _check_section(Settings, root, "")
-    for name, component in settings.selected.items():
-        _require_plain(component, name)
-    for name in ("name", "init_from", "run_dir"):
-        _require_plain(getattr(settings, name), name)
+    for name, value in vars(settings).items():
+        _require_plain(value, name)
     redact.know(settings.to_dict())
     if settings.steps is not None and settings.epochs is not None:
         raise refusal(f"steps={settings.steps} epochs={settings.epochs}", "only one of them can set the length")
@@ -304,6 +302,8 @@ def _require_loggers(sections: Any) -> None:
 
 def _require_plain(value: Any, key: str) -> None:
     """Refuse what is no plain value: files hold numbers that are finite, and text that is not to be obeyed."""
+    if type(value) in SECTIONS.values():
+        value = vars(value)
     if isinstance(value, dict):
         for name, inner in value.items():
             _require_plain(inner, f"{key}.{name}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, leaderboard, manifest, modules, runs, screen, settings, sweep_file, views
+from trainer import advice, garbage, leaderboard, manifest, modules, redact, runs, screen, settings, sweep_file, views
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number, numbers, size_of
@@ -272,19 +272,17 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
         BadCheckpoint: The checkpoint is damaged.
     """
     rundir = RunDir(one.path)
-    stored = settings.check(rundir.read_config())
-    trust, force = "trust_code" in words.flags, "force" in words.flags
-    command = shlex.join(["trainer", "show", *argv])
-    changed = modules.require_known(rundir, stored, command, trust, force)
-    if trust:
-        modules.trust([rundir])
+    config = rundir.read_config()
+    stored = settings.check(config)
+    command = shlex.join(["trainer", "show", *redact.words(argv)])
+    opened = modules.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer import parameters, saver
 
     which = words.flags.get("checkpoint", "last")
     found = saver.chosen(rundir, which)
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
-    for module in changed:
+    for module in opened.changed:
         screen.note(f"warning: {module} has changed since the run started: its gradients may be others now")
     return parameters.gather(found, stored, dict(one.choices))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shlex
 import signal
 import tempfile
 import time
@@ -28,17 +28,26 @@ from trainer import (
     job,
     launchers,
     leaderboard,
-    modules,
     redact,
     runs,
     screen,
     sweep_file,
+    trust_list,
     vectorized,
 )
 from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
 from trainer.hydra_errors import explained
 from trainer.job import Plan
+from trainer.launcher_words import (
+    DEFAULT,
+    IN_MEMORY,
+    is_harmless,
+    launcher_code,
+    launcher_name,
+    launcher_words,
+    words_of,
+)
 from trainer.launchers import EachLauncher, Local
 from trainer.options import Catalog
 from trainer.overview import Overview
@@ -52,11 +61,7 @@ from trainer.words import Choice, Words
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
-DEFAULT = "local"
-IN_MEMORY = ("basic", "joblib", "local", "processes", "vectorized")  # launchers that write no job into a file
 IN_PROCESS = ("basic", "local", "vectorized")  # launchers whose jobs run in this process, and not at the same time
-_CHOICE = re.compile(r"hydra/launcher=")
-_HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(IN_MEMORY)})|hydra\.launcher\.\w+=-?[0-9]+")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -74,8 +79,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     Raises:
         UsageError: A job or the launcher is wrong; nothing has been created.
     """
-    if redact.words(words.launcher) != words.launcher:
-        raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
+    require_no_secrets(words.launcher)
     launcher = asked_launcher(words, path)
     name = launcher_name(words.launcher)
 
@@ -91,6 +95,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
+    digests = {f"{index:03d}": own.digest for index, one in enumerate(plans) if (own := one.own_code) is not None}
     names = [f"{index:03d}" for index in range(len(plans))]
     sweep: Sweep = {
         "format": sweep_file.FORMAT,
@@ -104,11 +109,14 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         with staging(path) as staged:
             for planned, folder in zip(plans, names, strict=True):
                 planned.fill(staged / folder)
-            durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+            durable.replace(staged / "sweep.json", _as_json(sweep))
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
+    own = launcher_code(sweep)
+    for note in trust_list.remarks({*digests.values(), *([own.digest] if own else [])}):
+        screen.note(note)
     secrets = dict(zip(names, all_secrets, strict=True))
-    return launch(path, command, redact.words(words.overrides), secrets=secrets)
+    return launch(path, sweep, command, redact.words(words.overrides), digests, secrets=secrets)
 
 
 def checked(launcher: HydraLauncher, check: Callable[[T], R], jobs: Sequence[T]) -> list[R]:
@@ -146,29 +154,30 @@ def staging(path: Path) -> Iterator[Path]:
 
 def launch(
     path: Path,
+    sweep: Sweep,
     command: str,
     overrides: list[str],
+    digests: Mapping[str, str],
     force: bool = False,
-    trust: bool = False,
     secrets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Run the jobs of a sweep that are not done, with its own launcher, and return the exit code.
 
     Args:
         path: Its directory.
+        sweep: What its sweep.json says, with a launcher that may be used.
         command: What the user typed, for the record.
         overrides: The settings that the user typed, for the record.
-        force: Let a job start over if it should have a good checkpoint and has none.
-        trust: Let a job import the copies of modules that came with it.
+        digests: Those of the jobs' own code, as it was checked, by job.
+        force: Let a job start over if it should have a good checkpoint and has none, and take modules as they are now.
         secrets: What the jobs' directories do not hold, by job and dotted key.
 
     Raises:
         UsageError: Another process trains it or one of its jobs.
         RunFailed: The launcher failed.
     """
-    sweep = sweep_file.read(path)
     require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
-    task = Task(path.absolute(), command, tuple(overrides), force, trust, dict(secrets or {}), os.getpid())
+    task = Task(path.absolute(), command, tuple(overrides), force, dict(digests), dict(secrets or {}), os.getpid())
     problem = None
     screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
     with RunDir(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
@@ -184,7 +193,7 @@ def launch(
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
     if stopping.signal is None:
-        find_out([RunDir(path / name) for name in sweep["jobs"]], command, secrets or {})
+        find_out([RunDir(path / name) for name in sweep["jobs"]], command, task)
     ended = [runs.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
@@ -212,7 +221,7 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
             launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
 
 
-def find_out(rundirs: Sequence[RunDir], command: str, secrets: Mapping[str, Mapping[str, Any]]) -> None:
+def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
     """Find out why jobs failed whose numbers ran away, until that has taken a while; an interrupt ends it."""
     from trainer import failure  # most sweeps go well
 
@@ -222,14 +231,14 @@ def find_out(rundirs: Sequence[RunDir], command: str, secrets: Mapping[str, Mapp
         for rundir in screen.track(failed, "finding out why jobs failed", len(failed)) if failed else ():
             status = rundir.read_status()
             if time.monotonic() < end:
-                config = redact.filled(rundir.read_config(), secrets.get(rundir.path.name) or {})
+                config = redact.filled(task.opened(rundir.path.name), task.secrets.get(rundir.path.name) or {})
                 failure.find_out(rundir, check(config), status.get("choices") or {}, command)
 
 
 @contextmanager
 def launching(sweep: Sweep) -> Iterator[None]:
     """Let Hydra find what a sweep's launcher is set up with, for the duration of a block."""
-    harmless = all(map(_HARMLESS.fullmatch, words_of(sweep)))
+    harmless = launcher_code(sweep) is None
     with hydra_setup(Catalog(() if harmless else tuple(map(Path, sweep["launcher"]["config_dirs"])))), explained():
         yield
 
@@ -256,7 +265,7 @@ class Task:
     command: str
     overrides: tuple[str, ...]
     force: bool
-    trust: bool
+    digests: Mapping[str, str]
     secrets: Mapping[str, Mapping[str, Any]]
     owner: int
 
@@ -269,17 +278,24 @@ class Task:
         """Train a job; how it ends stands in its status.json."""
         if self.marker.exists():
             return
+        rundir, digest, secrets = RunDir(self.path / name), self.digests.get(name), self.secrets.get(name)
+        job.execute(rundir, self.command, list(self.overrides), self.force, self._stopping(), secrets, digest)
+
+    def opened(self, name: str) -> dict[str, Any]:
+        """Return the configuration of a job, whose own code may be imported from then on.
+
+        Raises:
+            UsageError: The code is not what was checked.
+        """
         rundir = RunDir(self.path / name)
-        if self.trust:
-            modules.trust([rundir])
-        stopping = self._stopping()
-        job.execute(rundir, self.command, list(self.overrides), self.force, stopping, self.secrets.get(name))
+        return job.opened(rundir, self.command, self.force, self.digests.get(name))
 
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
         """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
         for group in grouping.groups([RunDir(self.path / name) for name in names]):
             if self.marker.exists():
                 return
+            self.opened(group[0].path.name)
             size, how = grouping.size_of(group, self.secrets.get(group[0].path.name, {}))
             screen.note(f"{grouping.named(group)} {how}")
             for part in grouping.parts(group, size):
@@ -290,8 +306,6 @@ class Task:
                     yield from self._at_once(part)
 
     def _at_once(self, rundirs: Sequence[RunDir]) -> Iterator[tuple[str, None]]:
-        if self.trust:
-            modules.trust(list(rundirs))
         seconds = grouping.seconds_between_writes(len(rundirs))
         with self._stopping() as stopping:
             loops = [
@@ -302,6 +316,7 @@ class Task:
                     self.force,
                     stopping,
                     self.secrets.get(rundir.path.name),
+                    self.digests.get(rundir.path.name),
                     seconds,
                 )
                 for rundir in rundirs
@@ -333,22 +348,52 @@ class Task:
         return Stopping(asked=asked, leave=lambda: os._exit(128 + signal.SIGINT))
 
 
-def require_harmless_launcher(path: Path, command: str, typed_now: Sequence[str] = ()) -> None:
-    """Refuse a sweep, which may be somebody else's, whose launcher could run commands.
+def described(path: Path, words: Words, command: str) -> Sweep:
+    """Return what sweep.json says of a sweep, which may be somebody else's, with a launcher that may be used.
 
     Args:
         path: Its directory.
-        command: What the user typed, to be typed again with a flag.
-        typed_now: Words of the launcher that the user has just typed, and that are no one else's.
+        words: What the user types now; a launcher among it takes the place of the sweep's.
+        command: The whole command, to be typed again with one.
 
     Raises:
-        UsageError: It could; the message has the whole command to type.
+        UsageError: The launcher could run anything; the message says what to type.
     """
-    for word in words_of(sweep_file.read(path)):
-        if word not in typed_now and not _HARMLESS.fullmatch(word):
-            raise refusal(
-                f"{path / 'sweep.json'}: {word}", "could run anything", f"`{command} --trust-code` if it is yours"
-            )
+    sweep = sweep_file.read(path)
+    if words.launcher:
+        require_no_secrets(words.launcher)
+        asked_launcher(words, path)
+        name, config_dirs = launcher_name(words.launcher), words.config_dirs
+        return {**sweep, "launcher": {"name": name, "overrides": words.launcher, "config_dirs": config_dirs}}
+    own = launcher_code(sweep)
+    if own is not None and not trust_list.contains(own.digest):
+        word = next(word for word in words_of(sweep) if not is_harmless(word))
+        trust = f"`trainer trust {shlex.quote(RunDir(path).short)}`, which shows it and adds it to your list"
+        reason = "is a launcher that could run anything"
+        raise refusal(f"{path / 'sweep.json'}: {word}", reason, f"`{command} hydra/launcher={DEFAULT}`, or {trust}")
+    return sweep
+
+
+def keep_launcher(path: Path, sweep: Sweep) -> None:
+    """Write sweep.json anew if a sweep has another launcher, which the user has typed and so trusts."""
+    if sweep != sweep_file.read(path):
+        durable.replace(path / "sweep.json", _as_json(sweep))
+        if (own := launcher_code(sweep)) is not None:
+            trust_list.add([own.digest])
+
+
+def _as_json(sweep: Sweep) -> bytes:
+    return (json.dumps(sweep, indent=1) + "\n").encode()
+
+
+def require_no_secrets(launcher: list[str]) -> None:
+    """Refuse words that set up a launcher and hold a secret.
+
+    Raises:
+        UsageError: One does.
+    """
+    if redact.words(launcher) != launcher:
+        raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
 
 
 def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, Any]]) -> None:
@@ -410,18 +455,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def words_of(sweep: Sweep) -> list[str]:
-    """Return the words that choose and set up the launcher of a sweep."""
-    return launcher_words(sweep["launcher"]["overrides"], sweep["launcher"]["name"])
-
-
-def launcher_words(typed: Sequence[str], otherwise: str = DEFAULT) -> list[str]:
-    """Return words that choose and set up a launcher, with the choice among them."""
-    return [*typed] if any(map(_CHOICE.match, typed)) else [f"hydra/launcher={otherwise}", *typed]
-
-
-def launcher_name(typed: Sequence[str]) -> str:
-    """Return the launcher that words choose."""
-    return next(word for word in launcher_words(typed) if _CHOICE.match(word)).partition("=")[2]

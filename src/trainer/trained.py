@@ -76,11 +76,9 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDir,
         jobs = [RunDir(job).short for job in runs.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDir(path).short}/best", *jobs[:8]])
     rundir = RunDir(path)
-    settings = check(rundir.read_config())
-    trust = "trust_code" in flags
-    modules.require_known(rundir, settings, command, trust, "force" in flags)
-    if trust:
-        modules.trust([rundir])
+    config = rundir.read_config()
+    settings = check(config)
+    modules.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)
     return rundir, settings
 
 

@@ -31,6 +31,7 @@ FLAGS = {
     "--parameters": "parameters",
     "--trust-code": "trust_code",
     "--allow-data-change": "allow_data_change",
+    "--forget": "forget",
     "--curves": "curves",
     "--graph": "graph",
     "--source": "source",

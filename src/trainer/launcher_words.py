@@ -1,0 +1,43 @@
+"""The words that choose and set up the launcher of a sweep. Without torch and Hydra."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.modules import OwnCode
+from trainer.sweep_file import Sweep
+
+DEFAULT = "local"
+IN_MEMORY = ("basic", "joblib", "local", "processes", "vectorized")  # launchers that write no job into a file
+_CHOICE = re.compile(r"hydra/launcher=")
+_HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(IN_MEMORY)})|hydra\.launcher\.\w+=-?[0-9]+")
+
+
+def words_of(sweep: Sweep) -> list[str]:
+    """Return the words that choose and set up the launcher of a sweep."""
+    return launcher_words(sweep["launcher"]["overrides"], sweep["launcher"]["name"])
+
+
+def launcher_words(typed: Sequence[str], otherwise: str = DEFAULT) -> list[str]:
+    """Return words that choose and set up a launcher, with the choice among them."""
+    return [*typed] if any(map(_CHOICE.match, typed)) else [f"hydra/launcher={otherwise}", *typed]
+
+
+def launcher_name(typed: Sequence[str]) -> str:
+    """Return the launcher that words choose."""
+    return next(word for word in launcher_words(typed) if _CHOICE.match(word)).partition("=")[2]
+
+
+def is_harmless(word: str) -> bool:
+    """Return whether a word chooses or sets up a launcher that executes nothing but the jobs."""
+    return _HARMLESS.fullmatch(word) is not None
+
+
+def launcher_code(sweep: Sweep) -> OwnCode | None:
+    """Return what the launcher of a sweep could execute, None for one that only trains the jobs."""
+    if all(map(is_harmless, words_of(sweep))):
+        return None
+    folders = [str(Path(folder).absolute()) for folder in sweep["launcher"]["config_dirs"]]
+    return OwnCode(launcher={"words": words_of(sweep), "config_dirs": folders})

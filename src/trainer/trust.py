@@ -1,0 +1,157 @@
+"""`trainer trust`: shows what runs would execute beyond trainer and torch, and adds it to the user's own list."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trainer import launcher_words, modules, runs, screen, sweep_file, trust_list
+from trainer import words as command_line
+from trainer.errors import TrainerError, UsageError, refusal
+from trainer.modules import OwnCode
+from trainer.rundir import RunDir
+
+HELP = """Usage: trainer trust RUN|SWEEP|DIR [--dry-run | --forget] [--json]
+
+A run may use code that did not come with trainer or torch: your own model, a
+class of another package, a launcher. What you train yourself is trusted at
+once. A run of somebody else's is refused until you have read its code and say
+so, for one command with --trust-code, or for good with this one.
+
+Shows the distinct code of a run, of the jobs of a sweep or of every run in a
+folder: classes with their arguments, the files to read, installed packages
+with version and place, launchers; then adds their digests to your list, the
+folder `trainer/trusted` in $XDG_STATE_HOME (~/.local/state). Nothing in the
+run is changed and nothing of it is imported. A digest covers all of that code:
+when any of it changes, the run is not trusted any more.
+
+  --dry-run   only show it
+  --forget    take it off your list
+
+Examples:
+  trainer trust kfrw --dry-run
+  trainer trust downloads/their-run
+  trainer trust runs                  all that you have trained before
+"""
+FLAGS = ("--dry-run", "--forget", "--json", *command_line.HELP_FLAGS)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command and return its exit code."""
+    words = command_line.split(argv, FLAGS)
+    if "help" in words.flags:
+        sys.stdout.write(HELP)
+        return 0
+    if len(words.overrides) != 1:
+        raise UsageError("trust: which run? `trainer trust RUN`, a sweep, or a folder of runs")
+    if {"dry_run", "forget"} <= words.flags.keys():
+        raise refusal("--dry-run --forget", "only one of them at a time", "--dry-run, --forget")
+    word = words.overrides[0]
+    users = _users(_folders(word))
+    digests = {digest for digest, _, _ in users}
+    before = {digest for digest in digests if trust_list.contains(digest)}
+    if "forget" in words.flags:
+        trust_list.forget(digests)
+    elif "dry_run" not in words.flags and (problem := trust_list.add(digests)) is not None:
+        raise TrainerError(f"your list of trusted code can't be kept: {problem}")
+    if "json" in words.flags:
+        screen.as_json([_plain(*one) for one in users])
+        return 0
+    for digest, own, places in users:
+        screen.heading(", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else ""), digest[:12])
+        screen.rows(_described(own, RunDir(Path(places[0]))))
+    _conclude(word, len(digests), len(before), words.flags)
+    return 0
+
+
+def _folders(word: str) -> list[Path]:
+    """Return the runs and sweeps that a word means: one of them, or all in a folder.
+
+    Raises:
+        UsageError: There is none.
+    """
+    folder = Path(word)
+    if folder.is_dir() and not runs.is_run(folder):
+        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and runs.is_run(path)]
+        if not found:
+            raise UsageError(f"trust: there are no runs in {folder.absolute()}")
+        return found
+    return [runs.find(word)]
+
+
+def _users(folders: list[Path]) -> list[tuple[str, OwnCode, list[str]]]:
+    """Return the distinct own code in runs and sweeps, each with its digest and who uses it."""
+    found: dict[str, tuple[OwnCode, list[str]]] = {}
+    for place, own in screen.track(list(_all(folders)), "reading"):
+        found.setdefault(own.digest, (own, []))[1].append(place)
+    return [(digest, own, places) for digest, (own, places) in found.items()]
+
+
+def _all(folders: list[Path]) -> Iterator[tuple[str, OwnCode]]:
+    for folder in folders:
+        if runs.is_sweep(folder):
+            if (own := launcher_words.launcher_code(sweep_file.read(folder))) is not None:
+                yield str(folder), own
+            jobs = runs.jobs(folder)
+        else:
+            jobs = [folder]
+        for job in jobs:
+            if (own := modules.of_run(RunDir(job))) is not None:
+                yield str(job), own
+
+
+def _described(own: OwnCode, rundir: RunDir) -> dict[str, str]:
+    """Return lines about own code: what it is and what to read."""
+    lines: dict[str, str] = {}
+    for group, section in own.sections:
+        arguments = ", ".join(f"{key}={value}" for key, value in section.items() if key != "_target_")
+        lines[group] = f"{section['_target_']}" + (f" ({arguments})" if arguments else "")
+    for target in own.installed:
+        lines[f"installed {target.partition('.')[0]}"] = _package(target)
+    if own.sources:
+        lines["read"] = ", ".join(str(rundir.code / path) for path in own.sources)
+    if own.launcher is not None:
+        lines["launcher"] = " ".join(map(shlex.quote, own.launcher["words"]))
+        if own.launcher["config_dirs"]:
+            lines["configs"] = ", ".join(own.launcher["config_dirs"])
+    return lines
+
+
+def _package(target: str) -> str:
+    """Return the installed package that a class comes from, with its version and place."""
+    top = target.partition(".")[0]
+    names = metadata.packages_distributions().get(top, [])
+    named = ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(names))
+    place = modules.installed_file(target)
+    return f"{named or 'no package that is installed'}, {place or 'not here'}"
+
+
+def _plain(digest: str, own: OwnCode, places: list[str]) -> dict[str, Any]:
+    return {
+        "digest": digest,
+        "trusted": trust_list.contains(digest),
+        "runs": places,
+        "sections": [{"section": group, **section} for group, section in own.sections],
+        "modules": modules.sums(own.sources or {}),
+        "installed": {target: _package(target) for target in own.installed},
+        "launcher": own.launcher,
+    }
+
+
+def _conclude(word: str, count: int, before: int, flags: dict[str, str]) -> None:
+    """Say what came of it, and what one may type next."""
+    again = shlex.quote(word)
+    if not count:
+        screen.say("nothing to trust: only code of trainer and torch")
+    elif "forget" in flags:
+        screen.say(f"took {before} off your list of trusted code")
+    elif "dry_run" in flags:
+        screen.say(f"{before} of {count} on your list of trusted code")
+        screen.next_commands({f"trainer trust {again}": "add it, once you have read it"})
+    else:
+        screen.say(f"added {count - before} to your list of trusted code, {before} on it before")
+        screen.next_commands({f"trainer trust {again} --forget": "undo it"})
