@@ -1,0 +1,224 @@
+"""Runs that somebody hostile has sent: whatever command opens them, nothing of theirs is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from instants import content, train_and_copy
+
+from trainer import fit
+from trainer.candidates import after
+from trainer.errors import UsageError
+
+CANARY = "executed"
+EVIL = f"open({CANARY!r}, 'w').close()\nfrom torch import nn, optim\n"
+TINY = ("model=mlp", "data.samples=8", "data.inputs=3", "data.outputs=1", "checkpoint.every=1")
+IMPORTING = (  # commands that would build the model of run X
+    ("eval", "X"),
+    ("predict", "X", "--row", "1,2,3"),
+    ("export", "X", "--format", "safetensors"),
+    ("inspect", "X"),
+    ("show", "X", "--parameters"),
+    ("reproduce", "X"),
+    ("resume", "X", "steps=5"),
+    ("run", "run_dir=X", "resume=true"),
+)
+LOOKING = (  # commands that import nothing, and must work
+    ("runs", "."),
+    ("runs", "X"),
+    ("show", "X"),
+    ("show", "X", "--json"),
+    ("plot", "X", "-o", "curve.csv"),
+    ("compare", "X", "good"),
+    ("verify", "X"),
+    ("trust", "X", "--dry-run"),
+    ("trust", ".", "--dry-run"),
+    ("list",),
+    ("list", "model"),
+    ("eval", "--help"),
+)
+
+
+def config(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change config.yaml, and status.json with it, as one who wants to be believed would."""
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    change(settings)
+    (run / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    status(run, config=settings)
+
+
+def status(run: Path, **change: Any) -> None:
+    told = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**told, **change}))
+
+
+def target(run: Path, name: str, group: str = "model") -> None:
+    config(run, lambda settings: settings[group].update(_target_=name))
+
+
+def vouched(run: Path, *sources: Path) -> None:
+    """Let status.json hold the SHA-256 of sources under every name that they could have."""
+    sums = {}
+    for source in sources:
+        sum_ = hashlib.sha256(source.read_bytes()).hexdigest()
+        sums |= {str(source): sum_, source.name: sum_, f"{run.name}/{source.name}": sum_}
+    status(run, code=sums)
+
+
+def beside(run: Path) -> None:
+    (run / "payload.py").write_text(EVIL)
+    (run / "__init__.py").write_text(EVIL)
+    target(run, "X.payload.Net")
+    vouched(run, run / "payload.py")
+
+
+def sibling(run: Path) -> None:
+    Path("runs/helper").mkdir(parents=True)
+    Path("runs/helper/evil.py").write_text(EVIL)
+    target(run, "runs.helper.evil.Net")
+    vouched(run, Path("runs/helper/evil.py"))
+
+
+def kept(run: Path, name: str = "evil") -> None:
+    (run / "code").mkdir()
+    (run / f"code/{name}.py").write_text(EVIL + "class Net(nn.Linear): pass\n")
+    target(run, f"{name}.Net")
+    status(run, code={f"{name}.py": hashlib.sha256((run / f"code/{name}.py").read_bytes()).hexdigest()})
+
+
+def kept_and_here(run: Path) -> None:
+    kept(run)
+    shutil.copy(run / "code/evil.py", "evil.py")
+
+
+def compiled(run: Path) -> None:
+    kept(run)
+    (run / "code/evil.py").unlink()
+    (run / "code/evil.so").write_bytes(b"\x7fELF")
+    (run / "code/__pycache__").mkdir()
+    (run / "code/__pycache__/evil.cpython-311.pyc").write_bytes(b"\0" * 16)
+
+
+def logger(run: Path) -> None:
+    Path("evil.py").write_text(EVIL)
+    config(run, lambda settings: settings.update(logger={"evil": {"_target_": "evil.Logger"}}))
+    vouched(run, Path("evil.py"))
+
+
+def segment(run: Path) -> None:
+    """An earlier stretch of the run names the class, which only repeating it would need."""
+    Path("evil.py").write_text(EVIL)
+    told = json.loads((run / "status.json").read_text())
+    first = {**told["segments"][0], "config": {**told["config"], "model": {"_target_": "evil.Net"}}}
+    status(run, segments=[first, {**told["segments"][0], "from_step": 2}])
+
+
+ATTACKS: dict[str, Callable[[Path], None]] = {
+    "a module beside config.yaml": beside,
+    "a module in a sibling folder": sibling,
+    "the standard library": lambda run: target(run, "venv.__main__.Net"),
+    "an installed package": lambda run: target(run, "hydra._internal.utils._get_cls_name"),
+    "a module in code/": kept,
+    "a module in code/ and the same here": kept_and_here,
+    "compiled code": compiled,
+    "a logger": logger,
+    "an optimizer": lambda run: target(run, "this.Optimizer", "optim"),
+    "an earlier segment": segment,
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_command_executes_what_a_run_brings(cli, attack):
+    train_and_copy(cli, *TINY, "model.sizes=[4]", good=3)
+    shutil.copytree("good", "X")
+    ATTACKS[attack](Path("X"))
+    imported = {*sys.modules}
+    before = content(Path("X"))
+    for words in IMPORTING:
+        result = cli(*words)
+        assert not list(Path().rglob(CANARY)), words
+        assert result.code == 2, (words, result.out, result.err)
+        assert result.err.startswith("error: "), words
+    for words in LOOKING:
+        result = cli(*words)
+        assert not list(Path().rglob(CANARY)), words
+        refused = ("verify", "trust") if attack == "compiled code" else ("verify",)
+        assert result.code == 0 or words[0] in refused, (words, result.err)
+        assert "Traceback" not in result.err, words
+    with pytest.raises(UsageError):
+        fit(resume="X", steps=5)
+    for words in (["show", "X", ""], ["eval", ""], ["run", "model="]):
+        after(words)
+    assert not list(Path().rglob(CANARY))
+    new = {*sys.modules} - imported
+    assert not {name for name in new if name.split(".")[0] in ("evil", "X", "runs", "venv", "this")}
+    assert content(Path("X")) == before
+
+
+@pytest.mark.parametrize("launcher", ["local", "processes", "vectorized", "joblib", "basic"])
+@pytest.mark.parametrize("attack", ["a module in code/ and the same here", "the standard library"])
+def test_no_launcher_executes_what_a_sweep_brings(cli, attack, launcher):
+    words = ("model=mlp", "model.sizes=[4]", "data.samples=8", "data.inputs=3", "steps=2", "seed=0,1")
+    assert cli("run", "-m", "run_dir=sweep", f"hydra/launcher={launcher}", *words).code == 0
+    ATTACKS[attack](Path("sweep/001"))
+    for more in ((), ("hydra/launcher=local",)):
+        result = cli("resume", "sweep", "steps=3", *more)
+        assert not list(Path().rglob(CANARY))
+        assert result.code == 2
+        assert "evil.Net" in result.err or "venv.__main__.Net" in result.err
+    assert cli("show", "sweep").code == cli("runs", "sweep").code == 0
+
+
+def test_a_flag_that_was_given_once_is_needed_again(cli):
+    train_and_copy(cli, *TINY, "model.sizes=[]", X=3)
+    net = "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, inputs, outputs):\n"
+    net += "        super().__init__(); self.add_module('0', nn.Linear(inputs, outputs))\n"
+    kept(Path("X"))
+    Path("X/code/evil.py").write_text(EVIL + net)
+    status(Path("X"), code={"evil.py": hashlib.sha256(Path("X/code/evil.py").read_bytes()).hexdigest()})
+    config(Path("X"), lambda settings: [settings["model"].pop(key) for key in ("sizes", "activation", "dropout")])
+    assert cli("eval", "X").code == 2
+    assert not Path(CANARY).exists()
+    result = cli("eval", "X", "--trust-code", "--force")
+    assert Path(CANARY).exists(), result.err  # so that a canary means something
+    Path(CANARY).unlink()
+    sys.modules.pop("evil")
+    assert cli("eval", "X").code == 2
+    assert not Path(CANARY).exists()
+
+
+@pytest.mark.parametrize("key", ["monitor", "name", "init_from", "run_dir", "mode"])
+def test_nothing_is_interpolated_in_a_stored_configuration(cli, key, monkeypatch):
+    monkeypatch.setenv("PRIVATE", "the-secret-value")
+    train_and_copy(cli, "data.validation=0.25", X=3)
+    config(Path("X"), lambda settings: settings.update({key: "${oc.env:PRIVATE}"}))
+    for words in (*IMPORTING, *LOOKING):
+        result = cli(*words)
+        assert "the-secret-value" not in result.out + result.err, words
+    assert cli("resume", "X", "steps=5").code == 2
+
+
+def test_a_command_that_is_printed_is_quoted(cli):
+    train_and_copy(cli, "data.inputs=3", X=3)
+    helps = [{"words": {"optim.lr": "1e-3; touch OWNED", "x; touch OWNED": "1"}, "text": "this helps"}]
+    good = [{"words": {"optim.lr": "1e-3; touch OWNED"}, "text": "this helps"}]
+    for told in (helps, good):
+        failed = {"step": 2, "from_step": 0, "helps": told}
+        status(Path("X"), state="failed", error="the loss is not finite", diagnosis=failed)
+        for flag in ((), ("--json",)):
+            assert cli("show", "X", *flag).code == 0
+        printed = cli("show", "X").out
+        assert "OWNED" not in re.sub(r"'[^']*'", "", printed), printed
+    assert "'optim.lr=1e-3; touch OWNED'" in printed
+    assert not Path("OWNED").exists()
+    assert os.listdir("X")
