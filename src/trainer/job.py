@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs
+from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs, vouching
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
@@ -21,11 +21,12 @@ from trainer.logger_feed import LoggerFeed
 from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
-from trainer.record import SECONDS, Record, first_status, standing
+from trainer.record import SECONDS, Record, first_status, preprocess_of, standing
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
 from trainer.signals import Stopping
+from trainer.sums import sum_of
 from trainer.trial import try_out
 
 
@@ -102,8 +103,8 @@ def rebuild(
         objects: Parts that are there already, by group.
     """
     redact.require_given(settings.to_dict())
-    same = rundir.read_config().get("data") == redact.tree(settings.to_dict())["data"]  # secrets are not kept
-    return build(settings, choices, kept_preprocess(rundir) if same else None, objects)
+    kept = kept_preprocess(rundir) if vouching.same_data(rundir, settings) else None
+    return build(settings, choices, kept, objects)
 
 
 def kept_preprocess(rundir: RunDir) -> Preprocess | None:
@@ -134,14 +135,10 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
     """Return the plan of a job that has been built already."""
     config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
     choices = {**status.get("choices", {}), **built.choices}
-    first = {**first_status(built), "config": config, "code": modules.sums(code), **status, "choices": choices}
-    return Plan(config, first, code, preprocess_of(built))
-
-
-def preprocess_of(built: Built) -> dict[str, Any] | None:
-    """Return what preprocess.json holds of a run, None if the data have no inputs."""
-    preprocess = built.data.preprocess
-    return None if preprocess is None else preprocess.to_json()
+    preprocess = preprocess_of(built)
+    sums = {"config": sum_of(config), "preprocess": vouching.sum_of_preprocess(preprocess)}
+    first = {**first_status(built), "config": config, "sums": sums, "code": modules.sums(code), **status}
+    return Plan(config, {**first, "choices": choices}, code, preprocess)
 
 
 def execute(
@@ -250,13 +247,10 @@ def training(
         rundir.tidy()
         length = restore(built, rundir, announce, force)
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
-        config = redact.tree(resolved(built).to_dict())
-        if config != rundir.read_config():
-            rundir.write_config(config)
-        if rundir.read_preprocess() != (preprocess := preprocess_of(built)):
-            rundir.write_preprocess(preprocess)
         sources = modules.used(built.settings)
         used = modules.sums(sources) or modules.kept(rundir)  # what is installed by now is not kept anew
+        record = Record(rundir, built, command, overrides, announce, used, seconds)
+        rewrite(rundir, record, built)
         if used != modules.kept(rundir):
             for name in modules.kept(rundir).keys() - sources.keys():
                 (rundir.code / name).unlink(missing_ok=True)
@@ -264,7 +258,6 @@ def training(
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step
-        record = Record(rundir, built, command, overrides, announce, used, seconds)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
         shown = Standing(
@@ -320,6 +313,25 @@ def training(
         record.status,
         code,
     )
+
+
+def rewrite(rundir: RunDir, record: Record, built: Built) -> None:
+    """Let config.yaml and preprocess.json hold what a run goes on with.
+
+    status.json comes first, as it vouches for them; and never are there a configuration and the preprocessing of
+    other data: the old one goes before, and whoever is killed between makes it anew from the data.
+    """
+    config, preprocess = redact.tree(resolved(built).to_dict()), preprocess_of(built)
+    is_other = preprocess is not None and rundir.read_preprocess() != preprocess
+    is_changed = sum_of(config) != sum_of(rundir.read_config())
+    if is_other or is_changed:
+        record.write()
+    if is_other:
+        rundir.remove_preprocess()
+    if is_changed:
+        rundir.write_config(config)
+    if is_other:
+        rundir.write_preprocess(preprocess)
 
 
 def compile_step(built: Built, announce: Callable[[str], None]) -> None:

@@ -6,13 +6,15 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, manifest, modules, redact, runs, settings, sweep_file
+from trainer import fingerprint, manifest, modules, redact, runs, settings, sweep_file, vouching
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, nearest, refusal
+from trainer.manifest import BadCheckpoint, NewerFormat
 from trainer.modules import require_known
 from trainer.rundir import RunDir
 from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
@@ -51,6 +53,10 @@ over where no checkpoint can be read any more.
 
 A file that the data came from and that has changed since is refused, too,
 unless --allow-data-change is given.
+
+So is a run whose config.yaml, preprocess.json or metrics.jsonl has been edited
+since its newest checkpoint, unless --force is given, which takes them as they
+are.
 
 A run that somebody else has made runs no code of theirs: where it uses modules
 that are not those of this directory, it is refused until you have read them
@@ -160,8 +166,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         screen.changes(plan.changes for plan in plans)
         for plan in plans:
             with plan.rundir.lock(command):
-                plan.rundir.write_config(plan.config)
-                plan.rundir.write_status(plan.status)
+                plan.write()
     return sweep.launch(path, command, redact.words(words.overrides), force, trust, secrets)
 
 
@@ -184,6 +189,14 @@ class ChangedJob(NamedTuple):
     config: dict[str, Any]
     status: dict[str, Any]
     changes: list[Change]
+    is_other_data: bool
+
+    def write(self) -> None:
+        """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data."""
+        self.rundir.write_status(self.status)
+        if self.is_other_data:
+            self.rundir.remove_preprocess()
+        self.rundir.write_config(self.config)
 
 
 def changed_job(
@@ -204,23 +217,27 @@ def changed_job(
     from trainer import checkpoint
     from trainer.build import resolved
     from trainer.job import rebuild
-    from trainer.record import superseded
+    from trainer.record import preprocess_of, superseded
     from trainer.saver import put_back, require_length
     from trainer.trial import try_out
 
+    found, _ = checkpoint.newest(rundir.checkpoints)
+    vouching.require_resumable(rundir, None if found is None else found.path, force)
     built = rebuild(rundir, changed, choices)
     try_out(built)
-    found, _ = checkpoint.newest(rundir.checkpoints)
     if found is not None:
         require_length(built, found.step)
         put_back(built, found, lambda remark: None)
     if status.get("state") == "done" and found is not None and found.step >= built.run.steps:
         return None
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
-    config = redact.tree(resolved(built).to_dict())
+    config, preprocess = redact.tree(resolved(built).to_dict()), preprocess_of(built)
+    sums = vouching.planned(rundir, config, preprocess)
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
     segments = superseded(status.get("segments", []), status.get("config"), config)
-    return ChangedJob(rundir, config, {**status, "state": "waiting", **now, "segments": segments}, changes)
+    status = {**status, "state": "waiting", **now, "sums": sums, "segments": segments}
+    is_other = preprocess is not None and rundir.read_preprocess() != preprocess
+    return ChangedJob(rundir, config, status, changes, is_other)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -344,6 +361,7 @@ class Continuation:
     settings: Settings
     choices: dict[str, str]
     changes: list[Change]
+    force: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -365,6 +383,8 @@ class Continuation:
         if not self.is_complete:
             with self.rundir.lock(command):
                 pass  # refuses at once where another process trains it
+        if not self.force:
+            require_unedited(self.rundir)  # else it would be built of other parts, or refused for what these lack
         built = rebuild(self.rundir, self.settings, self.choices, objects)
         try_out(built)
 
@@ -385,16 +405,36 @@ def continuation(
     """
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
-    return Continuation(rundir, status, changed, choices, require_possible(rundir, stored, changed, force, choices))
+    changes = require_possible(rundir, stored, changed, force, choices)
+    return Continuation(rundir, status, changed, choices, changes, force)
 
 
 def is_whole(rundir: RunDir) -> bool:
-    """Say whether the newest checkpoint of a run is there and as it was written."""
+    """Say whether the newest checkpoint of a run, and what the run keeps beside it, are there and as they were."""
     saved = manifest.steps(rundir.checkpoints)
     try:
-        return bool(saved) and bool(manifest.verify(rundir.checkpoints / manifest.name_of(saved[-1])))
+        if not saved or not manifest.verify(path := rundir.checkpoints / manifest.name_of(saved[-1])):
+            return False
+        vouching.require(rundir, path)
+        return not vouching.resume_problems(rundir, path)
     except TrainerError:
         return False
+
+
+def require_unedited(rundir: RunDir, rows: bool = True) -> None:
+    """Refuse a run whose files are not those that it has had, as far as its newest checkpoint says.
+
+    Args:
+        rundir: The run.
+        rows: Whether metrics.jsonl matters.
+
+    Raises:
+        UsageError: There is such a file.
+    """
+    saved = manifest.steps(rundir.checkpoints)
+    with suppress(BadCheckpoint, NewerFormat):  # which one is good is found out when it goes on
+        newest = rundir.checkpoints / manifest.name_of(saved[-1]) if saved else None
+        vouching.require_resumable(rundir, newest, rows=rows)
 
 
 def require_possible(
