@@ -249,12 +249,12 @@ def training(
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
         sources = modules.used(built.settings)
         used = modules.sums(sources) or modules.kept(rundir)  # what is installed by now is not kept anew
-        record = Record(rundir, built, command, overrides, announce, used, seconds)
-        rewrite(rundir, record, built)
         if used != modules.kept(rundir):
             for name in modules.kept(rundir).keys() - sources.keys():
                 (rundir.code / name).unlink(missing_ok=True)
             rundir.write_code(sources)
+        record = Record(rundir, built, command, overrides, announce, used, seconds)
+        rewrite(rundir, record, built)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step
