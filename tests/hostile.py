@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 from conftest import Fork
-from instants import content, train_and_copy
+from instants import content, train_and_copy, without_sums
 
 CANARY = "canary"
 EVIL = f"open({CANARY!r}, 'w').close()\nraise SystemExit(0)\n"
@@ -365,6 +365,7 @@ def _pickle(run: Path) -> None:
 def sprung(cli: Callable[..., Any], names: list[str] | None = None) -> Iterator[str | None]:
     """Resume each of the hostile runs; yield what went wrong, or None."""
     train_and_copy(cli, *WORDS, good=3)
+    without_sums(Path("good"))  # else what is changed would be refused as edited, before it can do harm
     known = traps()
     for name in known if names is None else names:
         trap = known[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hostile
 import pytest
-from instants import train_and_copy
+from instants import train_and_copy, without_sums
 
 
 def test_no_hostile_run_does_any_harm(cli):
@@ -42,6 +42,7 @@ for name in sorted(os.listdir()):
 
 def test_foreign_code_and_unreadable_configs_are_refused_before_torch_is_imported(cli):
     train_and_copy(cli, *hostile.WORDS, good=3)
+    without_sums(Path("good"))
     kinds = ("_target_: os", "_target_: subprocess", "_target_: evil", "config.yaml with", "config.yaml is")
     names = [name for name in hostile.traps() if any(kind in name for kind in kinds)]
     for number, name in enumerate(names):
@@ -56,6 +57,7 @@ def test_foreign_code_and_unreadable_configs_are_refused_before_torch_is_importe
 def test_the_traps_are_set(cli):
     """Code that the user trusts does run, so that a canary means something."""
     train_and_copy(cli, *hostile.WORDS, run=3)
+    without_sums(Path("run"))
     hostile.traps()["code that came with it"].spring(Path("run"))
     assert cli("resume", "run", "--trust-code").code == 2
     assert Path(hostile.CANARY).exists()

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import Run
+from instants import without_sums
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -239,6 +240,7 @@ def test_a_run_from_before_there_were_loggers_goes_on(cli, train):
     del config["logger"], status["config"]["logger"]
     (run.path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (run.path / "status.json").write_text(json.dumps(status))
+    without_sums(run.path)
     assert cli("resume", "run").out.count("complete") == 1
     result = cli("resume", "run", "steps=16")
     assert result.code == 0, result.err
@@ -384,6 +386,7 @@ def test_a_run_of_somebody_else_runs_no_code_of_a_logger(cli, train, workdir, ta
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     config["logger"] = {"x": {"_target_": target}}
     (run.path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    without_sums(run.path)
     result = cli("resume", "run", "steps=4")
     assert result.code == 2
     assert f"logger.x._target_={target}" in result.err

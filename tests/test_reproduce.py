@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Run
-from instants import SMALL, content, train_and_copy, trained
+from instants import SMALL, content, train_and_copy, trained, without_sums
 from safetensors.torch import load_file, save_file
 
 from trainer.reproduction import Comparison
@@ -140,6 +140,10 @@ def test_another_seed_is_another_run(cli):
     run = trained(cli, "run", *SMALL)
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+    result = cli("reproduce", "run")
+    assert result.code == 2
+    assert "run/config.yaml: has been edited since step-000000000023 was saved" in result.err
+    without_sums(run.path)
     result = cli("reproduce", "run")
     assert result.code == 1
     assert "different  from step 1 on: loss was " in result.out

@@ -201,7 +201,8 @@ def test_started_again_with_other_jobs_is_refused(cli):
 def test_a_job_that_another_process_trains_is_left_alone(cli, fork):
     assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *SMALL).code == 0
     child = fork("resume", "sweep/001", "steps=1000000", "log_every=1000")
-    wait_until(lambda: states()[1] == "running")
+    wait_until(lambda: b"steps: 1000000" in Path("sweep/001/config.yaml").read_bytes())  # the last to be written
+    assert states()[1] == "running"
     config = (Path("sweep/001/config.yaml")).read_bytes()
     refused = cli("resume", "sweep", "clip_norm=3")
     assert refused.code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainer.manifest import (
     BadCheckpoint,
     as_json,
     name_of,
+    require_place,
     require_sum,
     seal,
     steps,
@@ -62,9 +64,16 @@ class Packed:
     model: Image
     training: Image
     state: dict[str, Any]
+    run: Mapping[str, Any] | None = None
 
 
-def pack(step: int, weights: dict[str, Any], training: dict[str, Any], spent: Packed | None = None) -> Packed:
+def pack(
+    step: int,
+    weights: dict[str, Any],
+    training: dict[str, Any],
+    spent: Packed | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> Packed:
     """Copy what a checkpoint holds, so that training may go on before it is written.
 
     Args:
@@ -72,6 +81,7 @@ def pack(step: int, weights: dict[str, Any], training: dict[str, Any], spent: Pa
         weights: The model's state_dict.
         training: Everything else, as a tree of containers, tensors and plain values.
         spent: One that is no longer needed and whose memory is used again; allocating costs more than copying.
+        run: What the manifest says of the run's other files.
 
     Raises:
         RunFailed: A weight is not finite.
@@ -89,7 +99,7 @@ def pack(step: int, weights: dict[str, Any], training: dict[str, Any], spent: Pa
         "training": trees.pack(training, "training", tensors),
     }
     used = (None, None) if spent is None else (spent.model, spent.training)
-    return Packed(step, tensor_file.image(model, used[0]), tensor_file.image(tensors, used[1]), state)
+    return Packed(step, tensor_file.image(model, used[0]), tensor_file.image(tensors, used[1]), state, run)
 
 
 def write(folder: Path, packed: Packed) -> Path:
@@ -107,7 +117,7 @@ def write(folder: Path, packed: Packed) -> Path:
         TRAINING: packed.training.content,
         STATE: as_json(packed.state),
     }
-    files[MANIFEST] = seal(files)
+    files[MANIFEST] = seal(files, packed.run)
 
     staged, final = folder / f".staged-{name_of(packed.step)}", folder / name_of(packed.step)
     durable.require_space(folder, sum(map(len, files.values())))
@@ -139,8 +149,7 @@ def load(path: Path) -> Checkpoint:
         state = json.loads(content)
         if not has_shape(_State)(state):
             raise BadCheckpoint(f"{path / STATE} does not hold what it must")
-        if name_of(state["step"]) != path.name:
-            raise BadCheckpoint(f"{path} is the checkpoint of step {state['step']}")
+        require_place(path, state)
         weights: dict[str, Any] = dict(stored)
         weights.update({alias: weights[name] for alias, name in state["aliases"].items()})
         weights.update(trees.unpack(state["extra"], tensors))

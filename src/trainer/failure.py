@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from trainer import checkpoint, durable, generators, job, manifest
+from trainer import checkpoint, durable, generators, job, manifest, vouching
 from trainer import device as devices
 from trainer.build import Built
 from trainer.checkpoint import Checkpoint
@@ -248,7 +248,7 @@ def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     durable.remove_tree(rundir.failure)
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=generators.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
-    packed = checkpoint.pack(run.state.step, run.model.state_dict(), held)
+    packed = checkpoint.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
     durable.make_folders(rundir.failure)
     checkpoint.write(rundir.failure, packed)
 

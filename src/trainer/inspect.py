@@ -104,12 +104,13 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
         raise refusal(
             words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
         )
-    from trainer import failure, parameters, trained
+    from trainer import failure, parameters, trained, vouching
 
     command = shlex.join(["trainer", "inspect", *redact.words(argv)])
     rundir, stored = trained.open_run(words.overrides[0], words.flags, command)
     choices = rundir.read_status().get("choices") or {}
     if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
+        vouching.require(rundir, kept.path)
         screen.note(f"{rundir.short} as it was before step {kept.step + 1:,}, at which it failed")
         built = parameters.built_at(kept, stored, choices)
         return built, failure.rows(kept, built)

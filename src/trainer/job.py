@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs, trust_list
+from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs, trust_list, vouching
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
@@ -22,11 +22,12 @@ from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evalua
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.modules import OwnCode
 from trainer.progress import Display, NoDisplay, Standing
-from trainer.record import SECONDS, Record, first_status, standing
+from trainer.record import SECONDS, Record, first_status, preprocess_of, standing
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
 from trainer.signals import Stopping
+from trainer.sums import sum_of
 from trainer.trial import try_out
 
 
@@ -108,8 +109,8 @@ def rebuild(
         objects: Parts that are there already, by group.
     """
     redact.require_given(settings.to_dict())
-    same = rundir.read_config().get("data") == redact.tree(settings.to_dict())["data"]  # secrets are not kept
-    return build(settings, choices, kept_preprocess(rundir) if same else None, objects)
+    kept = kept_preprocess(rundir) if vouching.same_data(rundir, settings) else None
+    return build(settings, choices, kept, objects)
 
 
 def kept_preprocess(rundir: RunDir) -> Preprocess | None:
@@ -140,14 +141,10 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
     """Return the plan of a job that has been built already."""
     config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
     choices = {**status.get("choices", {}), **built.choices}
-    first = {**first_status(built), "config": config, "code": modules.sums(code), **status, "choices": choices}
-    return Plan(config, first, code, preprocess_of(built))
-
-
-def preprocess_of(built: Built) -> dict[str, Any] | None:
-    """Return what preprocess.json holds of a run, None if the data have no inputs."""
-    preprocess = built.data.preprocess
-    return None if preprocess is None else preprocess.to_json()
+    preprocess = preprocess_of(built)
+    sums = {"config": sum_of(config), "preprocess": vouching.sum_of_preprocess(preprocess)}
+    first = {**first_status(built), "config": config, "sums": sums, "code": modules.sums(code), **status}
+    return Plan(config, {**first, "choices": choices}, code, preprocess)
 
 
 def execute(
@@ -279,16 +276,12 @@ def training(
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
         own = modules.of_run(rundir)
         was_trusted = own is None or trust_list.contains(own.digest)
-        config = redact.tree(resolved(built).to_dict())
-        if config != rundir.read_config():
-            rundir.write_config(config)
-        if rundir.read_preprocess() != (preprocess := preprocess_of(built)):
-            rundir.write_preprocess(preprocess)
         used = modules.keep(rundir, modules.used(built.settings))
+        record = Record(rundir, built, command, overrides, announce, used, seconds)
+        rewrite(rundir, record, built)
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step
-        record = Record(rundir, built, command, overrides, announce, used, seconds)
         metrics = MetricsFile(rundir.metrics, built.settings.log_every, run.model)
         saver = Saver(rundir, built, metrics)
         shown = Standing(
@@ -346,6 +339,25 @@ def training(
         record.status,
         code,
     )
+
+
+def rewrite(rundir: RunDir, record: Record, built: Built) -> None:
+    """Let config.yaml and preprocess.json hold what a run goes on with.
+
+    status.json comes first, as it vouches for them; and never are there a configuration and the preprocessing of
+    other data: the old one goes before, and whoever is killed between makes it anew from the data.
+    """
+    config, preprocess = redact.tree(resolved(built).to_dict()), preprocess_of(built)
+    is_other = preprocess is not None and rundir.read_preprocess() != preprocess
+    is_changed = sum_of(config) != sum_of(rundir.read_config())
+    if is_other or is_changed:
+        record.write()
+    if is_other:
+        rundir.remove_preprocess()
+    if is_changed:
+        rundir.write_config(config)
+    if is_other:
+        rundir.write_preprocess(preprocess)
 
 
 def compile_step(built: Built, announce: Callable[[str], None]) -> None:

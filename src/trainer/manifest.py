@@ -13,10 +13,12 @@ from typing import Any
 
 from trainer import reading
 from trainer.errors import TrainerError, UsageError
+from trainer.sums import is_sealed, sealed
 
 FORMAT = 1
 MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"
 FILES = (MODEL, TRAINING, STATE)
+_KEYS = frozenset({"format", "files", "run"})  # what comes later stands in `run`, which has a sum of its own
 _NAME = re.compile(r"step-(\d{12})")
 
 
@@ -41,10 +43,10 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def seal(files: Mapping[str, bytes | memoryview]) -> bytes:
-    """Return the manifest of files: the size and SHA-256 of each."""
+def seal(files: Mapping[str, bytes | memoryview], run: Mapping[str, Any] | None = None) -> bytes:
+    """Return the manifest of files: the size and SHA-256 of each, and what the files of the run beside it held."""
     sums = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    return as_json({"format": FORMAT, "files": sums})
+    return as_json({"format": FORMAT, "files": sums, **({} if run is None else {"run": sealed(run)})})
 
 
 def verify(path: Path) -> int:
@@ -60,6 +62,7 @@ def verify(path: Path) -> int:
         sums = list(threads.map(lambda name: sum_of(path / name), FILES))
         for name, found in zip(FILES, sums, strict=True):
             require_sum(path / name, found, expected[name])
+        require_place(path, reading.json_data(path / STATE))
         return sum(expected[name]["size"] for name in FILES)
 
 
@@ -83,6 +86,8 @@ def verifying(path: Path) -> Iterator[dict[str, Any]]:
         if manifest["format"] != FORMAT:
             _require_damage(path, manifest["format"])
             raise BadCheckpoint(f"{path / MANIFEST} has changed: its format is {manifest['format']}")
+        if not _KEYS.issuperset(manifest) or ("run" in manifest and not is_sealed(manifest["run"])):
+            raise BadCheckpoint(f"{path / MANIFEST} has changed: what it says of the run is not what it said")
         expected: dict[str, Any] = manifest["files"]
         for name in FILES:
             size = (path / name).lstat().st_size
@@ -101,6 +106,14 @@ def require_sum(path: Path, found: str, expected: Mapping[str, Any]) -> None:
     """Raise BadCheckpoint unless the SHA-256 of a file is the one that its manifest has."""
     if found != expected["sha256"]:
         raise BadCheckpoint(f"{path} has changed: its SHA-256 differs from the manifest's")
+
+
+def require_place(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise BadCheckpoint if state.json is of another format or of a step that the folder is not named after."""
+    if state["format"] != FORMAT:
+        raise BadCheckpoint(f"{path / STATE} has format {state['format']}, and its manifest {FORMAT}")
+    if name_of(state["step"]) != path.name:
+        raise BadCheckpoint(f"{path} is the checkpoint of step {state['step']}")
 
 
 def as_json(data: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer import durable
+from trainer import durable, reading
 from trainer.loop import Row, due
 
 FEW_NUMBERS = 16
@@ -40,7 +41,7 @@ def finite(value: Any) -> Any:
 
 
 def cut_back(path: Path, length: int) -> bool:
-    """Cut metrics.jsonl back to the length that a checkpoint recorded; say whether it was all there.
+    """Cut metrics.jsonl back to the length that a checkpoint recorded; say whether whole rows of it were all there.
 
     Of a shorter file the whole rows are kept: truncating would pad it with zero bytes.
     """
@@ -48,8 +49,9 @@ def cut_back(path: Path, length: int) -> bool:
         return length == 0
     with open(path, "rb+") as file:
         there = file.read(min(length, os.fstat(file.fileno()).st_size))
-        file.truncate(there.rfind(b"\n") + 1)
-    return len(there) == length
+        whole = there.rfind(b"\n") + 1
+        file.truncate(whole)
+    return whole == length
 
 
 class Lines:
@@ -92,6 +94,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, log_every: int, model: nn.Module) -> None:
         self._file = durable.Appending(path)
+        with os.fdopen(reading.opened(path), "rb") as file:
+            self._sum = hashlib.file_digest(file, "sha256")  # of what is there, and then of what is appended
         self._lines = Lines(log_every, model)
         self._waiting: list[str] = []
         self._flushed = time.monotonic()
@@ -106,11 +110,17 @@ class MetricsFile:
     def flush(self) -> int:
         """Write what has been taken and return the length of the file."""
         if self._waiting:
-            text = "".join(self._waiting)
+            content = "".join(self._waiting).encode()
             self._waiting.clear()
-            self._file.write(text.encode())
+            self._file.write(content)
+            self._sum.update(content)
         self._flushed = time.monotonic()
         return self._file.size
+
+    @property
+    def sum(self) -> str:
+        """The SHA-256 of the file, of what has been written."""
+        return self._sum.hexdigest()
 
     def sync(self) -> None:
         """Return when all rows that have been written are on the disk; another thread may ask for it."""

@@ -158,7 +158,7 @@ def open_code(
                 _require_flag(rundir, own, command, trust)
             elif missing := [path for path in own.sources or () if _here(path) is None]:
                 raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
-        if problem := differing(rundir, own.sources or {}):
+        if not force and (problem := differing(rundir, own.sources or {})):
             raise UsageError(problem)
     changed = admit(found, command, trust, force)
     if typed:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer import environment, fingerprint, redact
+from trainer import environment, fingerprint, redact, vouching
 from trainer.build import Built, resolved
 from trainer.loop import Row, Run
 from trainer.metrics import finite
@@ -55,10 +55,12 @@ class Record:
         }
         config = redact.tree(resolved(built).to_dict())
         before = superseded(before, self._status.get("config"), config)
+        sums = self._segment["sums"] = vouching.planned(rundir, config, preprocess_of(built))
         self._status.update(
             name=built.settings.name,
             steps=built.run.steps,
             config=config,
+            sums=sums,
             code=code,
             error=None,
             choices={**self._status.get("choices", {}), **built.choices},
@@ -132,6 +134,12 @@ def first_status(built: Built) -> dict[str, Any]:
         "error": None,
         "segments": [],
     }
+
+
+def preprocess_of(built: Built) -> dict[str, Any] | None:
+    """Return what preprocess.json holds of a run, None if the data have no inputs."""
+    preprocess = built.data.preprocess
+    return None if preprocess is None else preprocess.to_json()
 
 
 def data_facts(built: Built) -> dict[str, Any]:

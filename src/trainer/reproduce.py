@@ -13,7 +13,7 @@ from trainer import advice, modules, redact, runs, settings, sweep_file
 from trainer import words as command_line
 from trainer.course import Course, NothingYet, course
 from trainer.errors import UsageError, refusal
-from trainer.resume import changed_by
+from trainer.resume import changed_by, require_unedited
 from trainer.rundir import RunDir
 from trainer.values import show, typed
 from trainer.words import Words
@@ -111,6 +111,7 @@ def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]])
     """
     config = rundir.read_config()
     stored = settings.check(config)
+    require_unedited(rundir, rows=False)  # which are compared one by one
     given, _ = changed_by(words, stored)
     for change in settings.differences(stored, given):
         raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)}, and is repeated as it is")

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, environment, fingerprint, manifest, modules, reading, redact, runs
+from trainer import checkpoint, environment, fingerprint, manifest, modules, reading, redact, runs, vouching
 from trainer.build import Built, build
 from trainer.checkpoint import Checkpoint
 from trainer.course import Course, Leg
+from trainer.data import Preprocess
 from trainer.job import compile_step, failure_of, kept_preprocess
 from trainer.loop import Row, fit
 from trainer.manifest import BadCheckpoint
@@ -144,13 +145,18 @@ def reproduce(
 def _begun(of: Course) -> Built:
     """Build a run as it was before its first step."""
     settings, checkpoints = of.legs[0].settings, of.rundir.checkpoints
-    built = build(settings, of.status.get("choices"), kept_preprocess(of.rundir))
+    built = build(settings, of.status.get("choices"), _preprocess(of, of.legs[0]))
     if settings.init_from is not None:
         if 0 in manifest.steps(checkpoints):  # the other run may have changed since
             load_weights(built.run.model, checkpoint.load(checkpoints / manifest.name_of(0)).weights, "its checkpoint")
         else:
             start_from(built.run.model, settings.init_from)
     return built
+
+
+def _preprocess(of: Course, leg: Leg) -> Preprocess | None:
+    """Return how the data of a leg were prepared; None for other data than the run's now, which are prepared anew."""
+    return kept_preprocess(of.rundir) if vouching.same_data(of.rundir, leg.settings) else None
 
 
 def _gone_on(built: Built, leg: Leg, of: Course, announce: Callable[[str], None]) -> Built:
@@ -162,7 +168,7 @@ def _gone_on(built: Built, leg: Leg, of: Course, announce: Callable[[str], None]
     announce(f"at step {run.state.step:,}: {', '.join(changes)}")
     training = copy.deepcopy(dict(snapshot(run, 0)))
     weights = copy.deepcopy(run.model.state_dict())
-    changed = build(leg.settings, of.status.get("choices"), kept_preprocess(of.rundir))
+    changed = build(leg.settings, of.status.get("choices"), _preprocess(of, leg))
     put_back(changed, Checkpoint(of.rundir.path, run.state.step, weights, training), announce)
     return changed
 

@@ -6,14 +6,16 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, manifest, modules, redact, runs, settings, trust_list
+from trainer import fingerprint, manifest, modules, redact, runs, settings, trust_list, vouching
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.launcher_words import words_of
+from trainer.manifest import BadCheckpoint, NewerFormat
 from trainer.modules import Opened, OwnCode
 from trainer.rundir import RunDir
 from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
@@ -52,6 +54,10 @@ over where no checkpoint can be read any more.
 
 A file that the data came from and that has changed since is refused, too,
 unless --allow-data-change is given.
+
+So is a run whose config.yaml, preprocess.json or metrics.jsonl has been edited
+since its newest checkpoint, unless --force is given, which takes them as they
+are.
 
 A run that somebody else has made runs no code of theirs: where it uses modules
 that are not those of this directory, it is refused until you have read them
@@ -158,8 +164,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         screen.changes(plan.changes for plan in plans)
         for plan in plans:
             with plan.rundir.lock(command):
-                plan.rundir.write_config(plan.config)
-                plan.rundir.write_status({**plan.status, "code": modules.keep(plan.rundir, plan.sources)})
+                plan.write()
         sweep.keep_launcher(path, described)
     digests = _trusted_as_changed(plans, opened)
     return sweep.launch(path, described, command, overrides, digests, force, secrets)
@@ -196,6 +201,15 @@ class ChangedJob(NamedTuple):
     status: dict[str, Any]
     sources: dict[str, bytes]
     changes: list[Change]
+    is_other_data: bool
+
+    def write(self) -> None:
+        """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data."""
+        code = modules.keep(self.rundir, self.sources)
+        self.rundir.write_status({**self.status, "code": code})
+        if self.is_other_data:
+            self.rundir.remove_preprocess()
+        self.rundir.write_config(self.config)
 
 
 def changed_job(
@@ -216,24 +230,27 @@ def changed_job(
     from trainer import checkpoint
     from trainer.build import resolved
     from trainer.job import rebuild
-    from trainer.record import superseded
+    from trainer.record import preprocess_of, superseded
     from trainer.saver import put_back, require_length
     from trainer.trial import try_out
 
+    found, _ = checkpoint.newest(rundir.checkpoints)
+    vouching.require_resumable(rundir, None if found is None else found.path, force)
     built = rebuild(rundir, changed, choices)
     try_out(built)
-    found, _ = checkpoint.newest(rundir.checkpoints)
     if found is not None:
         require_length(built, found.step)
         put_back(built, found, lambda remark: None)
     if status.get("state") == "done" and found is not None and found.step >= built.run.steps:
         return None
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
-    config = redact.tree(resolved(built).to_dict())
+    config, preprocess = redact.tree(resolved(built).to_dict()), preprocess_of(built)
+    sums = vouching.planned(rundir, config, preprocess)
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
     segments = superseded(status.get("segments", []), status.get("config"), config)
-    status = {**status, "state": "waiting", **now, "segments": segments}
-    return ChangedJob(rundir, config, status, modules.used(changed), changes)
+    status = {**status, "state": "waiting", **now, "sums": sums, "segments": segments}
+    is_other = preprocess is not None and rundir.read_preprocess() != preprocess
+    return ChangedJob(rundir, config, status, modules.used(changed), changes, is_other)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -357,6 +374,7 @@ class Continuation:
     settings: Settings
     choices: dict[str, str]
     changes: list[Change]
+    force: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -378,6 +396,8 @@ class Continuation:
         if not self.is_complete:
             with self.rundir.lock(command):
                 pass  # refuses at once where another process trains it
+        if not self.force:
+            require_unedited(self.rundir)  # else it would be built of other parts, or refused for what these lack
         built = rebuild(self.rundir, self.settings, self.choices, objects)
         try_out(built)
 
@@ -398,16 +418,36 @@ def continuation(
     """
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
-    return Continuation(rundir, status, changed, choices, require_possible(rundir, stored, changed, force, choices))
+    changes = require_possible(rundir, stored, changed, force, choices)
+    return Continuation(rundir, status, changed, choices, changes, force)
 
 
 def is_whole(rundir: RunDir) -> bool:
-    """Say whether the newest checkpoint of a run is there and as it was written."""
+    """Say whether the newest checkpoint of a run, and what the run keeps beside it, are there and as they were."""
     saved = manifest.steps(rundir.checkpoints)
     try:
-        return bool(saved) and bool(manifest.verify(rundir.checkpoints / manifest.name_of(saved[-1])))
+        if not saved or not manifest.verify(path := rundir.checkpoints / manifest.name_of(saved[-1])):
+            return False
+        vouching.require(rundir, path)
+        return not vouching.resume_problems(rundir, path)
     except TrainerError:
         return False
+
+
+def require_unedited(rundir: RunDir, rows: bool = True) -> None:
+    """Refuse a run whose files are not those that it has had, as far as its newest checkpoint says.
+
+    Args:
+        rundir: The run.
+        rows: Whether metrics.jsonl matters.
+
+    Raises:
+        UsageError: There is such a file.
+    """
+    saved = manifest.steps(rundir.checkpoints)
+    with suppress(BadCheckpoint, NewerFormat):  # which one is good is found out when it goes on
+        newest = rundir.checkpoints / manifest.name_of(saved[-1]) if saved else None
+        vouching.require_resumable(rundir, newest, rows=rows)
 
 
 def require_possible(

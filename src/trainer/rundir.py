@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 
 from trainer import durable, reading, schema
 from trainer.errors import UsageError, refusal
+from trainer.sums import sealed
 
 FORMAT = 1
 RUNS = Path("runs")
@@ -35,6 +36,13 @@ class InUse(UsageError):
     """Another process holds the lock of a run directory."""
 
 
+class Sums(TypedDict):
+    """The SHA-256 of the settings in config.yaml, and of preprocess.json if there is one."""
+
+    config: str
+    preprocess: str | None
+
+
 class Segment(TypedDict, total=False):
     """What status.json says of one start of a run."""
 
@@ -47,6 +55,7 @@ class Segment(TypedDict, total=False):
     started: str
     seconds: float
     config: dict[str, Any]
+    sums: Sums
 
 
 class Best(TypedDict):
@@ -125,9 +134,11 @@ class Status(TypedDict, total=False):
     choices: dict[str, str]
     swept: dict[str, str]
     config: dict[str, Any]
+    sums: Sums
     code: dict[str, str]
     data: DataFacts
     segments: list[Segment]
+    sha256: str
 
 
 class RunDir:
@@ -270,8 +281,8 @@ class RunDir:
             return {}
 
     def write_status(self, status: dict[str, Any]) -> None:
-        """Replace status.json."""
-        durable.replace(self._status, as_json(status))
+        """Replace status.json, which ends with the sum of all the rest of it."""
+        durable.replace(self._status, as_json(sealed(status)))
 
     def read_preprocess(self) -> Any:
         """Return what preprocess.json holds, None if there is none.
@@ -290,6 +301,11 @@ class RunDir:
         """Replace preprocess.json; None leaves it."""
         if preprocess is not None:
             durable.replace(self._preprocess, as_json(preprocess, in_ascii=False))
+
+    def remove_preprocess(self) -> None:
+        """Delete preprocess.json; it is made anew from the data when it is needed."""
+        self._preprocess.unlink(missing_ok=True)
+        durable.sync_folder(self.path)
 
     def read_code(self) -> dict[str, bytes]:
         """Return the sources of modules that are kept, by their relative paths.

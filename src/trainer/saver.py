@@ -14,7 +14,7 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint, generators, manifest, runs
+from trainer import checkpoint, generators, manifest, runs, vouching
 from trainer.build import Built, optimizer_like
 from trainer.checkpoint import Checkpoint, Packed
 from trainer.errors import UsageError, refusal
@@ -22,6 +22,7 @@ from trainer.log import log
 from trainer.loop import Run
 from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
+from trainer.record import preprocess_of
 from trainer.redact import is_secret
 from trainer.rundir import RunDir
 from trainer.schema import has_shape
@@ -44,7 +45,7 @@ class Saver:
 
     def __init__(self, rundir: RunDir, built: Built, metrics: MetricsFile) -> None:
         self._folder, self._built, self._metrics = rundir.checkpoints, built, metrics
-        self._settings = built.settings.checkpoint
+        self._settings, self._sums = built.settings.checkpoint, vouching.kept(rundir)
         self._best: Packed | None = None
         self._last = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
@@ -127,8 +128,9 @@ class Saver:
             self._wait()  # a third copy would be one too many for the memory
         if spent is None and self._spent:
             spent = self._spent.pop()
-        held = dict(snapshot(run, self._metrics.flush()))
-        return checkpoint.pack(run.state.step, run.model.state_dict(), held, spent)
+        length = self._metrics.flush()
+        recorded: vouching.Recorded = {**self._sums, "metrics": {"size": length, "sha256": self._metrics.sum}}
+        return checkpoint.pack(run.state.step, run.model.state_dict(), dict(snapshot(run, length)), spent, recorded)
 
 
 class Snapshot(TypedDict):
@@ -183,6 +185,9 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
     for problem in problems:
         announce(f"warning: {problem}")
     length, good = 0, -1
+    same = vouching.same_data(rundir, built.settings)
+    anew = vouching.sum_of_preprocess(preprocess_of(built)) if same else None
+    vouching.require_resumable(rundir, None if found is None else found.path, force, announce, anew)
     if found is not None:
         require_length(built, found.step)
         put_back(built, found, announce)

@@ -126,7 +126,8 @@ def _print_run(one: Entry) -> None:
     screen.heading("made by", "")
     if one.segments:
         screen.table(screen.columns(("from step", "started", "took", "command"), (), _segments(one)))
-    screen.rows({**_circumstances(one), **{name: f"SHA-256 {sum_}" for name, sum_ in _code(one).items()}})
+    code = {name: f"SHA-256 {sum_}" for name, sum_ in _code(one).items()}
+    screen.rows({**_changes(one), **_circumstances(one), **code})
     screen.heading("checkpoints", "" if manifest.steps(rundir.checkpoints) else "none yet")
     screen.rows(_saved(one))
     commands = advice.after(one.state, rundir, one.status) or {f"trainer show {shlex.quote(one.short)}": "look again"}
@@ -220,6 +221,21 @@ def _segments(one: Entry) -> Iterator[tuple[str, ...]]:
         yield f"{segment.get('from_step', 0):,}", started, took, segment.get("command", "")
 
 
+def _changes(one: Entry) -> dict[str, str]:
+    """Return the lines about settings that were changed when the run was resumed: from which step on, and how."""
+    lines: dict[str, str] = {}
+    config, now = dict(one.config), flat(dict(one.config))
+    after: Mapping[str, Any] | None = None
+    for segment in reversed(one.segments):
+        then = flat(dict(segment.get("config", config)))
+        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        if keys and after is not None:
+            change = ", ".join(f"{key} {show(then.get(key))} -> {show(now.get(key))}" for key in keys)
+            lines = {f"changed at step {after.get('from_step', 0):,}": change, **lines}
+        config, now, after = dict(segment.get("config", config)), then, segment
+    return lines
+
+
 def _circumstances(one: Entry) -> dict[str, str]:
     """Return the lines about versions, machine and git; where they changed, from which step on they were others."""
     lines: dict[str, str] = {}
@@ -276,12 +292,13 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     stored = settings.check(config)
     command = shlex.join(["trainer", "show", *redact.words(argv)])
     opened = modules.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
-    from trainer import parameters, saver
+    from trainer import parameters, saver, vouching
 
     which = words.flags.get("checkpoint", "last")
     found = saver.chosen(rundir, which)
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
+    vouching.require(rundir, found.path)
     for module in opened.changed:
         screen.note(f"warning: {module} has changed since the run started: its gradients may be others now")
     return parameters.gather(found, stored, dict(one.choices))

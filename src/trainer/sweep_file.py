@@ -35,7 +35,7 @@ def read(path: Path) -> Sweep:
     """Return the sweep.json of a directory.
 
     Raises:
-        UsageError: It can't be read, or names jobs that are not there.
+        UsageError: It can't be read, is of a later version, or names other jobs than those that are there.
     """
     file = path / "sweep.json"
     try:
@@ -44,8 +44,13 @@ def read(path: Path) -> Sweep:
         raise UsageError(f"{file} can't be read: {error}") from error
     if not has_shape(Sweep)(sweep):
         raise UsageError(f"{file} does not hold what it must")
+    if sweep["format"] != FORMAT:
+        what = f"has format {sweep['format']}, and this version reads {FORMAT}"
+        raise UsageError(f"{file} {what}; use the version that wrote it")
     if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
         raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
+    if sweep["jobs"] != (there := [folder.name for folder in runs.jobs(path)]):
+        raise UsageError(f"{file} does not name the jobs that are there, each once: {', '.join(there[:5])}")
     return cast(Sweep, sweep)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import device as devices
-from trainer import generators, manifest, modules, runs
+from trainer import generators, manifest, modules, runs, vouching
 from trainer.build import build_model
 from trainer.checkpoint import Checkpoint
 from trainer.components import locate, reason_of
@@ -90,7 +90,7 @@ def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
         asked: best, last, or a step. Without evaluations the best is the last.
 
     Raises:
-        UsageError: There is no such checkpoint, or it is damaged.
+        UsageError: There is no such checkpoint, it is damaged, or what it is used with has been edited since.
     """
     try:
         found = chosen(rundir, asked)
@@ -100,6 +100,7 @@ def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
         raise refusal(f"--checkpoint={asked}", str(error), others) from error
     if found is None:
         raise UsageError(f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` goes on")
+    vouching.require(rundir, found.path)
     called = f"step {found.step:,}"
     if found.step == (rundir.read_status().get("best") or {}).get("step"):
         called += ", the best"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import manifest, modules, runs, screen, settings
+from trainer import agreement, manifest, modules, runs, screen
 from trainer import words as command_line
-from trainer.errors import TrainerError, UsageError
+from trainer.errors import TrainerError
 from trainer.rundir import RunDir
 
 HELP = """Usage: trainer verify RUN [--json]
 
 Reads every file of every checkpoint of a run, or of all jobs of a sweep, and
-compares its size and SHA-256 with the manifest written beside it; reads the
-configuration and the status, and compares the copies of your own modules with
-what was kept. Nothing is changed. The exit code is 1 if anything differs;
-`trainer resume` goes on from the newest checkpoint that is good.
+compares its size and SHA-256 with the manifest written beside it. Compares
+config.yaml, preprocess.json and metrics.jsonl with what these manifests record
+of them, status.json with its own sum and the checkpoints, sweep.json with the
+jobs, and the copies of your own modules with what was kept. "not recorded" is
+what an older version did not keep. Nothing is changed. The exit code is 1 if
+anything differs; `trainer resume` goes on from the newest good checkpoint.
 
 Examples:
   trainer verify last
@@ -37,11 +39,13 @@ def main(argv: list[str]) -> int:
     path = runs.only("verify", words.overrides)
     folders = runs.jobs(path) if runs.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
+    if runs.is_sweep(path):
+        found += [_entry(path, "sweep.json", problem=problem) for problem in [agreement.of_sweep(path)] if problem]
     wrong = [entry for entry in found if entry["problem"] is not None]
     if "json" in words.flags:
         screen.as_json(found)
         return 1 if wrong else 0
-    for folder in folders:
+    for folder in dict.fromkeys([*folders, *(Path(entry["run"]) for entry in found)]):
         screen.heading(str(folder), "" if manifest.steps(RunDir(folder).checkpoints) else "no checkpoints yet")
         screen.rows({entry["file"]: _said(entry) for entry in found if entry["run"] == str(folder)})
     saved = [entry for entry in found if entry["step"] is not None]
@@ -68,28 +72,31 @@ def entries(folder: Path) -> list[dict[str, Any]]:
             if not path.exists():  # the run goes on meanwhile and keeps its newest few
                 continue
             problem = str(error)
-        found.append({"run": str(folder), "file": path.name, "step": step, "bytes": size or None, "problem": problem})
-    wrong = ((name, problem) for name, problem in problems(run) if problem is not None)
-    found += [{"run": str(folder), "file": name, "step": None, "bytes": None, "problem": text} for name, text in wrong]
-    return found
+        found.append(_entry(folder, path.name, step, size or None, problem))
+    good = [entry["step"] for entry in found if entry["problem"] is None]
+    others = [_entry(folder, name, problem=problem, note=note) for name, problem, note in problems(run, good)]
+    return found + [entry for entry in others if entry["problem"] is not None or entry["note"] is not None]
 
 
-def problems(run: RunDir) -> Iterator[tuple[str, str | None]]:
-    """Yield what is wrong with the files of a run beside its checkpoints."""
-    status = run.read_status()
-    yield "status.json", None if "state" in status else "can't be read; it is made anew when the run goes on"
+def _entry(
+    run: Path, file: str, step: int | None = None, size: int | None = None, problem: str | None = None, note: Any = None
+) -> dict[str, Any]:
+    return {"run": str(run), "file": file, "step": step, "bytes": size, "problem": problem, "note": note}
+
+
+def problems(run: RunDir, good: Sequence[int]) -> Iterator[agreement.Finding]:
+    """Yield what there is to say of the files of a run beside its checkpoints, of which some are good."""
     try:
-        config = run.read_config()
-        settings.check(config)
-        same = "config" not in status or status["config"] == config
-        yield "config.yaml", None if same else "has changed: status.json repeats another configuration"
-    except UsageError as error:
-        yield "config.yaml", str(error)
+        yield from agreement.of_run(run, good)
+    except TrainerError as error:  # a checkpoint that has gone meanwhile
+        yield "checkpoints", str(error), None
     try:
-        yield "code", modules.differing(run, run.read_code())
+        yield "code", modules.differing(run, run.read_code()), None
     except (OSError, ValueError) as error:
-        yield "code", str(error)
+        yield "code", str(error), None
 
 
 def _said(entry: dict[str, Any]) -> str:
-    return f"good, {entry['bytes']:,} bytes" if entry["problem"] is None else str(entry["problem"])
+    if entry["problem"] is not None or entry["note"] is not None:
+        return str(entry["problem"] or entry["note"])
+    return f"good, {entry['bytes']:,} bytes"

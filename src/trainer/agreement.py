@@ -1,0 +1,170 @@
+"""Whether the files of a run, or of a sweep, agree with each other: what `verify` says of them. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer import manifest, reading, runs, settings, sweep_file, vouching
+from trainer.errors import UsageError
+from trainer.rundir import RunDir, Sums
+from trainer.sums import OWN, is_sealed, sum_of
+from trainer.vouching import Recorded
+
+_PREPROCESS = 1  # the format of preprocess.json
+_UNRECORDED = "not recorded"
+Finding = tuple[str, str | None, str | None]
+
+
+def of_run(run: RunDir, good: Sequence[int]) -> Iterator[Finding]:
+    """Yield what there is to say of the files beside a run's checkpoints: the file, what is wrong, what is to be noted.
+
+    Args:
+        run: The run.
+        good: The steps of the checkpoints that are whole.
+    """
+    then = {step: vouching.recorded(run.checkpoints / manifest.name_of(step)) for step in good}
+    known = {step: one for step, one in then.items() if one is not None}
+    yield "status.json", _status_problem(run, good), None
+    for file, (problem, note) in {
+        "config.yaml": _config(run, known),
+        "preprocess.json": _preprocess(run, known),
+        "metrics.jsonl": (_rows_problem(run, known, good), None),
+    }.items():
+        if problem is None and note is None and len(known) < len(good) and (run.path / file).exists():
+            note = _UNRECORDED + (f" by {len(good) - len(known)} of {len(good)} checkpoints" if known else "")
+        yield file, problem, note
+
+
+def of_sweep(path: Path) -> str | None:
+    """Return what is wrong with the sweep.json of a directory, which names the jobs and what differs between them."""
+    try:
+        sweep = sweep_file.read(path)
+    except UsageError as error:
+        return str(error)
+    for folder in runs.jobs(path):
+        swept = RunDir(folder).read_status().get("swept")
+        if swept is not None and list(swept) != sweep["swept"]:
+            return f"{path / 'sweep.json'} says that {', '.join(sweep['swept'])} differ; {folder.name} was another job"
+    return None
+
+
+def _status_problem(run: RunDir, good: Sequence[int]) -> str | None:
+    """Return what is wrong with status.json: its own sum, or where the run stands."""
+    status = run.read_status()
+    if "state" not in status:
+        return "can't be read; it is made anew when the run goes on"
+    raw = reading.json_data(run.path / "status.json", as_is=True)
+    if raw.get("format", 1) != 1:
+        return f"has format {raw['format']}, and this version reads 1; use the version that wrote it"
+    if good and (problem := _standing_problem(run, status, good)) is not None:
+        return problem
+    if OWN in raw and not is_sealed(raw):
+        return "has been edited: it is not what its SHA-256 says; `trainer resume` writes what the checkpoints say"
+    return None
+
+
+def _standing_problem(run: RunDir, status: Mapping[str, Any], good: Sequence[int]) -> str | None:
+    """Compare step, best and metrics with what the checkpoints say, as far as they come from there."""
+    best = status.get("best")
+    if best is not None and best["step"] in good:
+        then = _state(run, best["step"])
+        if (then.get("best_step"), then.get("best_value")) != (best["step"], best["value"]):
+            return _differs("best", best["value"], then.get("best_value"), best["step"])
+    if status.get("state") not in ("done", "stopped"):
+        return None  # it goes on writing after a checkpoint, or was killed before it wrote again
+    state, step = _state(run, good[-1]), good[-1]
+    if status.get("step") != step:
+        return _differs("step", status.get("step"), step, step)
+    found = {"best": (best or {}).get("step"), "skipped": status.get("skipped"), **status.get("metrics", {})}
+    then = {"best": state.get("best_step"), "skipped": state.get("skipped"), "loss": state.get("loss")}
+    if state.get("validation_step") == step:  # else it was evaluated once more at its end
+        then.update(state.get("validation", {}))
+    changed = status.get("sums") != vouching.recorded(run.checkpoints / manifest.name_of(step))
+    for name, value in then.items():
+        if name == "best" and changed and found["best"] is None:
+            continue  # it was resumed with another metric to watch, and took no step
+        if found.get(name) != value and not (name == "loss" and value is None):
+            return _differs(name, found.get(name), value, step)
+    return None
+
+
+def _differs(name: str, now: Any, then: Any, step: int) -> str:
+    return f"has been edited: {name} is {now}, and {then} in the checkpoint of step {step:,}"
+
+
+def _state(run: RunDir, step: int) -> dict[str, Any]:
+    """Return where a run stood, as a checkpoint says it; null for a number that was not finite."""
+    data = reading.json_data(run.checkpoints / manifest.name_of(step) / manifest.STATE)
+    state: dict[str, Any] = _finite(data["training"]["state"])
+    return state
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return None if "$float" in value else {key: _finite(inner) for key, inner in value.items()}
+    return value
+
+
+def _config(run: RunDir, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
+    status = run.read_status()
+    try:
+        config = run.read_config()
+        settings.check(config)
+    except UsageError as error:
+        return str(error), None
+    for step, then in known.items():
+        if (problem := vouching.config_problem(run, manifest.name_of(step), then)) is not None:
+            return problem, None
+    if "config" in status and status["config"] != config and not _is_in_between(status, sum_of(config), known):
+        return "has changed: status.json repeats another configuration", None
+    return None, None
+
+
+def _is_in_between(status: Mapping[str, Any], config: str, known: Mapping[int, Recorded]) -> bool:
+    """Say whether a resume was ended between status.json, which comes first, and config.yaml."""
+    starts = vouching.starts_after(status, None) or []
+    before: list[Sums] = [*[*known.values()][-1:], *starts]
+    return status.get("state") in ("running", "waiting") and config in [one["config"] for one in before]
+
+
+def _preprocess(run: RunDir, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
+    try:
+        data = run.read_preprocess()
+    except UsageError as error:
+        return str(error), None
+    if data is not None and not (isinstance(data, dict) and data.get("format") == _PREPROCESS):
+        return "holds no preprocessing of this version", None
+    if not known:
+        return None, None
+    problem = vouching.going_on_problem(run, manifest.name_of(max(known)), known[max(known)])
+    if problem is not None:
+        return problem, None
+    others = []
+    for step, then in known.items():
+        problem = vouching.preprocess_problem(run, manifest.name_of(step), then)
+        if problem is not None and not vouching.is_replaced(run, then):
+            return problem, None
+        others += [f"{step:,}"] if problem is not None else []
+    return None, f"good, and not that of step {', '.join(others)}: the data were others then" if others else None
+
+
+def _rows_problem(run: RunDir, known: Mapping[int, Recorded], good: Sequence[int]) -> str | None:
+    """Compare metrics.jsonl with what each checkpoint records of its beginning, and the last one with all of it."""
+    rows = {step: one["metrics"] for step, one in known.items() if "metrics" in one}
+    status = run.read_status()
+    try:
+        sums = vouching.first_rows(run.metrics, [one["size"] for one in rows.values()])
+        size = run.metrics.stat().st_size if run.metrics.exists() else 0
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    for step, one in rows.items():
+        if one["size"] > size:
+            return f"is shorter than when step {step:,} was saved: its last rows are lost"
+        if sums[one["size"]] != one["sha256"]:
+            return f"has been edited since step {step:,} was saved: put it back, or `trainer resume` it with --force"
+    has_ended = status.get("state") in ("done", "stopped") and rows and max(good) == status.get("step")
+    if has_ended and max(rows) == max(good) and size > rows[max(rows)]["size"]:
+        return f"has {size - rows[max(rows)]['size']:,} bytes more than the run wrote; `trainer resume` cuts them off"
+    return None
