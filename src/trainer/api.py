@@ -20,6 +20,8 @@ from trainer import words as command_line
 from trainer.config import compose_jobs, override
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
+from trainer.log import log
+from trainer.logger_repair import repair
 from trainer.modules import require_known
 from trainer.objects import Objects
 from trainer.option_files import with_source
@@ -121,6 +123,7 @@ def fit(*words: str, resume: bool | str | Path | Result = False, quiet: bool = F
         given = _Given(words, settings)
         begun, is_complete = _begin(given) if isinstance(resume, bool) else _continue(given, resume)
         if is_complete:
+            repair(begun.rundir, begun.built.settings, given.command, log.info if quiet else screen.note)
             restore(begun.built, begun.rundir, screen.note)
             if not quiet:
                 screen.complete(begun.rundir)

@@ -147,6 +147,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
+    sweep.require_free(path, described)
     with RunDir(path).lock(command):
         folders = runs.jobs(path)
         with sweep.launching(described):
@@ -154,9 +155,8 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         found = sweep.checked(launcher, change, folders)
         secrets = {folder.name: given for folder, (_, given) in zip(folders, found, strict=True)}
         plans = [plan for plan, _ in found if plan is not None]
-        for plan in plans:
-            with plan.rundir.lock(command):
-                pass  # refuses where another process trains the job, before the first one is changed
+        for folder in folders:
+            RunDir(folder).require_free()  # before the first one is changed
         screen.changes(plan.changes for plan in plans)
         for plan in plans:
             with plan.rundir.lock(command):
@@ -326,6 +326,9 @@ def go_on(
 
     continued = continuation(rundir, stored, changed, chosen, force)
     if continued.is_complete:
+        from trainer.logger_repair import repair
+
+        repair(rundir, stored, command, screen.note)
         screen.complete(rundir)
         return 0
     from trainer.follow import follow
@@ -363,8 +366,7 @@ class Continuation:
         from trainer.trial import try_out
 
         if not self.is_complete:
-            with self.rundir.lock(command):
-                pass  # refuses at once where another process trains it
+            self.rundir.require_free()  # at once
         built = rebuild(self.rundir, self.settings, self.choices, objects)
         try_out(built)
 

@@ -6,11 +6,11 @@ import json
 import os
 import re
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from trainer import (
     modules,
     redact,
     runs,
+    safe_start,
     screen,
     sweep_file,
     vectorized,
@@ -42,6 +43,7 @@ from trainer.job import Plan
 from trainer.launchers import EachLauncher, Local
 from trainer.options import Catalog
 from trainer.overview import Overview
+from trainer.owner import Owner
 from trainer.progress import count
 from trainer.rundir import RunDir
 from trainer.settings import check
@@ -133,11 +135,10 @@ def staging(path: Path) -> Iterator[Path]:
     Nothing of the user's is in its way, for the name it has until then is new.
     """
     durable.make_folders(path.parent)
-    staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    staged = durable.new_folder(path)
     try:
         with durable.together(staged):
             yield staged
-        staged.chmod(0o777 & ~_umask())
         durable.rename(staged, path)
     except BaseException:
         durable.remove_tree(staged)
@@ -168,12 +169,14 @@ def launch(
     """
     sweep = sweep_file.read(path)
     require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
-    task = Task(path.absolute(), command, tuple(overrides), force, trust, dict(secrets or {}), os.getpid())
+    task = Task(path.absolute(), command, tuple(overrides), force, trust, dict(secrets or {}), Owner.me())
+    require_free(path, sweep)
     problem = None
     screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
     with RunDir(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
         task.marker.unlink(missing_ok=True)
         todo = waiting(path, sweep, command)
+        finished = [RunDir(path / name) for name in sweep["jobs"] if name not in todo]
         launcher = make_launcher(words_of(sweep), path, task.compose)
         try:
             train(launcher, task, todo, Overview(path, sweep["jobs"]))
@@ -184,6 +187,7 @@ def launch(
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
     if stopping.signal is None:
+        repair_loggers(finished, command)
         find_out([RunDir(path / name) for name in sweep["jobs"]], command, secrets or {})
     ended = [runs.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
@@ -208,8 +212,23 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
                 if isinstance(result, RunFailed):
                     task.note_death(name, result)
     else:
-        with overview, launchers.calling(overview):
+        with overview, launchers.calling(overview), safe_start.safe_path():
             launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
+
+
+def repair_loggers(rundirs: Sequence[RunDir], command: str) -> None:
+    """Give the loggers of finished jobs what a kill has kept from them."""
+    for rundir in rundirs:
+        if rundir.read_status().get("config", {}).get("logger"):
+            from trainer.logger_repair import repair
+
+            with suppress(UsageError):
+                told = partial(_note_of_job, rundir.path.name)
+                repair(rundir, check(rundir.read_config()), command, told)
+
+
+def _note_of_job(name: str, text: str) -> None:
+    screen.note(f"{name}: {text}")
 
 
 def find_out(rundirs: Sequence[RunDir], command: str, secrets: Mapping[str, Mapping[str, Any]]) -> None:
@@ -232,6 +251,16 @@ def launching(sweep: Sweep) -> Iterator[None]:
     harmless = all(map(_HARMLESS.fullmatch, words_of(sweep)))
     with hydra_setup(Catalog(() if harmless else tuple(map(Path, sweep["launcher"]["config_dirs"])))), explained():
         yield
+
+
+def require_free(path: Path, sweep: Sweep) -> None:
+    """Refuse a sweep that another process trains, or a job of; nothing is changed.
+
+    Raises:
+        InUse: Names what is in use, and by whom.
+    """
+    for rundir in (RunDir(path), *(RunDir(path / name) for name in sweep["jobs"])):
+        rundir.require_free()
 
 
 def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
@@ -258,7 +287,7 @@ class Task:
     force: bool
     trust: bool
     secrets: Mapping[str, Mapping[str, Any]]
-    owner: int
+    owner: Owner
 
     @property
     def marker(self) -> Path:
@@ -267,8 +296,11 @@ class Task:
 
     def __call__(self, name: str) -> None:
         """Train a job; how it ends stands in its status.json."""
-        if self.marker.exists():
-            return
+        with safe_start.lifted(), self.owner.working():
+            if not self.marker.exists() and not self.owner.is_gone:
+                self._train(name)
+
+    def _train(self, name: str) -> None:
         rundir = RunDir(self.path / name)
         if self.trust:
             modules.trust([rundir])
@@ -312,7 +344,7 @@ class Task:
     def compose(self, config: DictConfig) -> None:
         """Train the job that a configuration of Hydra's names."""
         self(config.run_dir)
-        if self.marker.exists() and os.getpid() == self.owner:
+        if self.marker.exists() and self.owner.is_me:
             raise KeyboardInterrupt
 
     def note_death(self, name: str, problem: RunFailed) -> None:
@@ -323,12 +355,11 @@ class Task:
                 rundir.write_status({**rundir.read_status(), "state": "failed", "error": str(problem)})
 
     def _stopping(self) -> Stopping:
-        if os.getpid() == self.owner:
+        if self.owner.is_me:
             return Stopping(asked=self.marker.exists)
-        parent = os.getppid()  # another one, once that has died
 
         def asked() -> bool:
-            return self.marker.exists() or os.getppid() != parent
+            return self.marker.exists() or self.owner.is_gone
 
         return Stopping(asked=asked, leave=lambda: os._exit(128 + signal.SIGINT))
 
@@ -404,12 +435,6 @@ def make_launcher(
     config = compose("config", [*words, *fixed], return_hydra_config=True)
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
     return Plugins.instance().instantiate_launcher(context, task, config)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def words_of(sweep: Sweep) -> list[str]:
