@@ -381,7 +381,7 @@ def test_a_run_that_is_done_gives_its_loggers_what_they_lack(cli, train, damage,
 
 def test_loggers_that_are_whole_stay_as_they_are(cli, train):
     """Whatever thinned out the curves, and with columns that came later."""
-    words = (*SMALL, "steps=30", "eval_every=7", "logger=[csv,tensorboard]", "logger.tensorboard.points=7")
+    words = (*SMALL, "steps=30", "logger=[csv,tensorboard]", "logger.tensorboard.points=7")
     run = train(*words)
     assert cli("resume", "run", "steps=95").code == 0
     before = {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
