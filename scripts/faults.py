@@ -28,6 +28,7 @@ START, END = "<!-- faults -->", "<!-- end -->"
 SERIES: dict[str, Callable[..., Iterator[str | None]]] = {
     "SIGKILL at random instants": lambda cli: faults.kills_at_random(cli, range(200)),
     "SIGKILL before and after every file operation of a save": faults.kills_at_operations,
+    "SIGKILL before and after every file operation of a run with loggers": faults.kills_with_loggers,
     "every file operation fails in turn: ENOSPC, EIO, EROFS": faults.failing_operations,
     "a limit on the size of files": faults.limited_files,
     "a disk that is full": faults.small_disks,

@@ -6,8 +6,10 @@ A series yields a line for every case: None when it was survived, else what went
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import json
+import logging
 import os
 import random
 import re
@@ -25,9 +27,9 @@ from typing import Any
 
 import pytest
 from conftest import Fork, Run
-from instants import SMALL, begin, ending, on_row, trained
+from instants import SMALL, begin, ending, on_row, send_at, trained
 
-from trainer import checkpoint, job, loop, manifest
+from trainer import checkpoint, job, loop, manifest, metrics
 from trainer.saver import Saver
 from trainer.signals import ASKED
 
@@ -190,6 +192,67 @@ def _kill_at(place: str, number: int) -> None:
         return act
 
     FOR_GOOD.enter_context(watched(look("before"), look("after")))
+
+
+LOGGED = (
+    *("model=dynamic", "steps=6", "checkpoint.every=3", "eval_every=2", "data.samples=48", "data.inputs=12"),
+    *("data.outputs=3", "data.validation=0.25", "batch_size=8"),
+    "logger={csv: {_target_: trainer.loggers.Csv}, tensorboard: {_target_: trainer.loggers.TensorBoard, points: 100}}",
+)
+
+
+def kills_with_loggers(cli: Cli, stride: int = 1) -> Iterator[Case]:
+    """SIGKILL before and after every file operation of a run with loggers, and of its resume: they have all of it."""
+    trained(cli, "straight", *LOGGED)
+    begin("begun", *LOGGED)
+    shutil.copytree("begun", "halfway")
+    assert Fork(("resume", "halfway"), lambda: (_at_once(), send_at(5)())).wait() == -signal.SIGKILL
+    expected = _logged("straight")
+    for start in ("begun", "halfway"):
+        for count in itertools.count(0, stride):
+            codes = []
+            for place in ("before", "after"):
+                shutil.copytree(start, "killed")
+                child = Fork(("resume", "killed"), lambda p=place, n=count: _kill_in_all(p, n))  # type: ignore[misc]
+                codes.append(child.wait())
+                if codes[-1] == -signal.SIGKILL:
+                    result = cli("resume", "killed")
+                    wrong = result.err if result.code else _logged("killed") != expected and "other numbers are logged"
+                    yield f"{start}, {place} operation {count}: {wrong}" if wrong else None
+                shutil.rmtree("killed")
+            if codes == [0, 0]:
+                break
+
+
+def _at_once() -> None:
+    """Let every row be written and handed on at once, not about once a second."""
+    metrics._BUFFERED_SECONDS = 0
+    job.training = functools.partial(job.training, seconds=0.0)
+
+
+def _kill_in_all(place: str, number: int) -> None:
+    _at_once()
+    seen = {"before": 0, "after": 0}
+
+    def look(when: str) -> Callable[[str], None]:
+        def act(name: str) -> None:
+            if when == place and seen[when] == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen[when] += 1
+
+        return act
+
+    FOR_GOOD.enter_context(watched(look("before"), look("after")))
+
+
+def _logged(path: str) -> tuple[bytes, bytes, dict[str, list[tuple[int, float]]]]:
+    """Return what metrics.jsonl, metrics.csv and TensorBoard hold of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each file that begins anew
+    found = EventAccumulator(f"{path}/tensorboard", size_guidance={SCALARS: 0}).Reload()
+    scalars = {tag: [(point.step, point.value) for point in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    return Path(path, "metrics.jsonl").read_bytes(), Path(path, "metrics.csv").read_bytes(), scalars
 
 
 # The disk

@@ -24,6 +24,15 @@ def test_kills_at_the_operations_of_a_save(cli):
     survived(faults.kills_at_operations(cli, stride=4), 10)
 
 
+def test_kills_at_the_operations_of_a_run_with_loggers(cli):
+    survived(faults.kills_with_loggers(cli, stride=23), 20)
+
+
+@pytest.mark.slow
+def test_kills_at_every_operation_of_a_run_with_loggers(cli):
+    survived(faults.kills_with_loggers(cli), 500)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=["ENOSPC", "EIO", "EROFS"])
 def test_file_operations_that_fail(cli, code):
     survived(faults.failing_operations(cli, stride=11, codes=(code,)), 5)

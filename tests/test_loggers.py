@@ -287,6 +287,110 @@ def test_a_logger_that_fails_is_told_of_in_a_line_and_left_out(cli, train, own_p
     assert Run(Path("run")).bits() == train(*SMALL, "steps=8", name="without").bits()
 
 
+CLOSING = """
+import json
+
+from trainer.loggers import Logger
+
+
+class Part(Logger):
+    fails = False
+
+    def open(self, run_dir, step):
+        self.run_dir = run_dir
+
+    def __call__(self, rows):
+        pass
+
+    def close(self):
+        state = json.loads((self.run_dir / "status.json").read_text())["state"]
+        (self.run_dir / "closed").write_text(state)
+        if self.run_dir.name == "failing":
+            raise OSError(28, "No space left on device")
+"""
+
+
+def test_a_run_is_done_when_its_loggers_are(cli, train, own_part, monkeypatch):
+    """All that they have written is on the disk by then, or the user has been told."""
+    own_part("logger", "closing", CLOSING)
+    mine = Path("configs/logger/closing.yaml")
+    mine.write_text("# @package logger.closing\n" + mine.read_text())
+    synced, fsync, replace = [], os.fsync, os.replace
+
+    def syncing(descriptor):
+        fsync(descriptor)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    def replacing(source, target):
+        replace(source, target)
+        if Path(target).name == "status.json":
+            synced.append(json.loads(Path(target).read_text())["state"])
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", replacing)
+    run = train(*SMALL, "steps=4", "logger=[csv,tensorboard,closing]")
+    (events,) = (run.path / "tensorboard").iterdir()
+    before = synced[: synced.index("done")]
+    assert {"metrics.jsonl", "metrics.csv", events.name} <= set(before[-20:])
+    assert (run.path / "closed").read_text() == "running"
+    result = cli("run", "run_dir=failing", *SMALL, "steps=4", "logger=[csv,closing]")
+    assert result.code == 0
+    assert "warning: logger=closing has stopped: No space left on device" in result.err
+    assert Run(Path("failing")).status["state"] == "done"
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def without_the_last_evaluation(path):
+    path.write_text(path.read_text()[: path.read_text().rstrip().rindex(",") + 1] + "\n")
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink, without_the_last_evaluation])
+@pytest.mark.parametrize("how", ["alone", "in a sweep", "fit"])
+def test_a_run_that_is_done_gives_its_loggers_what_they_lack(cli, train, damage, how):
+    words = (*SMALL, "steps=12", "logger=[csv,tensorboard]")
+    if how == "in a sweep":
+        assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *words).code == 0
+        run, whole = Run(Path("sweep/000")), "sweep"
+    else:
+        run, whole = train(*words), "run"
+    table, bits = (run.path / "metrics.csv").read_bytes(), run.bits()
+    damage(run.path / "metrics.csv")
+    (file,) = (run.path / "tensorboard").iterdir()
+    if damage is not without_the_last_evaluation:
+        damage(file)
+    if how == "fit":
+        from trainer import fit
+
+        fit(resume=run.path)
+    else:
+        result = cli("resume", whole)
+        assert result.code == 0
+        assert "logger=csv lacked rows of the run; it has them now" in result.err
+    assert (run.path / "metrics.csv").read_bytes() == table
+    assert scalars(run) == expected_scalars(run)
+    assert run.bits() == bits
+    assert run.status["state"] == "done"
+    assert len(run.status["segments"]) == 1
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert "lacked" not in cli("resume", whole).err
+    after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_loggers_that_are_whole_stay_as_they_are(cli, train):
+    """Whatever thinned out the curves, and with columns that came later."""
+    words = (*SMALL, "steps=30", "logger=[csv,tensorboard]", "logger.tensorboard.points=7")
+    run = train(*words)
+    assert cli("resume", "run", "steps=95").code == 0
+    before = {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert "lacked" not in cli("resume", "run").err
+    assert {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
 def test_a_missing_package_is_refused_with_its_extra(refused, cli, train, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     message = "needs tensorboard: pip install tensorboard (the extra `tensorboard`)"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, wait_until
 from faults import default_handlers
+from instants import content
 
 SMALL = ("data.inputs=20", "model.hidden=5", "steps=20")
 
@@ -210,6 +211,40 @@ def test_a_job_that_another_process_trains_is_left_alone(cli, fork):
     assert (Path("sweep/001/config.yaml")).read_bytes() == config
     child.kill(signal.SIGTERM)
     assert child.wait() == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("words", [(), ("clip_norm=3",), ("--force",)])
+def test_a_refused_resume_changes_nothing(cli, fork, words):
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1,2", *SMALL).code == 0
+    for job, state in (("000", "stopped"), ("001", "failed")):
+        status = Path("sweep", job, "status.json")
+        status.write_text(status.read_text().replace('"state": "done"', f'"state": "{state}"'))
+    Path("sweep/stop").touch()
+    child = fork("resume", "sweep/002", "steps=1000000", "log_every=1000")
+    wait_until(lambda: states()[2] == "running")
+
+    def others():
+        return {name: data for name, data in content(Path("sweep")).items() if not name.startswith("002")}
+
+    before = others()
+    result = cli("resume", "sweep", *words)
+    assert result.code == 2
+    assert result.err.startswith("error: sweep/002 is in use by process")
+    assert result.err.count("\n") == 1
+    assert others() == before
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1,2", "resume=true", *SMALL).code == 2
+    assert others() == before
+    child.kill(signal.SIGTERM)
+    assert child.wait() == 128 + signal.SIGTERM
+
+
+def test_a_resume_of_a_sweep_that_is_refused_for_its_words_changes_nothing(cli):
+    assert cli("run", "-m", "run_dir=sweep", "seed=0,1", *SMALL).code == 0
+    before = content(Path("sweep"))
+    assert cli("resume", "sweep", "batch_size=3").code == 2
+    assert cli("resume", "sweep", "steps=1").code == 2
+    assert cli("resume", "sweep/001", "steps=1").code == 2
+    assert content(Path("sweep")) == before
 
 
 def test_hidden_folders_beside_a_sweep_are_left_alone(cli):

@@ -20,6 +20,8 @@ from trainer import words as command_line
 from trainer.config import compose_jobs, override
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
+from trainer.log import log
+from trainer.logger_repair import repair
 from trainer.objects import Objects
 from trainer.option_files import with_source
 from trainer.options import Catalog, near_path
@@ -128,6 +130,7 @@ def fit(
         given = _Given(words, settings, trust_code)
         begun, is_complete = _begin(given) if isinstance(resume, bool) else _continue(given, resume)
         if is_complete:
+            repair(begun.rundir, begun.built.settings, given.command, log.info if quiet else screen.note)
             restore(begun.built, begun.rundir, screen.note)
             if not quiet:
                 screen.complete(begun.rundir)

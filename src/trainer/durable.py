@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,23 @@ class Appending:
             os.close(self._descriptor)
 
 
+def new_file(path: Path) -> tuple[int, Path]:
+    """Create a hidden file of a new name beside another, readable for whom the umask lets, and open it."""
+    while True:
+        name = _hidden(path)
+        with suppress(FileExistsError):
+            return os.open(name, _NEW, 0o666), name
+
+
+def new_folder(path: Path) -> Path:
+    """Create a hidden folder of a new name beside another, readable for whom the umask lets."""
+    while True:
+        name = _hidden(path)
+        with suppress(FileExistsError):
+            name.mkdir()
+            return name
+
+
 def rename(source: Path, target: Path) -> None:
     """Rename within a folder and return when the new name is on the disk."""
     os.rename(source, target)
@@ -110,6 +128,12 @@ def make_folders(path: Path) -> None:
             if not path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
         sync_folder(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Return when a file and its name are on the disk."""
+    _sync_path(path)
+    sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -156,6 +180,10 @@ def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def _forget(path: Path) -> None:

@@ -11,7 +11,19 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs, trust_list, vouching
+from trainer import (
+    checkpoint,
+    durable,
+    logger_feed,
+    loop,
+    manifest,
+    modules,
+    redact,
+    runs,
+    safe_start,
+    trust_list,
+    vouching,
+)
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
@@ -309,6 +321,7 @@ def training(
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)
             metrics.close()
+            feed.finish()  # whoever reads "done" finds all of it
             state = "stopped" if reason == "stopped" else "done"
             record.write(state)
         except (KeyboardInterrupt, GeneratorExit):  # a second interrupt, where that does not end the process
@@ -365,7 +378,8 @@ def compile_step(built: Built, announce: Callable[[str], None]) -> None:
     if built.settings.compile == "step":
         from trainer import compiled  # it imports torch's compiler
 
-        compiled.install(built, announce)
+        with safe_start.safe_path():  # torch asks processes of Python what this machine can do
+            compiled.install(built, announce)
 
 
 def failed_step(failure: RunFailed, built: Built) -> dict[str, Any] | None:

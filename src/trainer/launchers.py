@@ -31,6 +31,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from trainer.errors import RunFailed, refusal
+from trainer.owner import Owner
 
 IDLE_SECONDS = 0.25  # between two calls of what is called while jobs run
 _LEAVE_SECONDS = 30.0  # that a process is given to save its job when it is no longer wanted
@@ -203,7 +204,7 @@ class _Worker(Generic[T, R]):
     def __init__(self, function: Callable[[T], R], items: Sequence[T]) -> None:
         fork = multiprocessing.get_context("fork")
         self._connection, theirs = fork.Pipe()
-        self._process = fork.Process(target=_serve, args=(self._connection, theirs, function, items))
+        self._process = fork.Process(target=_serve, args=(self._connection, theirs, Owner.me(), function, items))
         self._process.start()
         theirs.close()
         self.index: int | None = None
@@ -252,7 +253,11 @@ class _Worker(Generic[T, R]):
 
 
 def _serve(
-    not_mine: connection.Connection, mine: connection.Connection, function: Callable[[T], R], items: Sequence[T]
+    not_mine: connection.Connection,
+    mine: connection.Connection,
+    owner: Owner,
+    function: Callable[[T], R],
+    items: Sequence[T],
 ) -> None:
     """Call a function for the items whose numbers come in, until nobody is at the other end."""
     not_mine.close()
@@ -265,7 +270,8 @@ def _serve(
         while (index := mine.recv()) is not None:
             answer: tuple[bool, Any]
             try:
-                answer = True, function(items[index])
+                with owner.working():
+                    answer = True, function(items[index])
             except Exception as error:
                 answer = False, _portable(error)
             mine.send(answer)

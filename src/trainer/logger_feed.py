@@ -14,6 +14,7 @@ from trainer import generators, reading, redact
 from trainer.components import check_arguments, construct, locate, reason_of, supplied
 from trainer.loggers import Logger
 from trainer.loop import Reader, Row
+from trainer.rundir import RunDir
 from trainer.settings import Settings
 
 _MOST_BYTES = 2**20  # of metrics.jsonl that are in memory at a time
@@ -39,12 +40,20 @@ def chosen(settings: Settings, steps: int) -> dict[str, Logger]:
     return loggers
 
 
+def is_whole(logger: Logger, rundir: RunDir) -> bool:
+    """Say whether a logger has all rows of a finished run, as far as it can tell."""
+    try:
+        return logger.is_whole(rundir.path, reading.json_lines(rundir.metrics))
+    except Exception:  # it may be the user's own
+        return True
+
+
 class LoggerFeed:
     """Reads along in metrics.jsonl for the loggers of a run; also a reader of the loop, which only tells the time.
 
     So they get the very rows that are kept, from the first on whenever the run goes on, and never touch the training:
-    generators are put back, and one that raises is told of and left out. Entered as a context, it hands on the last
-    rows when that is over, however it ends.
+    generators are put back, and one that raises is told of and left out. Entered as a context, it finishes when that is
+    over, however it ends.
 
     Args:
         metrics: metrics.jsonl of the run, in its directory.
@@ -58,6 +67,7 @@ class LoggerFeed:
     ) -> None:
         self._metrics, self._loggers, self._announce, self._seconds = metrics, loggers, announce, seconds
         self._open: dict[str, Logger] = {}
+        self.left_out: set[str] = set()
         self._read, self._next = 0, 0.0
 
     def __enter__(self) -> Self:
@@ -67,9 +77,14 @@ class LoggerFeed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Hand on the last rows, and close the loggers."""
+        """Finish."""
+        self.finish()
+
+    def finish(self) -> None:
+        """Hand on the last rows and close the loggers, if they are open: then all is on the disk or told of."""
         self._hand_on()
         self._each(lambda logger: logger.close())
+        self._open = {}
 
     @property
     def readers(self) -> list[Reader]:
@@ -124,5 +139,6 @@ class LoggerFeed:
 
     def _leave_out(self, name: str, error: Exception) -> None:
         del self._open[name]
+        self.left_out.add(name)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else reason_of(error)
         self._announce(f"warning: logger={name} has stopped: {redact.hide(reason)}; training goes on")

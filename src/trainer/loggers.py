@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from trainer import durable
+from trainer import durable, reading
 from trainer.errors import lacking
 from trainer.rundir import RunDir
 from trainer.settings import flat
 from trainer.values import show
 
 Row = Mapping[str, Any]
+_MOST_LINE = 2**24  # bytes of a table's line
 
 
 class Logger:
@@ -45,7 +47,16 @@ class Logger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """End: all rows have come."""
+        """End: all rows have come. The run counts as done when this has returned, with all on the disk."""
+
+    def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
+        """Say whether all rows of a finished run have been written; one that lacks some gets them on `trainer resume`.
+
+        Args:
+            run_dir: The run's directory.
+            rows: All rows of metrics.jsonl.
+        """
+        return True
 
 
 class Csv(Logger):
@@ -60,17 +71,28 @@ class Csv(Logger):
 
     def __call__(self, rows: Sequence[Row]) -> None:
         """Append the rows of all steps but the last one."""
-        finished = []
-        for row in rows:
-            if self._row and row["step"] != self._row["step"]:
-                finished.append(self._row)
-                self._row = {}
-            self._row.update(_numbers(row))
+        *finished, self._row = _by_step([self._row, *rows])
         self._append(finished)
 
     def close(self) -> None:
         """Append the last row."""
         self._append([self._row] if self._row else [])
+        durable.sync(self._path)
+
+    def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
+        """Say whether the table is what comes of these rows."""
+        seen: dict[str, None] = {}
+        try:
+            descriptor = reading.opened(run_dir / "metrics.csv")
+        except OSError:
+            return False
+        with os.fdopen(descriptor, "rb") as file:
+            columns = next(csv.reader([_line(file).decode(errors="replace")]), [])
+            for row in _by_step(rows):
+                seen.update(dict.fromkeys(row))
+                if not seen.keys() <= set(columns) or _line(file) != _csv(columns, [row]):
+                    return False
+            return list(seen) == columns and not file.read(1)
 
     def _append(self, rows: Sequence[Row]) -> None:
         names = dict.fromkeys(chain.from_iterable(rows))
@@ -114,7 +136,7 @@ class TensorBoard(Logger):
         folder = rundir.tensorboard
         durable.make_folders(folder)
         files = sorted(folder.glob("events.out.tfevents.*"))
-        self._first, self._stretch = min(_last_step(files), step + 1), -1
+        self._first, self._stretch = min(_end(files)[0], step + 1), -1
         # TensorBoard reads files in the order of their names.
         seconds = max([int(time.time()), *(number + 1 for number in map(_seconds, files))])
         self._path = folder / f"events.out.tfevents.{seconds:010d}.trainer"
@@ -136,23 +158,36 @@ class TensorBoard(Logger):
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
         events, now = [], time.time()
+        for row in self._thinned(rows):
+            if row["step"] >= self._first:
+                values = [
+                    summary_pb2.Summary.Value(tag=tag, simple_value=math.nan if value is None else value)
+                    for tag, value in _tagged(row)
+                ]
+                summary = summary_pb2.Summary(value=values)
+                events.append(event_pb2.Event(wall_time=now, step=row["step"], summary=summary))
+        durable.append(self._path, _records(events))
+
+    def close(self) -> None:
+        """Return when all is on the disk."""
+        durable.sync(self._path)
+
+    def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
+        """Say whether the curves reach up to the last of these rows: a kill takes no more than their end."""
+        last, tags = _end(sorted(RunDir(run_dir).tensorboard.glob("events.out.tfevents.*")))
+        self._stretch = -1
+        rest = [row for row in self._thinned(rows) if row["step"] >= last]
+        return all(row["step"] == last and tags.issuperset(tag for tag, _ in _tagged(row)) for row in rest)
+
+    def _thinned(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield all rows but those of steps that would be more points than a curve is to have."""
         for row in rows:
             if "loss" in row:
                 stretch = row["step"] // self._every
                 if stretch == self._stretch:
                     continue
                 self._stretch = stretch
-            if row["step"] >= self._first:
-                values = [
-                    summary_pb2.Summary.Value(
-                        tag=name.replace(".", "/", 1), simple_value=math.nan if value is None else value
-                    )
-                    for name, value in _numbers(row).items()
-                    if name not in ("step", "epoch")
-                ]
-                summary = summary_pb2.Summary(value=values)
-                events.append(event_pb2.Event(wall_time=now, step=row["step"], summary=summary))
-        durable.append(self._path, _records(events))
+            yield row
 
 
 def _numbers(row: Row) -> Row:
@@ -168,6 +203,29 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{name}.{key}", inner)
     else:
         yield name, value
+
+
+def _tagged(row: Row) -> Iterator[tuple[str, Any]]:
+    """Yield the numbers of a row by the names of their curves."""
+    for name, value in _numbers(row).items():
+        if name not in ("step", "epoch"):
+            yield name.replace(".", "/", 1), value
+
+
+def _by_step(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    """Put the rows of a step together; an empty one at the beginning has none."""
+    row: dict[str, Any] = {}
+    for one in rows:
+        if row and one["step"] != row["step"]:
+            yield row
+            row = {}
+        row.update(_numbers(one))
+    if row:
+        yield row
+
+
+def _line(file: IO[bytes]) -> bytes:
+    return file.readline(_MOST_LINE)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
@@ -187,15 +245,19 @@ def _records(events: Iterable[Any]) -> bytes:
     return content.getvalue()
 
 
-def _last_step(files: Iterable[Path]) -> int:
-    """Return the last step that event files hold, 0 if none; what was cut off by a kill is passed over."""
+def _end(files: Iterable[Path]) -> tuple[int, set[str]]:
+    """Return the last step that event files hold, 0 if none, and its curves; what a kill cut off is passed over."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    last = 0
+    last, tags = 0, set[str]()
     for file in files:
         for event in LegacyEventFileLoader(str(file)).Load():
-            last = min(last, event.step - 1) if event.HasField("session_log") else max(last, event.step)
-    return max(last, 0)
+            step = min(last, event.step - 1) if event.HasField("session_log") else max(last, event.step)
+            if step != last:
+                last, tags = step, set()
+            if step == event.step:
+                tags.update(value.tag for value in event.summary.value)
+    return max(last, 0), tags
 
 
 def _seconds(file: Path) -> int:

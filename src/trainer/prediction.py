@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import screen
+from trainer import durable, screen
 from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import encoded, unknown_names
@@ -248,11 +247,10 @@ def _write(parts: Iterator[Any], target: Path | None, tell: Callable[[str], None
 @contextmanager
 def _whole(target: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes its place only when all of it has been written."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.absolute().parent)
+    descriptor, name = durable.new_file(target.absolute())
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        os.chmod(name, 0o644)
         os.replace(name, target)
     except BaseException:
         os.unlink(name)

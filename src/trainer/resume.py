@@ -151,6 +151,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
+    sweep.require_free(path, described)
     with RunDir(path).lock(command):
         folders = runs.jobs(path)
         with sweep.launching(described):
@@ -158,9 +159,8 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         found = sweep.checked(launcher, change, folders)
         secrets = {folder.name: given for folder, (_, given) in zip(folders, found, strict=True)}
         plans = [plan for plan, _ in found if plan is not None]
-        for plan in plans:
-            with plan.rundir.lock(command):
-                pass  # refuses where another process trains the job, before the first one is changed
+        for folder in folders:
+            RunDir(folder).require_free()  # before the first one is changed
         screen.changes(plan.changes for plan in plans)
         for plan in plans:
             with plan.rundir.lock(command):
@@ -356,6 +356,9 @@ def go_on(
 
     continued = continuation(rundir, stored, changed, chosen, force)
     if continued.is_complete:
+        from trainer.logger_repair import repair
+
+        repair(rundir, stored, command, screen.note)
         screen.complete(rundir)
         return 0
     from trainer.follow import follow
@@ -394,8 +397,7 @@ class Continuation:
         from trainer.trial import try_out
 
         if not self.is_complete:
-            with self.rundir.lock(command):
-                pass  # refuses at once where another process trains it
+            self.rundir.require_free()  # at once
         if not self.force:
             require_unedited(self.rundir)  # else it would be built of other parts, or refused for what these lack
         built = rebuild(self.rundir, self.settings, self.choices, objects)

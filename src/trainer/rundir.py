@@ -28,7 +28,8 @@ _FILES = (
     *("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "metrics.csv", "trainer.log"),
     *("sweep.json", "stop"),
 )
-_REPLACED = ("config.yaml", "status.json", "preprocess.json")
+_REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv")
+_MOST_LOCK_BYTES = 1000
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
 
@@ -338,18 +339,37 @@ class RunDir:
         Raises:
             InUse: Another process has it; names its holder.
         """
+        with self._lock_file(os.O_CREAT) as descriptor:
+            before = os.pread(descriptor, _MOST_LOCK_BYTES, 0)
+            _rewrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"))
+            try:
+                yield
+            except UsageError:  # what is refused leaves all as it was
+                _rewrite(descriptor, before)
+                raise
+
+    def require_free(self) -> None:
+        """Refuse where another process holds the lock; nothing is written.
+
+        Raises:
+            InUse: One does; names its holder.
+        """
+        if (self.path / "lock").exists():  # else nobody has trained it yet
+            with self._lock_file():
+                pass
+
+    @contextmanager
+    def _lock_file(self, flags: int = 0) -> Iterator[int]:
         self.require_own_files()
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_NOFOLLOW | flags, 0o666)
         except OSError as error:
             raise UsageError(f"{self.path} can't be written to: {error.strerror}") from error
         try:
             if not _acquire(descriptor):
-                holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+                holder = os.pread(descriptor, _MOST_LOCK_BYTES, 0).decode(errors="replace").strip()
                 raise InUse(f"{self.path} is in use by {holder or 'another process'}")
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"), 0)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -403,6 +423,11 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     if is_link or not is_kind(found.st_mode):
         what = "a link" if is_link else "something else than a run has there"
         raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
+
+
+def _rewrite(descriptor: int, content: bytes) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, content, 0)
 
 
 def _acquire(descriptor: int) -> bool:

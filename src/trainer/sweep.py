@@ -6,11 +6,11 @@ import json
 import os
 import shlex
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from trainer import (
     leaderboard,
     redact,
     runs,
+    safe_start,
     screen,
     sweep_file,
     trust_list,
@@ -51,6 +52,7 @@ from trainer.launcher_words import (
 from trainer.launchers import EachLauncher, Local
 from trainer.options import Catalog
 from trainer.overview import Overview
+from trainer.owner import Owner
 from trainer.progress import count
 from trainer.rundir import RunDir
 from trainer.settings import check
@@ -141,11 +143,10 @@ def staging(path: Path) -> Iterator[Path]:
     Nothing of the user's is in its way, for the name it has until then is new.
     """
     durable.make_folders(path.parent)
-    staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    staged = durable.new_folder(path)
     try:
         with durable.together(staged):
             yield staged
-        staged.chmod(0o777 & ~_umask())
         durable.rename(staged, path)
     except BaseException:
         durable.remove_tree(staged)
@@ -177,12 +178,14 @@ def launch(
         RunFailed: The launcher failed.
     """
     require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
-    task = Task(path.absolute(), command, tuple(overrides), force, dict(digests), dict(secrets or {}), os.getpid())
+    task = Task(path.absolute(), command, tuple(overrides), force, dict(digests), dict(secrets or {}), Owner.me())
+    require_free(path, sweep)
     problem = None
     screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
     with RunDir(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
         task.marker.unlink(missing_ok=True)
         todo = waiting(path, sweep, command)
+        finished = [RunDir(path / name) for name in sweep["jobs"] if name not in todo]
         launcher = make_launcher(words_of(sweep), path, task.compose)
         try:
             train(launcher, task, todo, Overview(path, sweep["jobs"]))
@@ -193,6 +196,7 @@ def launch(
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
     if stopping.signal is None:
+        repair_loggers(finished, command, task)
         find_out([RunDir(path / name) for name in sweep["jobs"]], command, task)
     ended = [runs.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
@@ -217,8 +221,23 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
                 if isinstance(result, RunFailed):
                     task.note_death(name, result)
     else:
-        with overview, launchers.calling(overview):
+        with overview, launchers.calling(overview), safe_start.safe_path():
             launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
+
+
+def repair_loggers(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
+    """Give the loggers of finished jobs what a kill has kept from them."""
+    for rundir in rundirs:
+        if rundir.read_status().get("config", {}).get("logger"):
+            from trainer.logger_repair import repair
+
+            with suppress(UsageError):
+                told = partial(_note_of_job, rundir.path.name)
+                repair(rundir, check(task.opened(rundir.path.name)), command, told)
+
+
+def _note_of_job(name: str, text: str) -> None:
+    screen.note(f"{name}: {text}")
 
 
 def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
@@ -230,7 +249,9 @@ def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
     with suppress(KeyboardInterrupt):
         for rundir in screen.track(failed, "finding out why jobs failed", len(failed)) if failed else ():
             status = rundir.read_status()
-            if time.monotonic() < end:
+            if time.monotonic() > end:
+                return
+            with suppress(UsageError):
                 config = redact.filled(task.opened(rundir.path.name), task.secrets.get(rundir.path.name) or {})
                 failure.find_out(rundir, check(config), status.get("choices") or {}, command)
 
@@ -241,6 +262,16 @@ def launching(sweep: Sweep) -> Iterator[None]:
     harmless = launcher_code(sweep) is None
     with hydra_setup(Catalog(() if harmless else tuple(map(Path, sweep["launcher"]["config_dirs"])))), explained():
         yield
+
+
+def require_free(path: Path, sweep: Sweep) -> None:
+    """Refuse a sweep that another process trains, or a job of; nothing is changed.
+
+    Raises:
+        InUse: Names what is in use, and by whom.
+    """
+    for rundir in (RunDir(path), *(RunDir(path / name) for name in sweep["jobs"])):
+        rundir.require_free()
 
 
 def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
@@ -267,7 +298,7 @@ class Task:
     force: bool
     digests: Mapping[str, str]
     secrets: Mapping[str, Mapping[str, Any]]
-    owner: int
+    owner: Owner
 
     @property
     def marker(self) -> Path:
@@ -276,10 +307,9 @@ class Task:
 
     def __call__(self, name: str) -> None:
         """Train a job; how it ends stands in its status.json."""
-        if self.marker.exists():
-            return
-        rundir, digest, secrets = RunDir(self.path / name), self.digests.get(name), self.secrets.get(name)
-        job.execute(rundir, self.command, list(self.overrides), self.force, self._stopping(), secrets, digest)
+        with safe_start.lifted(), self.owner.working():
+            if not self.marker.exists() and not self.owner.is_gone:
+                self._train(name)
 
     def opened(self, name: str) -> dict[str, Any]:
         """Return the configuration of a job, whose own code may be imported from then on.
@@ -290,13 +320,16 @@ class Task:
         rundir = RunDir(self.path / name)
         return job.opened(rundir, self.command, self.force, self.digests.get(name))
 
+    def _train(self, name: str) -> None:
+        rundir, digest, secrets = RunDir(self.path / name), self.digests.get(name), self.secrets.get(name)
+        job.execute(rundir, self.command, list(self.overrides), self.force, self._stopping(), secrets, digest)
+
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
         """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
         for group in grouping.groups([RunDir(self.path / name) for name in names]):
             if self.marker.exists():
                 return
-            self.opened(group[0].path.name)
-            size, how = grouping.size_of(group, self.secrets.get(group[0].path.name, {}))
+            size, how = self._size_of(group)
             screen.note(f"{grouping.named(group)} {how}")
             for part in grouping.parts(group, size):
                 if len(part) == 1:
@@ -304,6 +337,14 @@ class Task:
                     yield part[0].path.name, None
                 elif not self.marker.exists():
                     yield from self._at_once(part)
+
+    def _size_of(self, group: Sequence[RunDir]) -> tuple[int, str]:
+        name = group[0].path.name
+        try:
+            self.opened(name)
+        except UsageError:
+            return 1, "singly: the first one can't be opened"  # which it says itself when it is its turn
+        return grouping.size_of(group, self.secrets.get(name, {}))
 
     def _at_once(self, rundirs: Sequence[RunDir]) -> Iterator[tuple[str, None]]:
         seconds = grouping.seconds_between_writes(len(rundirs))
@@ -327,7 +368,7 @@ class Task:
     def compose(self, config: DictConfig) -> None:
         """Train the job that a configuration of Hydra's names."""
         self(config.run_dir)
-        if self.marker.exists() and os.getpid() == self.owner:
+        if self.marker.exists() and self.owner.is_me:
             raise KeyboardInterrupt
 
     def note_death(self, name: str, problem: RunFailed) -> None:
@@ -338,12 +379,11 @@ class Task:
                 rundir.write_status({**rundir.read_status(), "state": "failed", "error": str(problem)})
 
     def _stopping(self) -> Stopping:
-        if os.getpid() == self.owner:
+        if self.owner.is_me:
             return Stopping(asked=self.marker.exists)
-        parent = os.getppid()  # another one, once that has died
 
         def asked() -> bool:
-            return self.marker.exists() or os.getppid() != parent
+            return self.marker.exists() or self.owner.is_gone
 
         return Stopping(asked=asked, leave=lambda: os._exit(128 + signal.SIGINT))
 
@@ -449,9 +489,3 @@ def make_launcher(
     config = compose("config", [*words, *fixed], return_hydra_config=True)
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
     return Plugins.instance().instantiate_launcher(context, task, config)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from trainer import generators
+from trainer import generators, safe_start
 from trainer.data.base import Data, in_default_dtype
 from trainer.data.batches import Rows
 from trainer.errors import refusal
@@ -129,8 +129,10 @@ class Fetched(Rows):
             batch_sampler=list(self._expected),
             num_workers=self._workers,
             generator=torch.Generator(),
+            worker_init_fn=safe_start.lift,
         )
-        self._ahead = iter(loader) if self._workers else iter(())
+        with safe_start.safe_path():  # its workers are forked or started anew, as the system does
+            self._ahead = iter(loader) if self._workers else iter(())
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return some items as a batch."""
