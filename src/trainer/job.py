@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs
+from trainer import bounds, checkpoint, durable, logger_feed, loop, manifest, modules, redact, runs
 from trainer.build import Built, build, resolved
 from trainer.components import reason_of
 from trainer.data import Preprocess
@@ -25,7 +25,7 @@ from trainer.record import SECONDS, Record, first_status, standing
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
-from trainer.signals import Stopping
+from trainer.signals import BrokenOff, Stopping
 from trainer.trial import try_out
 
 
@@ -133,9 +133,12 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
     config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
+    bounds.require_code(code)
     choices = {**status.get("choices", {}), **built.choices}
     first = {**first_status(built), "config": config, "code": modules.sums(code), **status, "choices": choices}
-    return Plan(config, first, code, preprocess_of(built))
+    preprocess = preprocess_of(built)
+    bounds.require_files(config, first, preprocess)
+    return Plan(config, first, code, preprocess)
 
 
 def preprocess_of(built: Built) -> dict[str, Any] | None:
@@ -181,11 +184,14 @@ def executing(
         seconds: Between two writings of status.json.
     """
     try:
-        config = redact.filled(rundir.read_config(), secrets or {})
-        built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
+        with stopping.breaking_off():
+            config = redact.filled(rundir.read_config(), secrets or {})
+            built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
         yield from training(
             rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, stopping, seconds
         )
+    except BrokenOff:
+        pass  # it still waits to be trained
     except InUse:
         pass  # what happens to it is for the process that trains it to write
     except Exception as error:
@@ -246,6 +252,7 @@ def training(
     loggers = logger_feed.chosen(built.settings, run.steps)
     feed = LoggerFeed(rundir.metrics, loggers, announce, seconds)
     with rundir.lock(command), logging_to(rundir.log), feed:
+        bounds.require_files(redact.tree(resolved(built).to_dict()), rundir.read_status(), preprocess_of(built))
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)

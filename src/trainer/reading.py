@@ -14,7 +14,14 @@ from typing import Any, Self
 
 from trainer.errors import printable
 
-MOST_JSON = 2**26  # bytes
+# Bounds that no real run meets; `bounds` keeps a run from writing what is beyond them.
+MOST_JSON = 2**23  # bytes of status.json, sweep.json, state.json, a manifest
+MOST_PREPROCESS = 2**26  # bytes of preprocess.json, which has numbers for each input
+MOST_CODE = 2**25  # bytes of a run's own modules together
+MOST_CONTAINERS = 150_000  # lists and dicts of a JSON file: a dict of one value takes 30 times its bytes
+MOST_VALUES = 1_000_000  # a short text takes 12 times its bytes
+MOST_PREPROCESS_VALUES = 3_500_000
+LONGEST_ROW = 2**20  # bytes of a line of metrics.jsonl
 _LARGE = 2**27
 _CHUNK = 2**20  # bytes that are summed while they are in the processor's cache
 _DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
@@ -64,10 +71,11 @@ def content(path: str | Path, most: int = MOST_JSON) -> bytes:
     descriptor, found = _opened(path)
     try:
         size = _size(found, most)
-        data = b""
-        while len(data) < size and (chunk := os.read(descriptor, size - len(data))):
-            data += chunk
-        return data
+        chunks = []
+        while size and (chunk := os.read(descriptor, size)):
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
     finally:
         os.close(descriptor)
 
@@ -150,20 +158,52 @@ def json_data(path: str | Path, as_is: bool = False) -> Any:
 
     Raises:
         OSError: It can't be read.
+        ValueError: It is no JSON, or more than such a file may hold.
+    """
+    return _json_data(content(path), as_is, MOST_VALUES)
+
+
+def preprocess_data(path: str | Path) -> Any:
+    """Return what a preprocess.json holds, its texts as they are; raises what `json_data` does."""
+    return _json_data(content(path, MOST_PREPROCESS), True, MOST_PREPROCESS_VALUES)
+
+
+def _json_data(text: bytes, as_is: bool, values: int) -> Any:
+    containers = require_few(text, values=values)
+    # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
+    is_plain = as_is or (text.isascii() and b"\\" not in text and b"\x7f" not in text)
+    characters = text.decode()
+    del text
+    data = decoded(characters)
+    if containers > _DEEPEST_JSON:
+        _require_shallow(data)
+    return data if is_plain else _printable(data)
+
+
+def require_few(text: bytes, containers: int = MOST_CONTAINERS, values: int = MOST_VALUES) -> int:
+    """Return how many lists and dicts a text of JSON has, at most: brackets within its texts count, too.
+
+    Raises:
+        Unreadable: They, or the values, are more than such a file may have; to decode them could fill the memory.
+    """
+    found = text.count(b"{") + text.count(b"[")
+    if found > containers:
+        raise Unreadable(f"has {found:,} lists and dicts, more than the {containers:,} that such a file may have")
+    if (commas := text.count(b",")) > values:
+        raise Unreadable(f"has {commas:,} values, more than the {values:,} that such a file may have")
+    return found
+
+
+def decoded(text: str) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
         ValueError: It is no JSON.
     """
-    text = content(path)
     try:
-        data = _JSON.decode(text.decode())
+        return _JSON.decode(text)
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
-    # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
-    is_plain = text.isascii() and b"\\" not in text and b"\x7f" not in text
-    is_shallow = text.count(b"{") + text.count(b"[") <= _DEEPEST_JSON
-    if is_plain and is_shallow:
-        return data
-    escaped = _printable(data)  # refuses what is nested too deeply
-    return data if as_is else escaped
 
 
 def json_lines(path: Path) -> Iterator[Any]:
@@ -174,20 +214,32 @@ def json_lines(path: Path) -> Iterator[Any]:
         ValueError: A line is no JSON; names it.
     """
     with os.fdopen(opened(path), "rb") as file:
-        for number, line in enumerate(iter(partial(file.readline, MOST_JSON), b""), 1):
+        for number, line in enumerate(iter(partial(file.readline, LONGEST_ROW), b""), 1):
             try:
                 yield _JSON.decode(line.decode())
             except (ValueError, RecursionError) as error:
                 raise Unreadable(f"line {number}: {error}") from error
 
 
-def _printable(data: Any, depth: int = 0) -> Any:
+def _require_shallow(data: Any) -> None:
+    """Refuse what is nested too deeply, level by level: most of many containers hold no others."""
+    level = [data]
+    for _ in range(_DEEPEST_JSON + 1):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise Unreadable("is nested too deeply")
+
+
+def _printable(data: Any) -> Any:
+    """Return the data with its texts escaped, in their own lists and dicts where that can be: a copy takes memory."""
     if isinstance(data, str):
         return printable(data)
-    if not isinstance(data, dict | list):
-        return data
-    if depth == _DEEPEST_JSON:
-        raise Unreadable("is nested too deeply")
-    if isinstance(data, dict):
-        return {printable(key): _printable(value, depth + 1) for key, value in data.items()}
-    return [_printable(value, depth + 1) for value in data]
+    if isinstance(data, list):
+        data[:] = map(_printable, data)
+    elif isinstance(data, dict):
+        items = [(printable(key), _printable(value)) for key, value in data.items()]
+        data.clear()
+        data.update(items)
+    return data

@@ -279,7 +279,7 @@ class RunDir:
             UsageError: It can't be read.
         """
         try:
-            return reading.json_data(self._preprocess, as_is=True)
+            return reading.preprocess_data(self._preprocess)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -291,9 +291,19 @@ class RunDir:
             durable.replace(self._preprocess, as_json(preprocess, in_ascii=False))
 
     def read_code(self) -> dict[str, bytes]:
-        """Return the sources of modules that are kept, by their relative paths."""
+        """Return the sources of modules that are kept, by their relative paths.
+
+        Raises:
+            OSError: One can't be read.
+            Unreadable: They have more bytes than a run's modules may have.
+        """
         files = sorted(path for path in self.code.rglob("*") if path.is_file())
-        return {path.relative_to(self.code).as_posix(): reading.content(path) for path in files}
+        sources, room = {}, reading.MOST_CODE
+        for path in files:
+            source = reading.content(path, room)
+            sources[path.relative_to(self.code).as_posix()] = source
+            room -= len(source)
+        return sources
 
     def write_code(self, sources: dict[str, bytes]) -> None:
         """Keep the sources of modules, by their relative paths."""
@@ -339,8 +349,8 @@ class RunDir:
             *self.tensorboard.glob("*"),
         )
         for path in below:
-            if path.is_symlink():
-                _require_kind(path, stat.S_ISDIR)
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                _require_kind(path, stat.S_ISREG)
 
     def is_held(self) -> bool:
         """Say whether a living process holds the lock."""

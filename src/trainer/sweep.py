@@ -23,6 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from trainer import (
+    bounds,
     durable,
     grouping,
     job,
@@ -100,11 +101,13 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         "swept": list(choices[0].swept),
         "jobs": names,
     }
+    content = (json.dumps(sweep, indent=1) + "\n").encode()
+    bounds.require_json("sweep.json", content)
     try:
         with staging(path) as staged:
             for planned, folder in zip(plans, names, strict=True):
                 planned.fill(staged / folder)
-            durable.replace(staged / "sweep.json", (json.dumps(sweep, indent=1) + "\n").encode())
+            durable.replace(staged / "sweep.json", content)
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
     secrets = dict(zip(names, all_secrets, strict=True))
