@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -142,11 +141,12 @@ def load(path: Path) -> Checkpoint:
     """
     with verifying(path) as expected, ThreadPoolExecutor() as threads:
         files = threads.map(lambda name: _tensors(path / name, expected[name]), (MODEL, TRAINING))
-        content = reading.content(path / STATE)
+        content = reading.content(path / STATE, reading.MOST_JSON)
         require_sum(path / STATE, hashlib.sha256(content).hexdigest(), expected[STATE])
         stored, tensors = files
     try:
-        state = json.loads(content)
+        reading.require_few(content)
+        state = reading.decoded(content.decode())
         if not has_shape(_State)(state):
             raise BadCheckpoint(f"{path / STATE} does not hold what it must")
         require_place(path, state)

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 
-from trainer import __version__, redact, streams
+from trainer import __version__, address_space, redact, streams
 from trainer.errors import TrainerError, UsageError, nearest, printable
 
 COMMANDS = {
@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     # The threads of NumPy's BLAS would spin against torch's; torch keeps the cores. Read when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
+    address_space.watch()
     redact.words(argv)  # to be hidden in every message from here on
     try:
         code = _dispatch(argv)
@@ -80,12 +81,25 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         _trace()
+        if (shortage := address_space.shortage(error)) is not None:
+            return _lacks_memory(shortage)
         _complain(f"error: {printable(f'{error.filename}: ' if error.filename else '')}{error.strerror or error}")
         streams.silence(sys.stdout)
         return 1
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
+    except BaseException as error:  # polars and others raise what is no Exception
+        if (shortage := address_space.shortage(error)) is None:
+            raise
+        _trace()
+        return _lacks_memory(shortage)
+
+
+def _lacks_memory(reason: str) -> int:
+    _complain(f"error: {reason}")
+    streams.silence(sys.stdout)
+    return 1
 
 
 def _trace() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trainer import (
+    bounds,
     checkpoint,
     durable,
     logger_feed,
@@ -38,7 +39,7 @@ from trainer.record import SECONDS, Record, first_status, preprocess_of, standin
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
-from trainer.signals import Stopping
+from trainer.signals import BrokenOff, Stopping
 from trainer.sums import sum_of
 from trainer.trial import try_out
 
@@ -152,11 +153,13 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
     config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
-    choices = {**status.get("choices", {}), **built.choices}
+    bounds.require_code(code)
     preprocess = preprocess_of(built)
     sums = {"config": sum_of(config), "preprocess": vouching.sum_of_preprocess(preprocess)}
     first = {**first_status(built), "config": config, "sums": sums, "code": modules.sums(code), **status}
-    return Plan(config, {**first, "choices": choices}, code, preprocess)
+    first["choices"] = {**status.get("choices", {}), **built.choices}
+    bounds.require_files(config, first, preprocess)
+    return Plan(config, first, code, preprocess)
 
 
 def execute(
@@ -217,11 +220,14 @@ def executing(
         seconds: Between two writings of status.json.
     """
     try:
-        stored = opened(rundir, command, force, digest)
-        built = rebuild(rundir, check(redact.filled(stored, secrets or {})), rundir.read_status().get("choices"))
+        with stopping.breaking_off():
+            config = redact.filled(opened(rundir, command, force, digest), secrets or {})
+            built = rebuild(rundir, check(config), rundir.read_status().get("choices"))
         yield from training(
             rundir, built, command, overrides, lambda standing: NoDisplay(), log.info, force, stopping, seconds
         )
+    except BrokenOff:
+        pass  # it still waits to be trained
     except InUse:
         pass  # what happens to it is for the process that trains it to write
     except Exception as error:
@@ -282,6 +288,7 @@ def training(
     loggers = logger_feed.chosen(built.settings, run.steps)
     feed = LoggerFeed(rundir.metrics, loggers, announce, seconds)
     with rundir.lock(command), logging_to(rundir.log), feed:
+        bounds.require_files(redact.tree(resolved(built).to_dict()), rundir.read_status(), preprocess_of(built))
         checkpoint.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)

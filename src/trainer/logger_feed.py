@@ -110,7 +110,7 @@ class LoggerFeed:
         try:
             while self._open and (rows := self._rows()):
                 self._tell(rows)
-        except (OSError, ValueError) as error:  # something has deleted or changed it
+        except (OSError, ValueError, RecursionError) as error:  # something has deleted or changed it
             for name in list(self._open):
                 self._leave_out(name, error)
         self._next = time.monotonic() + self._seconds

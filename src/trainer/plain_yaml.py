@@ -33,6 +33,20 @@ def data(path: Path) -> Any:
         raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
 
 
+def require_readable(text: str) -> None:
+    """Refuse a text that `data` would refuse, or have no end with.
+
+    Raises:
+        ValueError: It is too large.
+    """
+    if (size := len(text.encode())) > MOST_BYTES:
+        raise Unreadable(f"has {size:,} bytes, more than the {MOST_BYTES:,} that such a file may have")
+    try:
+        _require_plain(text)
+    except yaml.YAMLError as error:
+        raise Unreadable(str(getattr(error, "problem", None) or error)) from error
+
+
 def text(data: Any) -> str:
     """Return plain values as YAML, in the order in which they are there."""
     return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

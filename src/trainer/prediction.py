@@ -69,7 +69,7 @@ def of_file(model: Trained, source: Path, target: Path | None) -> int:
         UsageError: The file does not fit what the run learned from.
     """
     preprocess = _require_inputs(model)
-    files.require_file(source, "--input")
+    files.opened(source, "--input").close()  # what can't be read is refused before anything else
     suffix = source.suffix.lower()
     if suffix not in (*TABLES, *ARRAYS):
         raise refusal(f"--input={source}", "is of no kind that can be read", (*TABLES, *ARRAYS))
@@ -123,9 +123,8 @@ def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[st
 
 def _parts(source: Path, separator: str | None) -> Iterator[Any]:
     """Yield a table in parts, the cells of a CSV file as text."""
-    polars = files.load_polars()
     if source.suffix.lower() == ".parquet":
-        yield from polars.scan_parquet(source, glob=False).collect_batches(chunk_size=_ROWS, maintain_order=True)
+        yield from files.parquet_parts(source, "--input", _ROWS)
         return
     yield from files.csv_parts(source, "--input", _ROWS, separator)
 
@@ -268,7 +267,7 @@ def _line(source: Path, separator: str | None, start: int, row: int) -> str:
     if source.suffix.lower() == ".parquet":
         return f"--input={source}: row {start + row + 1:,}"
     separator = separator or files.separator_of(source, "--input")
-    return f"--input={source}: line {files.line_of(source, start + row, separator):,}"
+    return f"--input={source}: line {files.line_of(source, start + row, separator, '--input'):,}"
 
 
 def _cells(row: str, columns: Sequence[str]) -> list[str]:

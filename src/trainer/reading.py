@@ -18,8 +18,9 @@ from trainer.errors import printable
 MOST_JSON = 2**23  # bytes of status.json, sweep.json, state.json, a manifest
 MOST_PREPROCESS = 2**26  # bytes of preprocess.json, which has numbers for each input
 MOST_CODE = 2**25  # bytes of a run's own modules together
-MOST_CONTAINERS = 250_000  # lists and dicts of a JSON file: a dict of one value takes 30 times its bytes
-MOST_VALUES = 3_500_000  # a short text takes 12 times its bytes
+MOST_CONTAINERS = 150_000  # lists and dicts of a JSON file: a dict of one value takes 30 times its bytes
+MOST_VALUES = 1_000_000  # a short text takes 12 times its bytes
+MOST_PREPROCESS_VALUES = 3_500_000
 LONGEST_ROW = 2**20  # bytes of a line of metrics.jsonl
 _LARGE = 2**27
 _CHUNK = 2**20  # bytes that are summed while they are in the processor's cache
@@ -160,11 +161,21 @@ def json_data(path: str | Path, as_is: bool = False, most: int = MOST_JSON) -> A
         OSError: It can't be read.
         ValueError: It is no JSON, or more than such a file may hold.
     """
-    text = content(path, most)
-    containers = require_few(text)
+    return _json_data(content(path), as_is, MOST_VALUES)
+
+
+def preprocess_data(path: str | Path) -> Any:
+    """Return what a preprocess.json holds, its texts as they are; raises what `json_data` does."""
+    return _json_data(content(path, MOST_PREPROCESS), True, MOST_PREPROCESS_VALUES)
+
+
+def _json_data(text: bytes, as_is: bool, values: int) -> Any:
+    containers = require_few(text, values=values)
     # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
     is_plain = as_is or (text.isascii() and b"\\" not in text and b"\x7f" not in text)
-    data = decoded(text)
+    characters = text.decode()
+    del text
+    data = decoded(characters)
     if containers > _DEEPEST_JSON:
         _require_shallow(data)
     return data if is_plain else _printable(data)
@@ -184,14 +195,14 @@ def require_few(text: bytes, containers: int = MOST_CONTAINERS, values: int = MO
     return found
 
 
-def decoded(text: bytes) -> Any:
+def decoded(text: str) -> Any:
     """Return what a text of JSON holds.
 
     Raises:
         ValueError: It is no JSON.
     """
     try:
-        return _JSON.decode(text.decode())
+        return _JSON.decode(text)
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
 

@@ -27,6 +27,7 @@ from trainer.record import differing, first_status
 from trainer.rundir import RunDir
 from trainer.saver import load_weights, put_back, snapshot, start_from
 from trainer.settings import differences, flat
+from trainer.signals import BrokenOff, Stopping
 from trainer.values import show
 
 
@@ -94,7 +95,7 @@ def reproduce(
     of: Course,
     open_screen: Callable[[Built, Standing], Display],
     announce: Callable[[str], None],
-    stopping: Callable[[], bool],
+    stopping: Stopping,
 ) -> Finding:
     """Train a run again, to its end or to the first difference; nothing is written.
 
@@ -102,13 +103,18 @@ def reproduce(
         of: The run.
         open_screen: Says what is repeated and returns the display.
         announce: Tells the user something in one line.
-        stopping: Says whether someone asked to stop.
+        stopping: What asks it to stop.
 
     Raises:
         UsageError: It can't be built any more.
     """
     finding, start = Finding(str(of.rundir.path)), time.perf_counter()
-    built = _begun(of)
+    try:
+        with stopping.breaking_off():
+            built = _begun(of)
+    except BrokenOff:
+        finding.stopped = True
+        return finding
     standing = Standing(
         of.end,
         0,
@@ -123,15 +129,18 @@ def reproduce(
     try:
         with open_screen(built, standing) as display:
             for leg, end in zip(of.legs, ends, strict=True):
-                if leg is not of.legs[0]:
-                    built = _gone_on(built, leg, of, announce)
-                _note(finding, _circumstances(of, leg, built))
-                compile_step(built, announce)
+                with stopping.breaking_off():
+                    if leg is not of.legs[0]:
+                        built = _gone_on(built, leg, of, announce)
+                    _note(finding, _circumstances(of, leg, built))
+                    compile_step(built, announce)
                 comparison.follow(built)
                 fit(built.run, [comparison, display], comparison.save, _reached(built, end, stopping))
         finding.stopped = stopping()
         if not finding.stopped:
             comparison.require_end()
+    except BrokenOff:
+        finding.stopped = True
     except Differs as found:
         finding.difference = found.difference
     except Exception as error:  # the run may have failed for whatever this is

@@ -292,7 +292,7 @@ class RunDir:
             UsageError: It can't be read.
         """
         try:
-            return reading.json_data(self._preprocess, as_is=True)
+            return reading.preprocess_data(self._preprocess)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -316,14 +316,14 @@ class RunDir:
             Unreadable: There is something else, which nobody could read first, or too much.
         """
         sources: dict[str, bytes] = {}
+        room = reading.MOST_CODE
         for place, folders, names in os.walk(self.code):
             for name in [*names, *(folder for folder in folders if os.path.islink(os.path.join(place, folder)))]:
                 path = Path(place, name)
                 if path.suffix != ".py":
                     raise reading.Unreadable(f"{path} is no source of a module; delete it to use the rest")
-                sources[path.relative_to(self.code).as_posix()] = reading.content(path)
-                if sum(map(len, sources.values())) > reading.MOST_JSON:
-                    raise reading.Unreadable(f"holds more than {reading.MOST_JSON:,} bytes of modules")
+                source = sources[path.relative_to(self.code).as_posix()] = reading.content(path, room)
+                room -= len(source)
         return dict(sorted(sources.items()))
 
     def write_code(self, sources: Mapping[str, bytes]) -> None:
@@ -389,8 +389,8 @@ class RunDir:
             *self.tensorboard.glob("*"),
         )
         for path in below:
-            if path.is_symlink():
-                _require_kind(path, stat.S_ISDIR)
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                _require_kind(path, stat.S_ISREG)
 
     def is_held(self) -> bool:
         """Say whether a living process holds the lock."""

@@ -22,6 +22,7 @@ from trainer.sweep_file import Sweep
 from trainer.values import show
 from trainer.words import Words
 
+_STARTS = 100  # that are shown
 HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]
 
 Shows what a run is (its config), what came of it, what made it (commands,
@@ -126,6 +127,8 @@ def _print_run(one: Entry) -> None:
     screen.heading("made by", "")
     if one.segments:
         screen.table(screen.columns(("from step", "started", "took", "command"), (), _segments(one)))
+        if (starts := len(one.segments)) > _STARTS:
+            screen.say(f"the last {_STARTS} of {starts:,} starts; --json has all of them")
     code = {name: f"SHA-256 {sum_}" for name, sum_ in _code(one).items()}
     screen.rows({**_changes(one), **_circumstances(one), **code})
     screen.heading("checkpoints", "" if manifest.steps(rundir.checkpoints) else "none yet")
@@ -215,7 +218,7 @@ def _device(one: Entry, config: Mapping[str, Any]) -> str:
 
 def _segments(one: Entry) -> Iterator[tuple[str, ...]]:
     """Yield a line for each start of a run."""
-    for segment in one.segments:
+    for segment in one.segments[-_STARTS:]:
         started = str(segment.get("started", "")).replace("T", " ")[:19]
         took = duration(segment["seconds"]) if "seconds" in segment else ""
         yield f"{segment.get('from_step', 0):,}", started, took, segment.get("command", "")

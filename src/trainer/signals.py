@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,6 +17,10 @@ ASKED = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
 ]
 _ASKED_SECONDS = 1.0
+
+
+class BrokenOff(KeyboardInterrupt):
+    """A signal came while what was done was not worth being finished."""
 
 
 class Stopping:
@@ -37,6 +42,7 @@ class Stopping:
         self._next = time.monotonic()
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
+        self._breaks_off = False
 
     def __call__(self) -> bool:
         """Return True from the first signal on."""
@@ -62,6 +68,15 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """Let a signal end a block at once by BrokenOff: nothing looks whether one has come while data are read."""
+        try:
+            self._breaks_off = True
+            yield
+        finally:
+            self._breaks_off = False
+
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             self._leave()
@@ -69,6 +84,8 @@ class Stopping:
         self._on_signal()
         if outer := _owner(self._before.get(number)):
             outer._catch(number, frame)
+        if self._breaks_off:
+            raise BrokenOff
 
 
 def _exit_at_once() -> None:

@@ -23,6 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from trainer import (
+    bounds,
     durable,
     grouping,
     job,
@@ -107,11 +108,13 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         "swept": list(choices[0].swept),
         "jobs": names,
     }
+    content = _as_json(sweep)
+    bounds.require_json("sweep.json", content)
     try:
         with staging(path) as staged:
             for planned, folder in zip(plans, names, strict=True):
                 planned.fill(staged / folder)
-            durable.replace(staged / "sweep.json", _as_json(sweep))
+            durable.replace(staged / "sweep.json", content)
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
     own = launcher_code(sweep)

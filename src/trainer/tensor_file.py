@@ -42,7 +42,10 @@ _RANKS = {dtype: rank for rank, dtype in enumerate(_CODES)}
 _ALIGNED = 64  # bytes, as torch allocates
 _LARGE = 2**20  # bytes
 _MOST_DIMENSIONS = 64  # as in torch; the product of many large numbers takes long
-_LONGEST_HEADER = 100_000_000  # bytes, as in the package
+LONGEST_HEADER = 2**24  # bytes
+MOST_TENSORS = 100_000  # torch takes more than a kilobyte for each
+_MANY = 1000  # of fewer no names are too long
+_MOST_VALUES = 1_000_000  # names, types and sizes of a header
 
 
 class Image:
@@ -53,24 +56,16 @@ class Image:
 
     Raises:
         TypeError: One is of a type that such files do not know.
+        ValueError: They are too many.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             if tensor.dtype not in _CODES:
                 raise TypeError(f"{name} is of type {tensor.dtype}, which a checkpoint can't hold")
-        self._layout, entries, places, end = _layout(tensors), {}, {}, 0
-        for name, tensor in sorted(tensors.items(), key=lambda item: (_RANKS[item[1].dtype], item[0])):
-            begin, end = end, end + tensor.numel() * tensor.itemsize
-            entries[name] = {
-                "dtype": _CODES[tensor.dtype],
-                "shape": list(tensor.shape),
-                "data_offsets": [begin, end],
-            }
-            places[name] = slice(begin, end)
-        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)
-        header = len(text).to_bytes(8, "little") + text
+        require_room(tensors)
+        self._layout = _layout(tensors)
+        header, places, end = _header(tensors)
 
         # Data that are aligned are copied faster; the header goes before them.
         memory = torch.empty(len(header) + end + _ALIGNED, dtype=torch.uint8)
@@ -91,6 +86,18 @@ class Image:
         return self
 
 
+def require_room(tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors of which a file would have more than is read again.
+
+    Raises:
+        ValueError: They are too many.
+    """
+    if len(tensors) > MOST_TENSORS:
+        raise ValueError(f"{len(tensors):,} tensors are more than the {MOST_TENSORS:,} that a checkpoint may hold")
+    if len(tensors) > _MANY and (length := len(_header(tensors)[0])) > LONGEST_HEADER:
+        raise ValueError(f"their names take {length:,} bytes, more than the {LONGEST_HEADER:,} of a checkpoint")
+
+
 def image(tensors: dict[str, Tensor], spent: Image | None = None) -> Image:
     """Return the file of tensors, in the memory of one that is no longer needed if that fits."""
     return (spent if spent is not None and spent.fits(tensors) else Image(tensors)).fill(tensors)
@@ -107,7 +114,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
     """
     with reading.Summed(path) as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(file.size - 8, _LONGEST_HEADER):
+        if length > min(file.size - 8, LONGEST_HEADER):
             raise ValueError(f"the header would have {length:,} bytes")
         tensors = {}
         for name, dtype, shape, size in _entries(file.read(length), file.size - 8 - length):
@@ -134,8 +141,27 @@ def _layout(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
 
 
+def _header(tensors: dict[str, Tensor]) -> tuple[bytes, dict[str, slice], int]:
+    """Return the beginning of a file, where in the data after it each tensor is, and the bytes of the data."""
+    entries, places, end = {}, {}, 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (_RANKS[item[1].dtype], item[0])):
+        begin, end = end, end + tensor.numel() * tensor.itemsize
+        entries[name] = {
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+        places[name] = slice(begin, end)
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, places, end
+
+
 def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, list[int], int]]:
     """Return name, type, shape and bytes of each tensor in the order of the data, of which there are `size` bytes."""
+    if (tensors := header.count(b"{")) > MOST_TENSORS + 2:  # the outermost, and one of texts of somebody's own
+        raise ValueError(f"its header names {tensors:,} tensors, more than the {MOST_TENSORS:,} that it may")
+    reading.require_few(header, 3 * MOST_TENSORS + 2, _MOST_VALUES)
     try:
         listed = json.loads(header)
         listed.pop("__metadata__", None)

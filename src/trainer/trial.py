@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainer import generators, logger_feed, losses, trees
+from trainer import bounds, generators, logger_feed, losses
 from trainer.build import Built, optimizer_like
 from trainer.components import reason_of
 from trainer.data import Batch
@@ -27,6 +27,7 @@ def try_out(built: Built) -> None:
     """
     run = built.run
     logger_feed.chosen(built.settings, run.steps)
+    bounds.require_weights(built.names["model"], run.model)
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
     with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,7 +49,7 @@ def try_out(built: Built) -> None:
                 state=State(),
             )
             fit(trial)
-            trees.pack([trial.optimizer.state_dict(), trial.schedule.state_dict()], "training", {})
+            bounds.require_training(trial.optimizer.state_dict(), trial.schedule.state_dict())
         except NonFinite:
             return  # training says so too, with the rows and what to do
         except TrainerError:

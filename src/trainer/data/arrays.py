@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import data_file
 from trainer.data.base import Data
 from trainer.data.batches import Rows
-from trainer.data.files import require_file
+from trainer.data.files import opened
 from trainer.data.preprocess import Array, Preprocess, are_indices, targets_of
 from trainer.errors import RunFailed, refusal, unknown
 
@@ -116,18 +119,17 @@ class Npz(Arrays):
         classes: bool | None = None,
     ) -> None:
         self.files = (Path(path),)
-        require_file(self.files[0], "data.path")
         what = f"data.path={path}"
         found = []
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with opened(self.files[0], "data.path") as file, np.load(file, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile):
                     raise refusal(what, "holds one array, not several", (), "data=npy")
                 for key, name in (("x", x), ("y", y)):
                     if name not in archive:
                         raise unknown(f"data.{key}={name}", "the file holds no such array", name, archive.files)
                     found.append(archive[name])
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             raise refusal(what, f"is no .npz file of numbers: {error}") from error
         super().__init__(found[0], found[1], standardize, validation, classes, what)
 
@@ -153,8 +155,8 @@ class Npy(Arrays):
     ) -> None:
         self.files = (Path(path), Path(targets))
         array = ArrayFile(self.files[0], "data.path")
-        require_file(self.files[1], "data.targets")
-        y = _load(self.files[1], "data.targets", None)
+        with opened(self.files[1], "data.targets") as file:
+            y = _load(file, self.files[1], "data.targets")
         super().__init__(array, y, standardize, validation, classes, f"data.path={path}")
 
     def _prepared(self) -> Tensor:
@@ -191,18 +193,17 @@ class ArrayFile:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        require_file(path, key)
-        header = _load(path, key, "r")
+        self.path, self._file = path, opened(path, key)
+        header = _load(data_file.name_of(self._file, path), path, key, "r")
         if not header.flags.c_contiguous:
             raise refusal(f"{key}={path}", "is stored by columns; save it again with numpy.ascontiguousarray")
         self.shape, self.dtype = header.shape, header.dtype
         self._start, self._row_bytes = header.offset, header[:1].nbytes
-        self.path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
         """Close the file."""
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+        if hasattr(self, "_file"):
+            self._file.close()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -221,7 +222,7 @@ class ArrayFile:
             part = memoryview(taken[start:end].data).cast("B")
             offset = self._start + int(rows[start]) * self._row_bytes
             while len(part):  # the system reads at most 2 GiB at once
-                read = os.preadv(self._descriptor, [part], offset)
+                read = os.preadv(self._file.fileno(), [part], offset)
                 if read == 0:
                     raise RunFailed(f"{self.path} has shrunk since the run started: its rows are gone")
                 part, offset = part[read:], offset + read
@@ -258,12 +259,12 @@ class FileRows(Rows):
         return x.to(self.device, self._dtype), self._y.index_select(0, rows)
 
 
-def _load(path: Path, key: str, mode: Any) -> Any:
+def _load(file: Any, path: Path, key: str, mode: Any = None) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            array = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+            array = np.load(file, mmap_mode=mode, allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise refusal(f"{key}={path}", f"is no .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()

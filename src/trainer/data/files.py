@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
+import os
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from trainer import data_file
 from trainer.errors import UsageError, lacking, refusal
 
 if TYPE_CHECKING:
@@ -31,23 +36,30 @@ def load_polars() -> Any:
     return polars
 
 
-def require_file(path: Path, key: str) -> None:
-    """Refuse a path that is no file which can be read.
+def opened(path: Path, key: str) -> io.BufferedReader:
+    """Open a file of data.
+
+    Args:
+        path: The file.
+        key: The setting that names it, for the messages.
 
     Raises:
-        UsageError: Names the whole path.
+        UsageError: It is no file that can be read, or empty; names the whole path.
     """
     what = f"{key}={path}"
     try:
-        if path.is_dir():
-            raise refusal(what, f"{path.absolute()} is a directory, not a file")
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise refusal(what, "the file is empty")
+        file = data_file.opened(path)
     except FileNotFoundError as error:
         raise refusal(what, f"no such file: {path.absolute()}") from error
-    except OSError as error:
-        raise refusal(what, f"{path.absolute()} can't be read: {error.strerror}") from error
+    except IsADirectoryError as error:
+        raise refusal(what, f"{path.absolute()} is a directory, not a file") from error
+    except (OSError, ValueError) as error:  # a path may hold a zero
+        reason = getattr(error, "strerror", None) or error
+        raise refusal(what, f"{path.absolute()} can't be read: {reason}") from error
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise refusal(what, "the file is empty")
+    return file
 
 
 def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
@@ -61,26 +73,32 @@ def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
     Raises:
         UsageError: It is no such table; names the line.
     """
-    require_file(path, key)
-    stat = path.stat()
-    read = _read_csv if stat.st_size <= _KEPT else _read_csv.__wrapped__
-    return read(path, key, separator, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    with opened(path, key) as file:
+        found = os.fstat(file.fileno())
+        version = (found.st_mtime_ns, found.st_size, found.st_ino)
+        kept = _kept(path, key, separator, version) if found.st_size <= _KEPT else []
+        if not kept:
+            kept.append(_read_csv(file, path, f"{key}={path}", separator))
+        return kept[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _read_csv(path: Path, key: str, separator: str | None, version: tuple[int, ...]) -> pl.DataFrame:
+def _kept(path: Path, key: str, separator: str | None, version: tuple[int, ...]) -> list[pl.DataFrame]:
+    """Return where the table that was read last is kept, empty for any other."""
+    return []
+
+
+def _read_csv(file: io.BufferedReader, path: Path, what: str, separator: str | None) -> pl.DataFrame:
     polars = load_polars()
-    what = f"{key}={path}"
-    with open(path, "rb") as file:
-        if file.read(4) == b"PAR1":
-            raise refusal(what, "is a Parquet file", (), "data=parquet")
-    names, separator = _header(path, what, separator)
+    if file.read(4) == b"PAR1":
+        raise refusal(what, "is a Parquet file", (), "data=parquet")
+    names, separator = _header(file, what, separator)
     try:
-        frame: pl.DataFrame = _scan(path, names, separator).collect()
+        frame: pl.DataFrame = _scan(file, path, names, separator).collect()
     except polars.exceptions.PolarsError as error:
-        raise _explained(path, what, separator, error) from error
+        raise _explained(file, what, separator, error) from error
     if frame[names[-1]].null_count():  # a line that ends too soon has none there either
-        _require_even(path, what, separator)
+        _require_even(file, what, separator)
     frame = _without_blank_lines(frame)
     if frame.height == 0:
         raise refusal(what, "has a header and no rows")
@@ -95,16 +113,17 @@ def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> 
     """
     polars = load_polars()
     what = f"{key}={path}"
-    names, separator = _header(path, what, separator)
-    is_even = False
-    try:
-        for part in _scan(path, names, separator).collect_batches(chunk_size=rows, maintain_order=True):
-            if not is_even and part[names[-1]].null_count():  # a line that ends too soon has none there either
-                _require_even(path, what, separator)
-                is_even = True
-            yield _without_blank_lines(part)
-    except polars.exceptions.PolarsError as error:
-        raise _explained(path, what, separator, error) from error
+    with opened(path, key) as file:
+        names, separator = _header(file, what, separator)
+        is_even = False
+        try:
+            for part in _scan(file, path, names, separator).collect_batches(chunk_size=rows, maintain_order=True):
+                if not is_even and part[names[-1]].null_count():  # a line that ends too soon has none there either
+                    _require_even(file, what, separator)
+                    is_even = True
+                yield _without_blank_lines(part)
+        except polars.exceptions.PolarsError as error:
+            raise _explained(file, what, separator, error) from error
 
 
 def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
@@ -129,10 +148,10 @@ def as_numbers(column: pl.Series) -> pl.Series:
     return as_text(column).cast(polars.Float64, strict=False)
 
 
-def _scan(path: Path, names: list[str], separator: str) -> pl.LazyFrame:
+def _scan(file: io.BufferedReader, path: Path, names: list[str], separator: str) -> pl.LazyFrame:
     """Return a CSV file as text; what is a number is for the columns to show."""
     return load_polars().scan_csv(  # type: ignore[no-any-return]
-        path,
+        data_file.name_of(file, path),
         separator=separator,
         infer_schema=False,
         null_values=MISSING,
@@ -148,62 +167,101 @@ def read_parquet(path: Path, key: str) -> pl.DataFrame:
     Raises:
         UsageError: It is none.
     """
-    require_file(path, key)
     polars = load_polars()
-    try:
-        frame: pl.DataFrame = polars.read_parquet(path, glob=False)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise refusal(f"{key}={path}", f"is no Parquet file: {_first_line(error)}") from error
+    with opened(path, key) as file:
+        try:
+            frame: pl.DataFrame = polars.read_parquet(data_file.name_of(file, path), glob=False)
+        except (polars.exceptions.PolarsError, OSError) as error:
+            raise _no_parquet(path, key, error) from error
     if frame.height == 0:
         raise refusal(f"{key}={path}", "has no rows")
     return frame
 
 
+def parquet_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
+    """Yield a Parquet file in parts of about so many rows.
+
+    Raises:
+        UsageError: It is none.
+    """
+    polars = load_polars()
+    with opened(path, key) as file:
+        try:
+            parts = polars.scan_parquet(data_file.name_of(file, path), glob=False)
+            yield from parts.collect_batches(chunk_size=rows, maintain_order=True)
+        except (polars.exceptions.PolarsError, OSError) as error:
+            raise _no_parquet(path, key, error) from error
+
+
+def _no_parquet(path: Path, key: str, error: Exception) -> UsageError:
+    return refusal(f"{key}={path}", f"is no Parquet file: {_first_line(error)}")
+
+
 def separator_of(path: Path, key: str = "data.path") -> str:
     """Return what stands between the cells of a CSV file."""
-    return _header(path, f"{key}={path}", None)[1]
+    with opened(path, key) as file:
+        return _header(file, f"{key}={path}", None)[1]
 
 
-def line_of(path: Path, row: int, separator: str) -> int:
+def line_of(path: Path, row: int, separator: str, key: str = "data.path") -> int:
     """Return the line of the file on which a row, counted from 0 after the header, begins."""
-    for number, (line, _) in enumerate(_records(path, separator)):
-        if number == row + 1:
-            return line
+    with opened(path, key) as file:
+        for number, (line, _) in enumerate(_records(file, f"{key}={path}", separator)):
+            if number == row + 1:
+                return line
     return row + 2
 
 
-def _header(path: Path, what: str, separator: str | None) -> tuple[list[str], str]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        first = file.readline()
+@contextmanager
+def _text(file: io.BufferedReader, errors: str) -> Iterator[TextIO]:
+    """Yield the text of a file from its beginning."""
+    file.seek(0)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="")
+    try:
+        yield text
+    finally:
+        with suppress(ValueError):  # closed by now
+            text.detach()
+
+
+def _header(file: io.BufferedReader, what: str, separator: str | None) -> tuple[list[str], str]:
+    with _text(file, "surrogateescape") as text:
+        first = text.readline()
         if separator is None:
             separator = max(SEPARATORS, key=first.count)
-        file.seek(0)
-        names = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
+        text.seek(0)
+        try:
+            names = [name.strip() for name in next(csv.reader(text, delimiter=separator), [])]
+        except csv.Error as error:
+            raise refusal(what, f"line 1 can't be read as CSV: {error}") from error
     bad = next((name for name in names if any("\udc80" <= c <= "\udcff" for c in name)), None)
     if bad is not None:
-        raise _not_utf8(path, what)
-    for name in names:
-        if names.count(name) > 1:
+        raise _not_utf8(file, what)
+    for name, count in Counter(names).items():
+        if count > 1:
             raise refusal(
                 what, f"two columns are called {name!r}" if name else "a column has no name in the first line"
             )
     return names, separator
 
 
-def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _records(file: io.BufferedReader, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank, the header first, each with the line on which it begins."""
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, delimiter=separator)
+    with _text(file, "replace") as text:
+        reader = csv.reader(text, delimiter=separator)
         line = 1
-        for cells in reader:
-            if not all(cell in MISSING for cell in cells):
-                yield line, cells
-            line = reader.line_num + 1
+        try:
+            for cells in reader:
+                if not all(cell in MISSING for cell in cells):
+                    yield line, cells
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise refusal(what, f"line {line} can't be read as CSV: {error}") from error
 
 
-def _require_even(path: Path, what: str, separator: str) -> None:
+def _require_even(file: io.BufferedReader, what: str, separator: str) -> None:
     """Refuse a file in which a line has more or fewer cells than the first."""
-    records = _records(path, separator)
+    records = _records(file, what, separator)
     _, header = next(records)
     for line, cells in records:
         if len(cells) != len(header):
@@ -211,19 +269,20 @@ def _require_even(path: Path, what: str, separator: str) -> None:
             raise refusal(what, f"line {line} has {found}, and the first line {len(header)}")
 
 
-def _explained(path: Path, what: str, separator: str, error: Exception) -> UsageError:
+def _explained(file: io.BufferedReader, what: str, separator: str, error: Exception) -> UsageError:
     if "utf-8" in str(error).lower():
-        return _not_utf8(path, what)
+        return _not_utf8(file, what)
     try:
-        _require_even(path, what, separator)
+        _require_even(file, what, separator)
     except UsageError as found:
         return found
     return refusal(what, f"can't be read as CSV: {_first_line(error)}")
 
 
-def _not_utf8(path: Path, what: str) -> UsageError:
+def _not_utf8(file: io.BufferedReader, what: str) -> UsageError:
+    file.seek(0)
     try:
-        path.read_bytes().decode()
+        file.read().decode()
     except UnicodeDecodeError as error:
         where = f"the byte {error.object[error.start]:#04x} at offset {error.start:,}"
         return refusal(what, f"is not UTF-8: {where}; save it as UTF-8")
