@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 from trainer.errors import RunFailed
@@ -39,7 +38,7 @@ def shortage(error: BaseException) -> str | None:
     return None
 
 
-class _Room(MetaPathFinder):
+class _Room:
     """Finds nothing; refuses what there is no room for."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
