@@ -179,22 +179,20 @@ def test_no_launcher_executes_what_a_sweep_brings(cli, attack, launcher):
     assert cli("show", "sweep").code == cli("runs", "sweep").code == 0
 
 
-def test_a_flag_that_was_given_once_is_needed_again(cli):
-    train_and_copy(cli, *TINY, "model.sizes=[]", X=3)
-    net = "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, inputs, outputs):\n"
-    net += "        super().__init__(); self.add_module('0', nn.Linear(inputs, outputs))\n"
-    kept(Path("X"))
-    Path("X/code/evil.py").write_text(EVIL + net)
-    status(Path("X"), code={"evil.py": hashlib.sha256(Path("X/code/evil.py").read_bytes()).hexdigest()})
-    config(Path("X"), lambda settings: [settings["model"].pop(key) for key in ("sizes", "activation", "dropout")])
-    assert cli("eval", "X").code == 2
-    assert not Path(CANARY).exists()
-    result = cli("eval", "X", "--trust-code", "--force")
-    assert Path(CANARY).exists(), result.err  # so that a canary means something
-    Path(CANARY).unlink()
-    sys.modules.pop("evil")
-    assert cli("eval", "X").code == 2
-    assert not Path(CANARY).exists()
+def test_a_flag_that_was_given_once_is_needed_again(cli, own_part, stranger):
+    net = (
+        "class Part(nn.Linear):\n    def __init__(self, inputs, outputs):\n        super().__init__(inputs, outputs)\n"
+    )
+    own_part("model", "net", EVIL + net, "inputs: null\noutputs: null\n")
+    assert cli("run", "run_dir=X", "model=net", "data.inputs=3", "steps=2").code == 0
+    Path("own_net.py").unlink()
+    stranger()
+    for flags, executes in ((), False), (("--trust-code",), True), ((), False):
+        Path(CANARY).unlink()  # it was there, so a canary means something
+        sys.modules.pop("own_net", None)
+        result = cli("resume", "X", "steps=3", *flags)
+        assert (result.code == 0, Path(CANARY).exists()) == (executes, executes), result.err
+        Path(CANARY).touch()
 
 
 @pytest.mark.parametrize("key", ["monitor", "name", "init_from", "run_dir", "mode"])
