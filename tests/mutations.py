@@ -204,7 +204,7 @@ def _leaves(data: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     for key, value in items:
         if isinstance(value, dict | list):
             yield from _leaves(value, (*path, key))
-        else:
+        elif _other(value, key) != value:
             yield (*path, key)
 
 
@@ -305,21 +305,25 @@ def _numbers(name: str, result: Any) -> Any:
             (folder / "metrics.jsonl", sorted(folder.glob("checkpoints/step-*"))[-1] / MODEL) for folder in folders
         ]
         return [(rows.read_bytes(), weights.read_bytes()) for rows, weights in files]
+    if name in ("show", "parameters"):
+        shown = json.loads(result.out)
+        return {key: value for key, value in shown.items() if key != "checkpoints"}  # sizes of files as they are
     return "identical" in result.out if name == "reproduce" else result.out
 
 
 @dataclass
 class Counts:
-    """How many changes were noticed by `verify`, refused by a command, and what was silent."""
+    """How many changes were noticed by `verify`, refused by a command, and what was silent, or changed nothing."""
 
     tried: int = 0
     noticed: int = 0
     refused: int = 0
     silent: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = f"{self.tried} changes: {self.noticed} noticed by verify, {self.refused} refused by commands"
-        return "\n".join([f"{head}, {len(self.silent)} silent", *self.silent])
+        return "\n".join([f"{head}, {len(self.silent)} silent", *self.silent, "without any effect:", *self.idle])
 
 
 def count(cli: Cli, stride: int = 1) -> Counts:
@@ -343,4 +347,6 @@ def count(cli: Cli, stride: int = 1) -> Counts:
         ]
         if others and not noticed:
             counts.silent += (f"{mutation}: {', '.join(others)}",)
+        elif not noticed and not any(one.refused for one in found.values()):
+            counts.idle += (str(mutation),)
     return counts

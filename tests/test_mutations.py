@@ -11,5 +11,6 @@ def test_no_change_is_silent(cli, stride):
     counts = mutations.count(cli, stride)
     assert counts.tried >= 500 // stride
     assert not counts.silent, str(counts)
-    assert counts.noticed > 0.9 * counts.tried, str(counts)
-    assert counts.refused > 0.5 * counts.tried, str(counts)
+    assert counts.noticed + len(counts.idle) == counts.tried, str(counts)
+    assert counts.noticed >= 0.95 * counts.tried, str(counts)
+    assert counts.refused >= 0.4 * counts.tried, str(counts)

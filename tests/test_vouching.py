@@ -271,7 +271,7 @@ def test_verify_compares_where_a_run_stands_with_its_checkpoints(cli, run, path,
         (run.path / "status.json").write_text(json.dumps(text))
         result = cli("verify", "run")
         assert result.code == 1
-        assert "has been edited" in result.out
+        assert ("says that the run ended at step 7" if path == ("step",) else "has been edited") in result.out
 
 
 CHANGES = {
@@ -355,3 +355,12 @@ def test_a_kill_between_two_writes_of_changed_jobs_leaves_jobs_that_open(cli, wo
             assert _weights(path / job) == _weights(Path("sweep", job))
             assert (path / job / "preprocess.json").read_bytes() == Path("sweep", job, "preprocess.json").read_bytes()
         assert cli("verify", str(path)).code == 0, cli("verify", str(path)).out
+
+
+def test_the_step_that_a_run_failed_at_is_vouched_for(cli):
+    words = ("model=dynamic", "batch_size=7", "optim=sgd_momentum", "optim.lr=0.1", *SMALL)
+    assert cli("run", "run_dir=run", *[word for word in words if word != "batch_size=8"]).code == 1
+    assert cli("inspect", "run").code == 0
+    edit_config(Run(Path("run")), seed=5)
+    result = cli("inspect", "run")
+    assert (result.code, "run/config.yaml: has been edited" in result.err) == (2, True)

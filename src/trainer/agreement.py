@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from trainer import manifest, reading, runs, settings, sweep_file, vouching
 from trainer.errors import UsageError
+from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir, Sums
+from trainer.schema import has_shape
 from trainer.sums import OWN, is_sealed, sum_of
 from trainer.vouching import Recorded
 
 _PREPROCESS = 1  # the format of preprocess.json
 _UNRECORDED = "not recorded"
 Finding = tuple[str, str | None, str | None]
+
+
+class _State(TypedDict):
+    """What is compared of where a run stood."""
+
+    validation: dict[str, Any]
+
+
+class _Training(TypedDict):
+    """What a checkpoint holds beside the weights."""
+
+    state: _State
+
+
+class _Saved(TypedDict):
+    """What state.json holds."""
+
+    training: _Training
 
 
 def of_run(run: RunDir, good: Sequence[int]) -> Iterator[Finding]:
@@ -60,7 +80,9 @@ def _status_problem(run: RunDir, good: Sequence[int]) -> str | None:
         return f"has format {raw['format']}, and this version reads 1; use the version that wrote it"
     if good and (problem := _standing_problem(run, status, good)) is not None:
         return problem
-    if OWN in raw and not is_sealed(raw):
+    segments = status.get("segments", [])
+    is_older = bool(segments) and "sums" not in segments[-1]  # went on with it and knew of no sums
+    if OWN in raw and not is_older and not is_sealed(raw):
         return "has been edited: it is not what its SHA-256 says; `trainer resume` writes what the checkpoints say"
     return None
 
@@ -72,20 +94,23 @@ def _standing_problem(run: RunDir, status: Mapping[str, Any], good: Sequence[int
         then = _state(run, best["step"])
         if (then.get("best_step"), then.get("best_value")) != (best["step"], best["value"]):
             return _differs("best", best["value"], then.get("best_value"), best["step"])
-    if status.get("state") not in ("done", "stopped"):
-        return None  # it goes on writing after a checkpoint, or was killed before it wrote again
+    if status.get("state") not in ("done", "stopped") or good[-1] != manifest.steps(run.checkpoints)[-1]:
+        return (
+            None  # it goes on writing after a checkpoint, was killed before it wrote again, or the last one is broken
+        )
     state, step = _state(run, good[-1]), good[-1]
-    if status.get("step") != step:
-        return _differs("step", status.get("step"), step, step)
+    if (ended := status.get("step", 0)) != step:
+        return f"says that the run ended at step {ended:,}, and the newest checkpoint is of step {step:,}"
     found = {"best": (best or {}).get("step"), "skipped": status.get("skipped"), **status.get("metrics", {})}
     then = {"best": state.get("best_step"), "skipped": state.get("skipped"), "loss": state.get("loss")}
     if state.get("validation_step") == step:  # else it was evaluated once more at its end
-        then.update(state.get("validation", {}))
-    changed = status.get("sums") != vouching.recorded(run.checkpoints / manifest.name_of(step))
+        then.update(state["validation"])
+    saved = vouching.recorded(run.checkpoints / manifest.name_of(step))
+    changed = saved is None or saved["config"] != status.get("sums", {}).get("config")
     for name, value in then.items():
         if name == "best" and changed and found["best"] is None:
             continue  # it was resumed with another metric to watch, and took no step
-        if found.get(name) != value and not (name == "loss" and value is None):
+        if found.get(name) != value:
             return _differs(name, found.get(name), value, step)
     return None
 
@@ -96,7 +121,10 @@ def _differs(name: str, now: Any, then: Any, step: int) -> str:
 
 def _state(run: RunDir, step: int) -> dict[str, Any]:
     """Return where a run stood, as a checkpoint says it; null for a number that was not finite."""
-    data = reading.json_data(run.checkpoints / manifest.name_of(step) / manifest.STATE)
+    file = run.checkpoints / manifest.name_of(step) / manifest.STATE
+    data = reading.json_data(file)
+    if not has_shape(_Saved)(data):
+        raise BadCheckpoint(f"{file} does not hold what it must")
     state: dict[str, Any] = _finite(data["training"]["state"])
     return state
 

@@ -430,8 +430,9 @@ def is_whole(rundir: RunDir) -> bool:
     try:
         if not saved or not manifest.verify(path := rundir.checkpoints / manifest.name_of(saved[-1])):
             return False
-        vouching.require(rundir, path)
-        return not vouching.resume_problems(rundir, path)
+        then = vouching.recorded(path)
+        lacks = then is not None and then["preprocess"] is not None and vouching.kept(rundir)["preprocess"] is None
+        return not lacks and not vouching.resume_problems(rundir, path)
     except TrainerError:
         return False
 

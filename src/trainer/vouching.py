@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from trainer import manifest, reading, redact
 from trainer.errors import UsageError, refusal
@@ -32,10 +32,10 @@ class Rows(TypedDict):
     sha256: str
 
 
-class Recorded(Sums):
+class Recorded(Sums, total=False):
     """What a manifest says of the run; of a step that a run failed at it says nothing of the rows."""
 
-    metrics: NotRequired[Rows]
+    metrics: Rows
 
 
 class Edited(UsageError):
