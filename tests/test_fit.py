@@ -473,14 +473,12 @@ def test_objects_go_on_with_the_same_data_and_a_model_that_fits():
 
 def test_the_command_says_that_it_cannot_go_on_with_objects(cli):
     fit(model=net(), data=rows(), run_dir="run", **OWN)
-    Path("run/lock").unlink()  # says who came last
     before = content(Path("run"))
     for command in (("resume", "run", "steps=20"), ("reproduce", "run")):
         result = cli(*command)
         assert result.code == 2
         assert "an object that was handed to fit() in Python, which alone can go on with it" in result.err
         assert "fit(model=..., resume=RUN)" in result.err
-    Path("run/lock").unlink()
     assert content(Path("run")) == before
     assert cli("verify", "run").code == 0
     result = cli("runs", "run", "--by", "loss")
