@@ -15,17 +15,18 @@ from trainer.errors import TrainerError, UsageError, refusal
 from trainer.modules import OwnCode
 from trainer.rundir import RunDir
 
-HELP = """Usage: trainer trust RUN|SWEEP|DIR [--dry-run | --forget] [--json]
+HELP = """Usage: trainer trust RUN [--dry-run] [--forget] [--json]
 
 A run may use code that did not come with trainer or torch: your own model, a
 class of another package, a launcher. What you train yourself is trusted at
 once. A run of somebody else's is refused until you have read its code and say
 so, for one command with --trust-code, or for good with this one.
 
-Shows the distinct code of a run, of the jobs of a sweep or of every run in a
-folder: classes with their arguments, the files to read, installed packages
-with version and place, launchers; then adds their digests to your list, the
-folder `trainer/trusted` in $XDG_STATE_HOME (~/.local/state). Nothing in the
+RUN is a run, a sweep, or a folder: every run and sweep in it.
+
+Shows their distinct code: classes with their arguments, the files to read,
+installed packages with version and place, launchers; then adds their digests
+to your list, the folder `trainer/trusted` in $XDG_STATE_HOME (~/.local/state). Nothing in the
 run is changed and nothing of it is imported. A digest covers all of that code:
 when any of it changes, the run is not trusted any more.
 
@@ -151,7 +152,8 @@ def _conclude(word: str, count: int, before: int, flags: dict[str, str]) -> None
         screen.say(f"took {before} off your list of trusted code")
     elif "dry_run" in flags:
         screen.say(f"{before} of {count} on your list of trusted code")
-        screen.next_commands({f"trainer trust {again}": "add it, once you have read it"})
+        if before < count:
+            screen.next_commands({f"trainer trust {again}": "add it, once you have read it"})
     else:
         screen.say(f"added {count - before} to your list of trusted code, {before} on it before")
         screen.next_commands({f"trainer trust {again} --forget": "undo it"})
