@@ -74,7 +74,7 @@ def tables(text: str) -> str:
 def renew(page: Path) -> None:
     """Rewrite a page with what its commands print now."""
     text = page.read_text()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
 
         def run(match: re.Match[str]) -> str:
             write_files(text[: match.start()], Path(folder))
@@ -83,7 +83,7 @@ def renew(page: Path) -> None:
                 print(command, file=sys.stderr)
                 words = shlex.split(command)
                 words[0] = str(Path(sys.executable).with_name("trainer"))
-                environment = {**os.environ, "COLUMNS": WIDTH}
+                environment = {**os.environ, "COLUMNS": WIDTH, "XDG_STATE_HOME": state}
                 done = subprocess.run(
                     words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
