@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +301,31 @@ def test_code_of_others_is_not_run(cli, own_part, train, command, stranger):
     assert "--trust-code" in refused.err
     assert "own_mine" not in sys.modules
     assert cli(command[0], "run", *command[1:], "--trust-code").code == 0
+
+
+def test_rows_may_come_through_a_pipe(cli, train):
+    rows = Path("rows.csv")
+    rows.write_text("a,y\n1,2\n2,4\n3,6\n")
+    train("experiment=table", "data.path=rows.csv", "data.target=y", "data.validation=0", "steps=2", "batch_size=3")
+    assert cli("predict", "run", "--input", "rows.csv", "--output", "file.csv").code == 0
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(rows.read_bytes()))
+    writer.start()
+    assert cli("predict", "run", "--input", "pipe", "--output", "piped.csv").code == 0
+    writer.join()
+    assert Path("piped.csv").read_bytes() == Path("file.csv").read_bytes()
+    before = os.dup(0)
+    try:
+        for content, code in ((rows.read_bytes(), 0), (b"", 2)):
+            rows.write_bytes(content)
+            with open(rows) as typed:
+                os.dup2(typed.fileno(), 0)
+                result = cli("predict", "run", "--input", "-", "--output", "typed.csv")
+            assert result.code == code, result.err
+    finally:
+        os.dup2(before, 0)
+    assert "--input=-: " in result.err
+    assert Path("typed.csv").read_bytes() == Path("file.csv").read_bytes()
 
 
 STRANGE = {"no-break space": "New\u00a0York", "backslash": "a\\b", "quotes": 'a"b', "escape": "a\x1b[31mb"}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainer import redact
@@ -18,7 +22,8 @@ trained on. Targets come in their own units, classes by their names; a file
 keeps its columns and gets what is predicted beside them.
 
   --input FILE     .csv or .parquet with the columns that the run learned from,
-                   or .npy for a run that learned from an array
+                   or .npy for a run that learned from an array; - or a
+                   pipe is read as CSV
   --output FILE    .csv, .parquet or .npy; without it, CSV on the screen
   --row VALUES     one row: its values in the order of the columns, or by name
   --checkpoint     whose weights: best (unless you say so), last, or a step
@@ -54,7 +59,8 @@ def main(argv: list[str]) -> int:
     for flag, goes_with in (("output", "input"), ("json", "row")):
         if flag in words.flags and (goes_with == "input") != (source is not None):
             raise refusal(f"--{flag}", f"goes with --{goes_with}", f"--{goes_with} as well, or without it")
-    if target is not None and source is not None and Path(target).exists() and Path(target).samefile(source):
+    files = [Path(name) for name in (target, source) if name is not None]
+    if len(files) == 2 and all(file.exists() for file in files) and files[0].samefile(files[1]):
         raise refusal(f"--output {target}", "is the file of the input", "another file")
     command = shlex.join(["trainer", "predict", *redact.words(argv)])
     from trainer import prediction, screen, trained
@@ -68,7 +74,8 @@ def main(argv: list[str]) -> int:
             screen.rows({name: ", ".join(_text(row[name]) for row in rows) for name in rows[0]})
             screen.note(f"{model.rundir.path}, {model.called}")
         return 0
-    count = prediction.of_file(model, Path(source), None if target is None else Path(target))
+    with _file_of(source) as file:
+        count = prediction.of_file(model, file, None if target is None else Path(target))
     screen.note(f"{model.rundir.path}, {model.called}")
     if target is not None:
         screen.say(f"{count:,} predictions in {target}")
@@ -76,6 +83,26 @@ def main(argv: list[str]) -> int:
             {f"trainer export {shlex.quote(model.rundir.short)} --format onnx": "take the model along"}
         )
     return 0
+
+
+@contextmanager
+def _file_of(source: str) -> Iterator[Path]:
+    """Yield the file that a user means, a temporary one with all that comes through where that is a pipe."""
+    if source != "-" and not Path(source).is_fifo():
+        yield Path(source)
+        return
+    if source == "-" and sys.stdin.isatty():
+        raise refusal(
+            "--input=-", "reads from a pipe, and this is a terminal", "COMMAND | trainer predict RUN --input -"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "input.csv")
+        with open(0 if source == "-" else source, "rb", closefd=source != "-") as pipe, open(file, "wb") as whole:
+            shutil.copyfileobj(pipe, whole)
+        try:
+            yield file
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(file), source)) from error
 
 
 def _text(value: object) -> str:
