@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import Run
 
-from trainer import settings
+from trainer import modules, settings
 from trainer.job import plan
 from trainer.metrics import MetricsFile
 from trainer.saver import Saver
@@ -51,6 +51,7 @@ def begin(name: str, *words: str) -> Path:
         for part in sections:
             section = section[part]
         section[last] = yaml.safe_load(value)
+    modules.search_working_directory()  # as for whatever the user types
     plan(settings.check(config), {"choices": choices}).write(Path(name))
     return Path(name)
 

@@ -26,9 +26,10 @@ RUN is a run, a sweep, or a folder: every run and sweep in it.
 
 Shows their distinct code: classes with their arguments, the files to read,
 installed packages with version and place, launchers; then adds their digests
-to your list, the folder `trainer/trusted` in $XDG_STATE_HOME (~/.local/state). Nothing in the
-run is changed and nothing of it is imported. A digest covers all of that code:
-when any of it changes, the run is not trusted any more.
+to your list, the folder `trainer/trusted` in $XDG_STATE_HOME (or else in
+~/.local/state). Nothing in a run is changed, and nothing of it is imported.
+A digest covers all of that code: when any of it changes, the run is not
+trusted any more.
 
   --dry-run   only show it
   --forget    take it off your list

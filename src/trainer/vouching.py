@@ -287,7 +287,7 @@ def _sum_of_file(rundir: RunDir) -> str | None:
     """Return the sum of preprocess.json, None if there is none."""
     file = rundir.path / "preprocess.json"
     try:
-        return _sha256(reading.content(file))
+        return _sha256(reading.content(file, reading.MOST_PREPROCESS))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
