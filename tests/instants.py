@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import Run
 
-from trainer import modules, settings
+from trainer import modules, settings, trust_list
 from trainer.job import plan
 from trainer.metrics import MetricsFile
 from trainer.saver import Saver
@@ -52,7 +52,9 @@ def begin(name: str, *words: str) -> Path:
             section = section[part]
         section[last] = yaml.safe_load(value)
     modules.search_working_directory()  # as for whatever the user types
-    plan(settings.check(config), {"choices": choices}).write(Path(name))
+    planned = plan(settings.check(config), {"choices": choices})
+    planned.write(Path(name))
+    trust_list.add([planned.own_code.digest] if planned.own_code else [])
     return Path(name)
 
 

@@ -220,3 +220,65 @@ def test_a_command_that_is_printed_is_quoted(cli):
     assert "'optim.lr=1e-3; touch OWNED'" in printed
     assert not Path("OWNED").exists()
     assert os.listdir("X")
+
+
+@pytest.mark.parametrize("launcher", ["local", "processes", "vectorized", "joblib", "basic"])
+def test_configs_in_a_sweep_are_not_its_launcher(cli, launcher, monkeypatch):
+    """Standing in a sweep makes its folder the one whose ./configs are read."""
+    words = ("data.inputs=3", "steps=2", "seed=0,1", f"hydra/launcher={launcher}")
+    assert cli("run", "-m", "run_dir=sweep", *words).code == 0
+    for state in Path("sweep").glob("*/status.json"):
+        state.write_text(state.read_text().replace('"done"', '"waiting"'))
+    monkeypatch.chdir("sweep")
+    Path("configs/hydra/launcher").mkdir(parents=True)
+    Path("site").mkdir()
+    Path("site/x.pth").write_text(f"import os; open({str(Path(CANARY).absolute())!r}, 'w').close()\n")
+    ours = {"local": "Local", "processes": "Processes", "vectorized": "Vectorized"}
+    target = f"_target_: trainer.launchers.{ours.get(launcher, 'Local')}\n"
+    Path(f"configs/hydra/launcher/{launcher}.yaml").write_text(f"defaults:\n  - evil\n  - _self_\n{target}")
+    Path("configs/hydra/launcher/local.yaml").write_text(f"defaults:\n  - evil\n  - _self_\n{target}")
+    Path("configs/hydra/launcher/evil.yaml").write_text("x:\n  _target_: site.addsitedir\n  sitedir: site\n")
+    for more in (), ("hydra/launcher=local",):
+        assert cli("resume", ".", *more).code == 0
+    shutil.rmtree("configs/hydra")
+    Path("configs/schema.yaml").write_text("logger:\n  evil:\n    _target_: evil.Logger\n")
+    assert "configs/schema.yaml: would take the place" in cli("resume", ".", "steps=6", "logger=csv").err
+    assert not Path(CANARY).exists()
+
+
+OWN_LOGGER = "from trainer.loggers import Csv\nclass Part(Csv):\n    pass\n"
+
+
+@pytest.mark.parametrize("launcher", [None, "local", "processes", "joblib"])
+def test_what_lies_in_code_is_not_vouched_for_by_a_section_that_is_typed(cli, own_part, launcher, monkeypatch):
+    """A run without code of its own brings modules of names that are imported late, or not here, with right sums."""
+    own_part("logger", "mine", OWN_LOGGER)
+    words = ("data.inputs=3", "steps=2", "run_dir=X")
+    sweep = () if launcher is None else ("-m", "seed=0,1", f"hydra/launcher={launcher}")
+    assert cli("run", *sweep, *words).code == 0
+    for run in [Path("X")] if launcher is None else [Path("X/000"), Path("X/001")]:
+        for name in ("stray_absent", "sklearn/datasets/_late", "own_mine"):
+            file = run / f"code/{name}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(OWN_LOGGER if name == "own_mine" else EVIL)
+        sums = {str(p.relative_to(run / "code")): hashlib.sha256(p.read_bytes()).hexdigest() for p in run.rglob("*.py")}
+        status(run, code=sums)
+    result = cli("resume", "X", "logger=mine", "steps=4")
+    assert result.code == 0, result.err
+    for run in [Path("X")] if launcher is None else [Path("X/000"), Path("X/001")]:
+        assert [*content(run / "code")] == ["own_mine.py"]
+        assert {*json.loads((run / "status.json").read_text())["code"]} == {"own_mine.py"}
+    assert not list(Path().rglob(CANARY))
+
+
+def test_a_name_of_pythons_own_in_code_is_refused(cli):
+    train_and_copy(cli, *TINY, "model.sizes=[4]", X=3)
+    (Path("X/code/venv")).mkdir(parents=True)
+    Path("X/code/venv/__main__.py").write_text("class Net: pass\n")
+    target(Path("X"), "venv.__main__.Net")
+    sum_ = hashlib.sha256(Path("X/code/venv/__main__.py").read_bytes()).hexdigest()
+    status(Path("X"), code={"venv/__main__.py": sum_})
+    for words in (("eval", "X"), ("eval", "X", "--trust-code"), ("trust", "X")):
+        result = cli(*words)
+        assert result.code == 2
+        assert "has the name of a module of Python's own" in result.err

@@ -408,3 +408,31 @@ def test_what_lies_in_the_working_directory_shadows_nothing(tmp_path):
     Path("yaml.py").write_text("raise SystemExit('shadowed')\n")
     assert os.system(f"{sys.executable} -m trainer list model > out 2>&1") == 0
     assert "two_layer" in Path("out").read_text()
+
+
+def test_resume_true_fills_in_widths_that_an_option_does_not_name(cli, own_part):
+    net = "from torch import nn\nclass Part(nn.Linear):\n    def __init__(self, inputs, outputs):\n"
+    own_part("model", "bare", f"{net}        super().__init__(inputs, outputs)\n")
+    words = ("run", "model=bare", "data.inputs=3", "steps=2", "run_dir=run", "resume=true")
+    assert cli(*words).code == 0
+    assert cli(*words).code == 0
+
+
+def test_a_module_that_is_no_python_is_no_obstacle(cli, own_part):
+    """As one that is imported where that works, and else done without."""
+    Path("own_legacy.py").write_text('print "two"\n')
+    net = "from torch import nn\ntry:\n    import own_legacy\nexcept SyntaxError:\n    pass\n"
+    net += (
+        "class Part(nn.Linear):\n    def __init__(self, inputs, outputs):\n        super().__init__(inputs, outputs)\n"
+    )
+    own_part("model", "tolerant", net)
+    assert cli("run", "model=tolerant", "data.inputs=3", "steps=2").code == 0
+
+
+def test_a_launcher_config_of_ones_own_is_used(cli):
+    Path("configs/hydra/launcher").mkdir(parents=True)
+    target = "_target_: trainer.launchers.Processes\nn_jobs: 1\n"
+    Path("configs/hydra/launcher/mine.yaml").write_text(target)
+    assert cli("run", "-m", "seed=0,1", "steps=2", "run_dir=sweep", "hydra/launcher=mine").code == 0
+    assert cli("resume", "sweep", "steps=3").code == 0
+    assert len(trusted()) == 1

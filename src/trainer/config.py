@@ -24,10 +24,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from trainer import modules, option_files, redact, settings
 from trainer.errors import UsageError, nearest, refusal
 from trainer.hydra_errors import explained
-from trainer.options import GROUPS, SEVERAL, Catalog, near_path, shipped_configs
+from trainer.options import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_path, shipped_configs
 from trainer.settings import COMPONENTS, LOGGER, Settings
 from trainer.values import show
 from trainer.words import Choice
+
+SCHEMA = "schema"  # stands first in config.yaml's defaults
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ def register(catalog: Catalog) -> None:
     Plugins.instance()
     sys.path[:] = path
     UserConfigs.folders = catalog.folders[1:]
-    ConfigStore.instance().store(name="schema", node=settings.defaults(), provider="trainer")
+    reserved = (SCHEMA, *(f"hydra/launcher/{name}" for name in LAUNCHERS))
+    for file in (folder / f"{name}.yaml" for folder in UserConfigs.folders for name in reserved):
+        if file.exists():  # Hydra would take it for ours
+            raise refusal(near_path(file), "would take the place of one of trainer's own", "another name")
+    ConfigStore.instance().store(name=SCHEMA, node=settings.defaults(), provider="trainer")
     if UserConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserConfigs)
 

@@ -295,7 +295,7 @@ def training(
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
         own = modules.of_run(rundir)
         was_trusted = own is None or trust_list.contains(own.digest)
-        used = modules.keep(rundir, modules.used(built.settings))
+        used = modules.keep(rundir, modules.used(built.settings), own)
         record = Record(rundir, built, command, overrides, announce, used, seconds)
         rewrite(rundir, record, built)
         if not cut_back(rundir.metrics, length):

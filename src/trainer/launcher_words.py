@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.modules import OwnCode
+from trainer.options import LAUNCHERS
 from trainer.sweep_file import Sweep
 
 DEFAULT = "local"
-IN_MEMORY = ("basic", "joblib", "local", "processes", "vectorized")  # launchers that write no job into a file
 _CHOICE = re.compile(r"hydra/launcher=")
-_HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(IN_MEMORY)})|hydra\.launcher\.\w+=-?[0-9]+")
+_HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(LAUNCHERS)})|hydra\.launcher\.\w+=-?[0-9]+")
 
 
 def words_of(sweep: Sweep) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from trainer import code_import, reading, trust_list
+from trainer import code_import, durable, reading, trust_list
 from trainer.code_import import Source
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
@@ -68,7 +68,12 @@ class OwnCode:
     @property
     def installed(self) -> dict[str, str]:
         """Those of the classes whose modules were not kept with the run."""
-        return {target: group for target, group in self.targets.items() if not _paths(target) & {*(self.sources or {})}}
+        kept = {*(self.sources or {})}
+        return {
+            target: group
+            for target, group in self.targets.items()
+            if target.partition(".")[0] in sys.stdlib_module_names or not _paths(target) & kept
+        }
 
 
 def of_configs(configs: Iterable[Mapping[str, Any]], sources: Mapping[str, bytes]) -> OwnCode | None:
@@ -97,9 +102,14 @@ def of_run(rundir: RunDir, config: Mapping[str, Any] | None = None) -> OwnCode |
     if of_configs(configs, {}) is None:
         return None
     try:
-        return of_configs(configs, rundir.read_code())
+        sources = rundir.read_code()
     except (OSError, ValueError) as error:
         raise UsageError(f"{rundir.code}: {error}") from error
+    for path in sources:
+        if code_import.name_of(path).partition(".")[0] in sys.stdlib_module_names:
+            reason = "has the name of a module of Python's own, which would be imported instead"
+            raise refusal(str(rundir.code / path), reason, "no such file")
+    return of_configs(configs, sources)
 
 
 def require_unchanged(rundir: RunDir, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
@@ -243,15 +253,24 @@ def used(settings: Settings) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def keep(rundir: RunDir, sources: Mapping[str, bytes]) -> dict[str, str]:
-    """Keep modules with a run that has imported them, and return the SHA-256 of all that are kept by their paths."""
-    now, saved = sums(sources), kept(rundir)
-    if now.items() <= saved.items():  # what is imported later, or installed by now, is there from before
-        return saved
-    for name in saved.keys() - now.keys():
-        (rundir.code / name).unlink(missing_ok=True)
+def keep(rundir: RunDir, sources: Mapping[str, bytes], before: OwnCode | None) -> dict[str, str]:
+    """Keep modules with a run that has imported them, and nothing that nobody vouched for.
+
+    Args:
+        rundir: The run.
+        sources: What it has imported.
+        before: Its own code as it was opened, None if it had none.
+
+    Returns:
+        The SHA-256 of all modules that are kept, by their paths.
+    """
+    opened = (before and before.sources) or {}
+    if sources.items() <= opened.items():  # what is imported later, or installed by now, is there from before
+        return sums(opened)
+    if rundir.code.exists():
+        durable.remove_tree(rundir.code)
     rundir.write_code(sources)
-    return now
+    return sums(sources)
 
 
 def sums(sources: Mapping[str, bytes]) -> dict[str, str]:
@@ -343,7 +362,11 @@ def _path_of(name: str, file: Path) -> str:
 
 def _imports(source: bytes, name: str, is_package: bool) -> Iterator[str]:
     """Yield the names of modules that a source may import."""
-    for node in ast.walk(ast.parse(source)):
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):  # whoever imports it knows what to do then
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

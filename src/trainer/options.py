@@ -20,6 +20,13 @@ GROUPS = {
     "experiment": "recipes: all of these together",
 }
 
+LAUNCHERS = (
+    "basic",
+    "joblib",
+    "local",
+    "processes",
+    "vectorized",
+)  # they write no job into a file
 SEVERAL = ("logger",)  # groups of which any number may be chosen: logger=[tensorboard,csv]
 
 # What people call these elsewhere; a message leads from there to the option.
@@ -67,11 +74,13 @@ class Catalog:
     """The options of every group in the shipped configs, ./configs and further folders, in that order."""
 
     extra: tuple[Path, ...] = ()
+    shipped_only: bool = False
 
     @cached_property
     def folders(self) -> list[Path]:
         """Return the config folders that exist; an option is taken from the first that has it."""
-        own = [folder.resolve() for folder in (*self.extra, Path("configs")) if folder.is_dir()]
+        users = () if self.shipped_only else (*self.extra, Path("configs"))
+        own = [folder.resolve() for folder in users if folder.is_dir()]
         return list(dict.fromkeys([shipped_configs(), *own]))
 
     def options(self, group: str) -> dict[str, Path]:

@@ -164,7 +164,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         screen.changes(plan.changes for plan in plans)
         for plan in plans:
             with plan.rundir.lock(command):
-                plan.write()
+                plan.write(opened.code.get(plan.rundir.path))
         sweep.keep_launcher(path, described)
     digests = _trusted_as_changed(plans, opened)
     return sweep.launch(path, described, command, overrides, digests, force, secrets)
@@ -203,9 +203,13 @@ class ChangedJob(NamedTuple):
     changes: list[Change]
     is_other_data: bool
 
-    def write(self) -> None:
-        """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data."""
-        code = modules.keep(self.rundir, self.sources)
+    def write(self, before: OwnCode | None) -> None:
+        """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data.
+
+        Args:
+            before: The job's own code as it was opened.
+        """
+        code = modules.keep(self.rundir, self.sources, before)
         self.rundir.write_status({**self.status, "code": code})
         if self.is_other_data:
             self.rundir.remove_preprocess()
@@ -322,7 +326,11 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
         filled["init_from"] = stored.init_from  # what these words meant then
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
-    widths = {key: stored.model[key] for key in ("inputs", "outputs") if composed.model.get(key, 0) is None}
+    widths = {
+        key: stored.model[key]
+        for key in ("inputs", "outputs")
+        if composed.model.get(key) is None and key in stored.model
+    }
     filled["model"] = {**composed.model, **{key: width for key, width in widths.items() if width is not None}}
     if composed.loss.get("_target_") == AUTO_LOSS:
         filled["loss"] = stored.loss

@@ -43,7 +43,6 @@ from trainer.hydra_errors import explained
 from trainer.job import Plan
 from trainer.launcher_words import (
     DEFAULT,
-    IN_MEMORY,
     is_harmless,
     launcher_code,
     launcher_name,
@@ -51,7 +50,7 @@ from trainer.launcher_words import (
     words_of,
 )
 from trainer.launchers import EachLauncher, Local
-from trainer.options import Catalog
+from trainer.options import LAUNCHERS, Catalog
 from trainer.overview import Overview
 from trainer.owner import Owner
 from trainer.progress import count
@@ -262,9 +261,14 @@ def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
 @contextmanager
 def launching(sweep: Sweep) -> Iterator[None]:
     """Let Hydra find what a sweep's launcher is set up with, for the duration of a block."""
-    harmless = launcher_code(sweep) is None
-    with hydra_setup(Catalog(() if harmless else tuple(map(Path, sweep["launcher"]["config_dirs"])))), explained():
+    with hydra_setup(_launcher_catalog(words_of(sweep), sweep["launcher"]["config_dirs"])), explained():
         yield
+
+
+def _launcher_catalog(words: Sequence[str], config_dirs: Sequence[str]) -> Catalog:
+    """Return where the configuration of a launcher comes from: of a harmless one from no file but the shipped ones."""
+    harmless = all(map(is_harmless, words))
+    return Catalog(shipped_only=True) if harmless else Catalog(tuple(map(Path, config_dirs)))
 
 
 def require_free(path: Path, sweep: Sweep) -> None:
@@ -446,9 +450,9 @@ def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, An
         UsageError: One does; names the key.
     """
     key = next((key for values in secrets for key in values), None)
-    if key is not None and launcher not in IN_MEMORY:
+    if key is not None and launcher not in LAUNCHERS:
         what = f"hydra/launcher={launcher}"
-        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(IN_MEMORY))
+        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(LAUNCHERS))
 
 
 def asked_launcher(words: Words, path: Path) -> HydraLauncher:
@@ -462,7 +466,7 @@ def asked_launcher(words: Words, path: Path) -> HydraLauncher:
         UsageError: There is no such launcher, or it lacks a setting.
     """
     typed = launcher_words(words.launcher)
-    with hydra_setup(words.catalog()), explained():
+    with hydra_setup(_launcher_catalog(typed, words.config_dirs)), explained():
         if words.launcher:
             launchers.register()
             choice = f"hydra/launcher={launcher_name(typed)}"
