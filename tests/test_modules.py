@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
-from instants import content, ending
+from instants import at_every_change, content, ending
 
 from trainer import sweep as sweep_module
 
@@ -218,9 +218,10 @@ def test_nothing_is_noted_where_there_is_no_code_of_ones_own(cli):
 
 def test_a_new_section_that_is_typed_joins_what_was_trusted(cli, own, own_part, stranger):
     own_part("schedule", "flat", "from trainer.schedules import Constant\nclass Part(Constant):\n    pass\n")
+    before = trusted()
     assert cli("resume", "run", "steps=3", "schedule=flat").code == 0
     forget(*own, "own_flat")
-    assert len(trusted()) == 2
+    assert trusted() > before
     assert cli("resume", "run", "steps=4").code == 0
     forget(*own, "own_flat")
     stranger()
@@ -358,14 +359,14 @@ def test_a_worker_refuses_what_has_changed_since_it_was_checked(cli, own, monkey
 
 
 def test_a_launcher_of_somebody_elses_is_never_used(cli, stranger):
-    words = ("run_dir=sweep", "steps=2", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.prefer=threads")
+    words = ("run_dir=sweep", "steps=2", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.pre_dispatch=all")
     assert cli("run", "-m", *words).code == 0
     assert len(trusted()) == 1
     stranger()
     for flag in ((), ("--trust-code",)):
         result = cli("resume", "sweep", "steps=3", *flag)
         assert result.code == 2
-        assert "hydra.launcher.prefer=threads: is a launcher that could run anything" in result.err
+        assert "hydra.launcher.pre_dispatch=all: is a launcher that could run anything" in result.err
         assert "hydra/launcher=local" in result.err
     assert cli("resume", "sweep", "steps=3", "hydra/launcher=local").code == 0
     assert Run(Path("sweep/001")).status["step"] == 3
@@ -374,7 +375,7 @@ def test_a_launcher_of_somebody_elses_is_never_used(cli, stranger):
 
 
 def test_a_launcher_of_ones_own_needs_no_flag(cli):
-    words = ("run_dir=sweep", "steps=2", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.prefer=threads")
+    words = ("run_dir=sweep", "steps=2", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.pre_dispatch=all")
     assert cli("run", "-m", *words).code == 0
     assert cli("resume", "sweep", "steps=3").code == 0
 
@@ -436,3 +437,64 @@ def test_a_launcher_config_of_ones_own_is_used(cli):
     assert cli("run", "-m", "seed=0,1", "steps=2", "run_dir=sweep", "hydra/launcher=mine").code == 0
     assert cli("resume", "sweep", "steps=3").code == 0
     assert len(trusted()) == 1
+
+
+def test_trust_shows_all_that_it_adds(cli, own, stranger):
+    """Also classes that only an earlier segment names, beside another of the same group."""
+    stranger()
+    status = Path("run/status.json")
+    told = json.loads(status.read_text())
+    told["segments"][0]["config"] = {"model": {"_target_": "subprocess.Popen", "args": ["touch", "OWNED"]}}
+    status.write_text(json.dumps(told))
+    shown = cli("trust", "run", "--dry-run").out
+    assert f"{own[0]}.Net" in shown
+    assert "subprocess.Popen (args=['touch', 'OWNED'])" in shown
+    assert re.search(r"not in code/: subprocess.Popen +.*subprocess.py", shown)
+
+
+def test_trust_goes_on_after_a_run_that_cannot_be_read(cli, own, stranger):
+    shutil.copytree("run", "bad")
+    Path("bad/config.yaml").write_text("[")
+    stranger()
+    result = cli("trust", ".")
+    assert (result.code, len(trusted())) == (1, 1)
+    assert "warning: bad/config.yaml can't be read" in result.err
+
+
+def test_a_module_finds_what_lies_beside_it(cli, own_part):
+    net = "from pathlib import Path\nfrom torch import nn\nWIDTH = int(Path(__file__).with_name('width').read_text())\n"
+    net += "class Part(nn.Linear):\n    def __init__(self, inputs, outputs):\n"
+    own_part("model", "beside", f"{net}        super().__init__(inputs, outputs)\n", "inputs: null\noutputs: null\n")
+    Path("width").write_text("3")
+    assert cli("run", "model=beside", "data.inputs=3", "steps=2", "run_dir=run").code == 0
+    forget("own_beside")
+    assert cli("resume", "run", "steps=3").code == 0
+
+
+def test_other_files_in_code_are_no_obstacle(cli, own):
+    Path("run/code/__pycache__").mkdir()
+    Path("run/code/__pycache__/x.cpython-311.pyc").write_bytes(b"")
+    Path("run/code/.own.py.123").write_bytes(b"")
+    assert cli("resume", "run", "steps=3").code == 0
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_run_opens_wherever_a_change_of_its_code_was_killed(cli, own, sweep):
+    """After each change of the disk while a resume takes an edited module and another setting."""
+    words = ("model=own", "steps=2", "data.inputs=4", "checkpoint.every=1")
+    assert cli("run", *(("-m", "seed=0,1") if sweep else ()), "run_dir=base", *words).code == 0
+    Path(f"{own[1]}.py").write_text("WIDTH = 7  # edited\n")
+    instants = []
+
+    def act() -> None:
+        shutil.copytree("base", f"kill-{len(instants)}")
+        instants.append(1)
+
+    forget(*own)
+    with at_every_change(act):
+        assert cli("resume", "base", "steps=3", "model.inputs=4", "--force").code == 0
+    assert len(instants) > 10
+    for number in range(len(instants)):
+        forget(*own)
+        result = cli("resume", f"kill-{number}", "steps=3", "--force")
+        assert result.code == 0, (number, result.err)

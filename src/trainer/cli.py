@@ -24,7 +24,7 @@ COMMANDS = {
     "export": "write a model that other tools load",
     "verify": "check every checkpoint of a run",
     "reproduce": "run a run again and compare it, step by step",
-    "trust": "show what code of others a run would execute, and trust it",
+    "trust": "show the code that a run would execute, and trust it",
     "ladder": "climb from hand-written gradients to a module, side by side",
     "init": "write a small example of a model of your own",
     "list": "show what can be selected and set",

@@ -22,7 +22,6 @@ from trainer import (
     redact,
     runs,
     safe_start,
-    trust_list,
     vouching,
 )
 from trainer.build import Built, build, resolved
@@ -35,7 +34,7 @@ from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evalua
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.modules import OwnCode
 from trainer.progress import Display, NoDisplay, Standing
-from trainer.record import SECONDS, Record, first_status, preprocess_of, standing
+from trainer.record import SECONDS, Record, first_status, preprocess_of, standing, superseded
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.settings import Settings, check
@@ -198,6 +197,7 @@ def opened(rundir: RunDir, command: str, force: bool, digest: str | None) -> dic
     Raises:
         UsageError: The code is not what was checked.
     """
+    modules.begin()
     config = rundir.read_config()
     if (own := modules.require_unchanged(rundir, config, digest)) is not None:
         modules.admit({rundir: own}, command, trust=not force, force=force)
@@ -293,9 +293,7 @@ def training(
         rundir.tidy()
         length = restore(built, rundir, announce, force)
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
-        own = modules.of_run(rundir)
-        was_trusted = own is None or trust_list.contains(own.digest)
-        used = modules.keep(rundir, modules.used(built.settings), own)
+        used = _keep_code(rundir, built, announce)
         record = Record(rundir, built, command, overrides, announce, used, seconds)
         rewrite(rundir, record, built)
         if not cut_back(rundir.metrics, length):
@@ -313,8 +311,6 @@ def training(
         )
         try:
             record.write()
-            if was_trusted and (own := modules.of_run(rundir)) is not None:
-                trust_list.add([own.digest])  # what the user has typed to go on with
             log.info("%s from step %d of %d", "starts" if first_step == 0 else "goes on", first_step, run.steps)
             screen = show(shown)
             compile_step(built, announce)
@@ -359,6 +355,16 @@ def training(
         record.status,
         code,
     )
+
+
+def _keep_code(rundir: RunDir, built: Built, announce: Callable[[str], None]) -> dict[str, str]:
+    """Keep the user's modules with a run that goes on, and return the SHA-256 of each by its path."""
+    own, status, config = modules.of_run(rundir), rundir.read_status(), redact.tree(resolved(built).to_dict())
+    sources = modules.to_keep(modules.used(built.settings), own)
+    segments = superseded(status.get("segments", []), status.get("config"), config)
+    for remark in modules.trust_next(rundir, own, config, segments, sources):
+        announce(remark)
+    return modules.keep(rundir, sources, own)
 
 
 def rewrite(rundir: RunDir, record: Record, built: Built) -> None:

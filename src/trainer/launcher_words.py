@@ -12,7 +12,10 @@ from trainer.sweep_file import Sweep
 
 DEFAULT = "local"
 _CHOICE = re.compile(r"hydra/launcher=")
-_HARMLESS = re.compile(rf"hydra/launcher=({'|'.join(LAUNCHERS)})|hydra\.launcher\.\w+=-?[0-9]+")
+_HARMLESS = re.compile(
+    rf"hydra/launcher=({'|'.join(LAUNCHERS)})|hydra\.launcher\.\w+=-?[0-9]+"
+    r"|hydra\.launcher\.(backend|prefer)=(loky|multiprocessing|threading|processes|threads)"
+)
 
 
 def words_of(sweep: Sweep) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from trainer import code_import, durable, reading, trust_list
+from trainer import code_import, reading, trust_list
 from trainer.code_import import Source
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
@@ -31,7 +32,7 @@ _FIXED = tuple(
     for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(__file__))
 )
 _NAMED = 3  # files that a refusal lists
-_at_start: set[str] = set()  # modules that this command did not import
+_at_start = {*sys.modules}  # modules that this command did not import
 
 
 def is_ours(target: str) -> bool:
@@ -163,12 +164,13 @@ def open_code(
     code_import.uninstall()
     found = {rundir: own for rundir, config in configs.items() if (own := of_run(rundir, config)) is not None}
     for rundir, own in found.items():
-        if not trust_list.contains(own.digest):
-            if not own.targets.keys() <= {*typed}:
-                _require_flag(rundir, own, command, trust)
-            elif missing := [path for path in own.sources or () if _here(path) is None]:
-                raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
-        if not force and (problem := differing(rundir, own.sources or {})):
+        if trust_list.contains(own.digest):
+            continue
+        if not own.targets.keys() <= {*typed}:
+            _require_flag(rundir, own, command, trust)
+        elif missing := [path for path in own.sources or () if _here(path) is None]:
+            raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
+        if problem := differing(rundir, own.sources or {}):
             raise UsageError(problem)
     changed = admit(found, command, trust, force)
     if typed:
@@ -192,10 +194,13 @@ def admit(found: Mapping[RunDir, OwnCode], command: str, trust: bool, force: boo
     changed: dict[str, Path] = {}
     for rundir, own in found.items():
         for path, content in (own.sources or {}).items():
-            source, place = Source(content, rundir.code / path), None if trust else _here(path)
-            if place is not None and (now := _content(place)) != content:
+            place = _here(path)
+            now = None if place is None else _content(place) or b""
+            source = Source(content, rundir.code / path)
+            if place is not None and now is not None and (now == content or not trust):
+                source = Source(now, place)  # which finds what lies beside it
+            if source.content != content and place is not None:
                 changed[path] = place
-                source = Source(now or b"", place)
             if path in sources and sources[path].content != source.content:
                 raise UsageError(f"{sources[path].file} and {source.file} differ; resume the jobs one by one")
             sources[path] = source
@@ -264,13 +269,45 @@ def keep(rundir: RunDir, sources: Mapping[str, bytes], before: OwnCode | None) -
     Returns:
         The SHA-256 of all modules that are kept, by their paths.
     """
+    kept_now = to_keep(sources, before)
+    if kept_now != ((before and before.sources) or {}):
+        rundir.write_code(kept_now)
+    return sums(kept_now)
+
+
+def to_keep(sources: Mapping[str, bytes], before: OwnCode | None) -> Mapping[str, bytes]:
+    """Return the modules to be kept with a run; the arguments are those of `keep`."""
     opened = (before and before.sources) or {}
-    if sources.items() <= opened.items():  # what is imported later, or installed by now, is there from before
-        return sums(opened)
-    if rundir.code.exists():
-        durable.remove_tree(rundir.code)
-    rundir.write_code(sources)
-    return sums(sources)
+    # What is imported later, or installed by now, is there from before.
+    return opened if sources.items() <= opened.items() else sources
+
+
+def trust_next(
+    rundir: RunDir,
+    before: OwnCode | None,
+    config: Mapping[str, Any],
+    segments: Iterable[Mapping[str, Any]],
+    sources: Mapping[str, bytes],
+) -> list[str]:
+    """Let the list have what a run is about to hold if it had what the run holds now, before anything is written.
+
+    Args:
+        rundir: The run.
+        before: Its own code as it was opened, None if it had none.
+        config: The configuration that it goes on with.
+        segments: What its status.json is going to say of its earlier starts.
+        sources: The modules that are going to be kept with it.
+
+    Returns:
+        What the user should know of that.
+    """
+    if before is not None and not trust_list.contains(before.digest):
+        return []
+    now = rundir.read_status().get("segments") or []
+    # A kill may leave the new modules with the old configuration.
+    states = [(config, segments), (rundir.read_config(), now)]
+    found = [of_configs([one, *(s.get("config") or {} for s in starts)], sources) for one, starts in states]
+    return trust_list.remarks(own.digest for own in found if own is not None)
 
 
 def sums(sources: Mapping[str, bytes]) -> dict[str, str]:
@@ -349,6 +386,7 @@ def _own_file(name: str) -> Path | None:
     return Path(file) if module is not None or Path(file).is_file() else None
 
 
+@functools.cache  # thousands of modules are loaded, and asked about for each job
 def _is_installed(file: str) -> bool:
     """Return whether a module is of the standard library, of trainer or of any site-packages."""
     full = os.path.realpath(file)
@@ -360,12 +398,17 @@ def _path_of(name: str, file: Path) -> str:
     return f"{module}/__init__.py" if file.name == "__init__.py" else f"{module}.py"
 
 
-def _imports(source: bytes, name: str, is_package: bool) -> Iterator[str]:
-    """Yield the names of modules that a source may import."""
+@functools.lru_cache(maxsize=1000)
+def _imports(source: bytes, name: str, is_package: bool) -> tuple[str, ...]:
+    """Return the names of modules that a source may import."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):  # whoever imports it knows what to do then
-        return
+        return ()
+    return tuple(_imported(tree, name, is_package))
+
+
+def _imported(tree: ast.Module, name: str, is_package: bool) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

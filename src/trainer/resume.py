@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, manifest, modules, redact, runs, settings, trust_list, vouching
+from trainer import fingerprint, manifest, modules, redact, runs, settings, vouching
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.launcher_words import words_of
@@ -59,9 +59,9 @@ So is a run whose config.yaml, preprocess.json or metrics.jsonl has been edited
 since its newest checkpoint, unless --force is given, which takes them as they
 are.
 
-A run that somebody else has made runs no code of theirs: where it uses modules
-that are not those of this directory, it is refused until you have read them
-and add --trust-code, which imports the copies that came with the run.
+A run that somebody else has made runs no code of theirs: where it uses code of
+its own, it is refused until you have read that and add --trust-code, which
+imports the copies that came with the run for once, or type `trainer trust RUN`.
 
 Examples:
   trainer resume last
@@ -162,23 +162,15 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         for folder in folders:
             RunDir(folder).require_free()  # before the first one is changed
         screen.changes(plan.changes for plan in plans)
+        for remark in dict.fromkeys(remark for plan in plans for remark in plan.trusted(opened)):
+            screen.note(remark)
         for plan in plans:
             with plan.rundir.lock(command):
                 plan.write(opened.code.get(plan.rundir.path))
         sweep.keep_launcher(path, described)
-    digests = _trusted_as_changed(plans, opened)
+    code = {**opened.code, **{plan.rundir.path: modules.of_run(plan.rundir, plan.config) for plan in plans}}
+    digests = {folder.name: own.digest for folder, own in code.items() if own is not None}
     return sweep.launch(path, described, command, overrides, digests, force, secrets)
-
-
-def _trusted_as_changed(plans: Sequence[ChangedJob], opened: Opened) -> dict[str, str]:
-    """Return the digests of all jobs; changed ones are trusted as before, for the user has typed the change."""
-    code: dict[Path, OwnCode | None] = dict(opened.code)
-    for plan in plans:
-        before, now = opened.code.get(plan.rundir.path), modules.of_run(plan.rundir, plan.config)
-        if now is not None and (before is None or trust_list.contains(before.digest)):
-            trust_list.add([now.digest])
-        code[plan.rundir.path] = now
-    return {folder.name: own.digest for folder, own in code.items() if own is not None}
 
 
 def require_not_swept(path: Path, swept: Sequence[str], words: Words) -> None:
@@ -202,6 +194,12 @@ class ChangedJob(NamedTuple):
     sources: dict[str, bytes]
     changes: list[Change]
     is_other_data: bool
+
+    def trusted(self, opened: Opened) -> list[str]:
+        """Let the user's list have what the job becomes, which the user has typed; return remarks on that."""
+        before = opened.code.get(self.rundir.path)
+        sources = modules.to_keep(self.sources, before)
+        return modules.trust_next(self.rundir, before, self.config, self.status["segments"], sources)
 
     def write(self, before: OwnCode | None) -> None:
         """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data.

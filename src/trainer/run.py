@@ -143,8 +143,8 @@ def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Beg
 
     built = prepare(job.settings, job.choices, objects=objects)
     plan = plan_of(built, {"choices": job.choices})
-    rundir = plan.write(path)
     notes = [*job.notes, *trust_list.remarks([plan.own_code.digest] if plan.own_code else [])]
+    rundir = plan.write(path)
 
     def open_screen(standing: Standing) -> None:
         screen.header(built, {**job.choices, **built.choices}, rundir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,7 +29,7 @@ _FILES = (
     *("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "metrics.csv", "trainer.log"),
     *("sweep.json", "stop"),
 )
-_REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv")
+_REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv", "code")
 _MOST_LOCK_BYTES = 1000
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
 
@@ -184,6 +185,14 @@ class RunDir:
         return self.path / "code"
 
     @property
+    def _new_code(self) -> Path:
+        return self.path / ".code.new"
+
+    @property
+    def _old_code(self) -> Path:
+        return self.path / ".code.old"
+
+    @property
     def _config(self) -> Path:
         return self.path / "config.yaml"
 
@@ -245,6 +254,8 @@ class RunDir:
 
     def tidy(self) -> None:
         """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
+        if not self.code.exists() and self._new_code.exists() and self._old_code.exists():
+            durable.rename(self._new_code, self.code)
         for path in [p for name in _REPLACED for p in self.path.glob(f".{name}.*")]:
             durable.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
         durable.make_folders(self.checkpoints)
@@ -313,24 +324,36 @@ class RunDir:
 
         Raises:
             OSError: One can't be read, or is a link.
-            Unreadable: There is something else, which nobody could read first, or too much.
+            Unreadable: They have more bytes than a run's modules may have.
         """
         sources: dict[str, bytes] = {}
         room = reading.MOST_CODE
-        for place, folders, names in os.walk(self.code):
-            for name in [*names, *(folder for folder in folders if os.path.islink(os.path.join(place, folder)))]:
-                path = Path(place, name)
-                if path.suffix != ".py":
-                    raise reading.Unreadable(f"{path} is no source of a module; delete it to use the rest")
-                source = sources[path.relative_to(self.code).as_posix()] = reading.content(path, room)
-                room -= len(source)
+        # Where a kill came between two renames, the new ones are complete.
+        code = self._new_code if self._old_code.exists() and not self.code.exists() else self.code
+        if code.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link", str(code))
+        for place, _, names in os.walk(code):
+            for name in names:
+                if name.endswith(".py"):  # nothing else is ever imported
+                    path = Path(place, name)
+                    source = sources[path.relative_to(code).as_posix()] = reading.content(path, room)
+                    room -= len(source)
         return dict(sorted(sources.items()))
 
     def write_code(self, sources: Mapping[str, bytes]) -> None:
-        """Keep the sources of modules, by their relative paths."""
+        """Keep the sources of modules, by their relative paths, and no others; readers see all old ones or all new."""
+        if not sources and not self.code.exists():
+            return
+        durable.remove_tree(self._new_code)
         for name, source in sources.items():
-            durable.make_folders((self.code / name).parent)
-            durable.replace(self.code / name, source)
+            durable.make_folders((self._new_code / name).parent)
+            durable.write(self._new_code / name, source)
+            durable.sync_folder((self._new_code / name).parent)
+        if self.code.exists():
+            durable.rename(self.code, self._old_code)
+        if sources:
+            durable.rename(self._new_code, self.code)
+        durable.remove_tree(self._old_code)
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:
@@ -379,7 +402,7 @@ class RunDir:
         Raises:
             UsageError: There is one; names it.
         """
-        folders = (self.checkpoints, self.failure, self.code, self.tensorboard)
+        folders = (self.checkpoints, self.failure, self.code, self._new_code, self._old_code, self.tensorboard)
         for path in (*(self.path / name for name in _FILES), *folders):
             _require_kind(path, stat.S_ISDIR if path in folders else stat.S_ISREG)
         below = (

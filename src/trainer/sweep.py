@@ -103,12 +103,15 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         "format": sweep_file.FORMAT,
         "name": jobs[0].settings.name,
         "command": command,
-        "launcher": {"name": name, "overrides": words.launcher, "config_dirs": words.config_dirs},
+        "launcher": {"name": name, "overrides": words.launcher, "config_dirs": _absolute(words.config_dirs)},
         "swept": list(choices[0].swept),
         "jobs": names,
     }
     content = _as_json(sweep)
     bounds.require_json("sweep.json", content)
+    own = launcher_code(sweep)
+    for note in trust_list.remarks({*digests.values(), *([own.digest] if own else [])}):
+        screen.note(note)
     try:
         with staging(path) as staged:
             for planned, folder in zip(plans, names, strict=True):
@@ -116,9 +119,6 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
             durable.replace(staged / "sweep.json", content)
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
-    own = launcher_code(sweep)
-    for note in trust_list.remarks({*digests.values(), *([own.digest] if own else [])}):
-        screen.note(note)
     secrets = dict(zip(names, all_secrets, strict=True))
     return launch(path, sweep, command, redact.words(words.overrides), digests, secrets=secrets)
 
@@ -410,7 +410,7 @@ def described(path: Path, words: Words, command: str) -> Sweep:
     if words.launcher:
         require_no_secrets(words.launcher)
         asked_launcher(words, path)
-        name, config_dirs = launcher_name(words.launcher), words.config_dirs
+        name, config_dirs = launcher_name(words.launcher), _absolute(words.config_dirs)
         return {**sweep, "launcher": {"name": name, "overrides": words.launcher, "config_dirs": config_dirs}}
     own = launcher_code(sweep)
     if own is not None and not trust_list.contains(own.digest):
@@ -424,9 +424,13 @@ def described(path: Path, words: Words, command: str) -> Sweep:
 def keep_launcher(path: Path, sweep: Sweep) -> None:
     """Write sweep.json anew if a sweep has another launcher, which the user has typed and so trusts."""
     if sweep != sweep_file.read(path):
-        durable.replace(path / "sweep.json", _as_json(sweep))
         if (own := launcher_code(sweep)) is not None:
             trust_list.add([own.digest])
+        durable.replace(path / "sweep.json", _as_json(sweep))
+
+
+def _absolute(folders: Sequence[str]) -> list[str]:
+    return [str(Path(folder).absolute()) for folder in folders]
 
 
 def _as_json(sweep: Sweep) -> bytes:

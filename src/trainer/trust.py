@@ -53,7 +53,9 @@ def main(argv: list[str]) -> int:
     if {"dry_run", "forget"} <= words.flags.keys():
         raise refusal("--dry-run --forget", "only one of them at a time", "--dry-run, --forget")
     word = words.overrides[0]
-    users = _users(_folders(word))
+    users, problems = _users(_folders(word))
+    for unread in problems:
+        screen.note(f"warning: {unread}")
     digests = {digest for digest, _, _ in users}
     before = {digest for digest in digests if trust_list.contains(digest)}
     if "forget" in words.flags:
@@ -66,8 +68,9 @@ def main(argv: list[str]) -> int:
     for digest, own, places in users:
         screen.heading(", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else ""), digest[:12])
         screen.rows(_described(own, RunDir(Path(places[0]))))
-    _conclude(word, len(digests), len(before), words.flags)
-    return 0
+    if digests or not problems:
+        _conclude(word, len(digests), len(before), words.flags)
+    return 1 if problems else 0
 
 
 def _folders(word: str) -> list[Path]:
@@ -85,25 +88,33 @@ def _folders(word: str) -> list[Path]:
     return [runs.find(word)]
 
 
-def _users(folders: list[Path]) -> list[tuple[str, OwnCode, list[str]]]:
-    """Return the distinct own code in runs and sweeps, each with its digest and who uses it."""
+def _users(folders: list[Path]) -> tuple[list[tuple[str, OwnCode, list[str]]], list[str]]:
+    """Return the distinct own code in runs and sweeps, each with its digest and who uses it; and what can't be read."""
     found: dict[str, tuple[OwnCode, list[str]]] = {}
-    for place, own in screen.track(list(_all(folders)), "reading"):
-        found.setdefault(own.digest, (own, []))[1].append(place)
-    return [(digest, own, places) for digest, (own, places) in found.items()]
+    problems = []
+    for place in screen.track(list(_places(folders)), "reading"):
+        try:
+            own = _own_code(place)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        if own is not None:
+            found.setdefault(own.digest, (own, []))[1].append(str(place))
+    return [(digest, own, places) for digest, (own, places) in found.items()], problems
 
 
-def _all(folders: list[Path]) -> Iterator[tuple[str, OwnCode]]:
+def _places(folders: list[Path]) -> Iterator[Path]:
+    """Yield runs, sweeps and the jobs of these."""
     for folder in folders:
-        if runs.is_sweep(folder):
-            if (own := launcher_words.launcher_code(sweep_file.read(folder))) is not None:
-                yield str(folder), own
-            jobs = runs.jobs(folder)
-        else:
-            jobs = [folder]
-        for job in jobs:
-            if (own := modules.of_run(RunDir(job))) is not None:
-                yield str(job), own
+        yield folder
+        yield from runs.jobs(folder) if runs.is_sweep(folder) else ()
+
+
+def _own_code(place: Path) -> OwnCode | None:
+    """Return the own code of a run or a job, or what launches a sweep."""
+    if runs.is_sweep(place):
+        return launcher_words.launcher_code(sweep_file.read(place))
+    return modules.of_run(RunDir(place))
 
 
 def _described(own: OwnCode, rundir: RunDir) -> dict[str, str]:
@@ -111,9 +122,10 @@ def _described(own: OwnCode, rundir: RunDir) -> dict[str, str]:
     lines: dict[str, str] = {}
     for group, section in own.sections:
         arguments = ", ".join(f"{key}={value}" for key, value in section.items() if key != "_target_")
-        lines[group] = f"{section['_target_']}" + (f" ({arguments})" if arguments else "")
+        line = f"{section['_target_']}" + (f" ({arguments})" if arguments else "")
+        lines[group] = f"{lines[group]}; {line}" if group in lines else line
     for target in own.installed:
-        lines[f"installed {target.partition('.')[0]}"] = _package(target)
+        lines[f"not in code/: {target}"] = _package(target)
     if own.sources:
         lines["read"] = ", ".join(str(rundir.code / path) for path in own.sources)
     if own.launcher is not None:
