@@ -106,6 +106,22 @@ def _in_status(source: str) -> Iterator[Mutation]:
     data = json.loads(Path(source, file).read_text())
     for path in _leaves(data, ()):
         yield Mutation(source, file, _dotted(path), _in_json(file, path))
+    for what in ("sums", "sha256"):
+        yield Mutation(source, file, f"no {what}, and another seed", lambda run, w=what: _unvouched(run, w))  # type: ignore[misc]
+    more = {"metrics": {**data["metrics"], "validation_mae": 0.001}}
+    yield Mutation(source, file, "a metric more", lambda run: _edit(run / file, **more))
+
+
+def _unvouched(run: Path, what: str) -> None:
+    """Change the seed in config.yaml and status.json, and take from the latter what vouched for it."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["seed"] += 1
+    (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    status = json.loads((run / "status.json").read_text())
+    status["config"]["seed"] += 1
+    for part in status["segments"] if what == "sums" else [status]:
+        part.pop(what)
+    (run / "status.json").write_text(json.dumps(status))
 
 
 def _in_rows(source: str) -> Iterator[Mutation]:
@@ -147,8 +163,13 @@ def _in_checkpoints(source: str) -> Iterator[Mutation]:
         manifest = f"checkpoints/{folder}/manifest.json"
         for path in _leaves(json.loads(Path(source, manifest).read_text()), ()):
             yield Mutation(source, manifest, _dotted(path), _in_json(manifest, path))
+        yield Mutation(source, manifest, "no run", lambda run, m=manifest: _without_run(run / m))  # type: ignore[misc]
     for one, other in pairwise(folders):
         yield Mutation(source, "checkpoints", f"{one} copied to {other}", lambda run, a=one, b=other: _copy(run, a, b))  # type: ignore[misc]
+
+
+def _without_run(file: Path) -> None:
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "run"}))
 
 
 def _copy(run: Path, one: str, other: str) -> None:

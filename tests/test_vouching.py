@@ -364,3 +364,131 @@ def test_the_step_that_a_run_failed_at_is_vouched_for(cli):
     edit_config(Run(Path("run")), seed=5)
     result = cli("inspect", "run")
     assert (result.code, "run/config.yaml: has been edited" in result.err) == (2, True)
+
+
+# Sums that are gone
+
+
+INTEGERS = ("steps=20", "data=integer_triples", "optim.lr=1e-9", "checkpoint.every=8", "logger=none")
+
+
+def in_status(run: Run, change: Callable[[dict[str, Any]], Any], seal: bool = False) -> None:
+    status = run.status
+    change(status)
+    rest = {key: value for key, value in status.items() if key != "sha256"}
+    (run.path / "status.json").write_text(json.dumps({**rest, "sha256": digest(rest)} if seal else status))
+
+
+def unseal(status: dict[str, Any]) -> None:
+    del status["sha256"]
+
+
+def without_sums_of_starts(status: dict[str, Any]) -> None:
+    status["config"]["seed"] = 5
+    for segment in status["segments"]:
+        segment.pop("sums")
+
+
+def without_record(*folders: Path) -> None:
+    for folder in folders:
+        file = folder / "manifest.json"
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "run"}))
+
+
+def wrong(cli: Callable[..., Any], name: str = "run") -> dict[str, str]:
+    result = cli("verify", name, "--json")
+    found = {one["file"]: one["problem"] for one in json.loads(result.out) if one["problem"] is not None}
+    assert result.code == (1 if found else 0)
+    return found
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["stale", "sealed"])
+def test_starts_without_sums_excuse_no_edit(cli, train, seal):
+    run = train(*INTEGERS)
+    edit_config(run, seed=5)
+    in_status(run, without_sums_of_starts, seal)
+    found = wrong(cli)
+    assert "config.yaml: has been edited since step-" in found["config.yaml"]
+    assert ("not what its SHA-256 says" in found.get("status.json", "")) is not seal
+    for words in (
+        ("eval", "run"),
+        ("reproduce", "run"),
+        ("export", "run", "--format=safetensors"),
+        ("resume", "run", "steps=24"),
+    ):
+        result = cli(*words)
+        assert (result.code, "config.yaml: has been edited since step-" in result.err) == (2, True), words
+    assert cli("resume", "run", "steps=24", "--force").code == 0
+    assert cli("eval", "run").code == 0
+    assert wrong(cli) == {}
+
+
+def test_an_older_start_vouches_for_nothing_after_one_without_sums(cli, train):
+    run = train(*INTEGERS)
+    before = (run.path / "config.yaml").read_bytes()
+    assert cli("resume", "run", "steps=24", "optim.lr=1e-8").code == 0
+    in_status(run, lambda status: status["segments"][-1].pop("sums"), seal=True)
+    (run.path / "config.yaml").write_bytes(before)
+    assert cli("eval", "run", "--checkpoint", "24").code == 2
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["sums", "no sums"])
+def test_a_missing_seal_is_an_edit(cli, train, kept):
+    run = train(*INTEGERS)
+    in_status(run, unseal)
+    if not kept:  # the manifests still tell that the run was sealed
+        in_status(run, lambda status: [one.pop("sums") for one in (status, *status["segments"])])
+    in_status(run, lambda status: status.update(parameters=7))
+    assert "its own SHA-256 is missing" in wrong(cli)["status.json"]
+    assert cli("show", "run").err.count("warning: run/status.json has been edited") == kept
+
+
+@pytest.mark.parametrize(("every", "share"), [("null", 0), ("null", 0.25), ("7", 0.25), ("8", 0.25)])
+def test_metrics_that_no_checkpoint_has_are_an_edit(cli, train, every, share):
+    """Whether it evaluates never, at its end alone, once more at its end, or before the last checkpoint."""
+    run = train("data=integer_triples", "optim.lr=1e-9", "steps=8", f"eval_every={every}", f"data.validation={share}")
+    assert wrong(cli) == {}
+    in_status(run, lambda status: status["metrics"].update(validation_mae=0.001), seal=True)
+    assert "has no validation_mae" in wrong(cli)["status.json"]
+
+
+def test_show_warns_of_an_edited_status(cli, run):
+    assert "warning" not in cli("show", "run").err
+    in_status(run, lambda status: status.update(parameters=7))
+    for words in (("show", "run"), ("show", "run", "--json")):
+        result = cli(*words)
+        assert result.code == 0
+        assert result.err == "warning: run/status.json has been edited: it is not what its SHA-256 says\n"
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["sums", "no sums"])
+def test_a_manifest_that_lost_its_record_is_refused(cli, train, hidden):
+    run = train(*INTEGERS)
+    last = run.checkpoints[-1]
+    without_record(last)
+    if hidden:  # the other manifests of the same start still have theirs
+        in_status(run, lambda status: [one.pop("sums") for one in (status, *status["segments"])], seal=True)
+    found = wrong(cli)[f"checkpoints/{last.name}/manifest.json"]
+    assert f"{last}/manifest.json: has been edited: it does not say what the run was" in found
+    for words in (("eval", "run", "--checkpoint", "last"), ("resume", "run", "steps=24")):
+        result = cli(*words)
+        assert (result.code, "does not say what the run was" in result.err) == (2, True), words
+    result = cli("resume", "run", "steps=24", "--force")
+    assert (result.code, "warning: " in result.err) == (0, True)
+    assert cli("eval", "run", "--checkpoint", "last").code == 0
+
+
+def test_an_older_version_in_between_leaves_a_run_that_opens(cli, train):
+    """The older version copied the sums, which it did not know, and wrote none for its start and its checkpoint."""
+    run = train(*INTEGERS)
+    first = run.status
+    assert cli("resume", "run", "steps=24").code == 0
+    without_record(run.checkpoints[-1])
+    status = {**run.status, "sums": first["sums"], "sha256": first["sha256"]}
+    del status["segments"][-1]["sums"]
+    (run.path / "status.json").write_text(json.dumps(status))
+    for words in (("eval", "run", "--checkpoint", "last"), ("reproduce", "run"), ("resume", "run", "steps=30")):
+        assert cli(*words).code == 0, words
+    result = cli("verify", "run")
+    assert (result.code, "not recorded by 1 of" in result.out) == (0, True), result.out
+    assert cli("eval", "run", "--checkpoint", "last").code == 0

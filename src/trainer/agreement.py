@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -11,11 +11,12 @@ from trainer.errors import UsageError
 from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir, Sums
 from trainer.schema import has_shape
-from trainer.sums import OWN, is_sealed, sum_of
+from trainer.sums import sum_of
 from trainer.vouching import Recorded
 
 _PREPROCESS = 1  # the format of preprocess.json
 _UNRECORDED = "not recorded"
+_EVALUATED = ("validation_loss", "validation_accuracy")  # by the loop; after the last step no checkpoint has them
 Finding = tuple[str, str | None, str | None]
 
 
@@ -46,7 +47,11 @@ def of_run(run: RunDir, good: Sequence[int]) -> Iterator[Finding]:
     """
     then = {step: vouching.recorded(run.checkpoints / manifest.name_of(step)) for step in good}
     known = {step: one for step, one in then.items() if one is not None}
-    yield "status.json", _status_problem(run, good), None
+    for step in good:
+        path = run.checkpoints / manifest.name_of(step)
+        if then[step] is None and (problem := vouching.unrecorded_problem(run, path)) is not None:
+            yield f"checkpoints/{path.name}/{manifest.MANIFEST}", problem, None
+    yield "status.json", _status_problem(run, good, bool(known)), None
     for file, (problem, note) in {
         "config.yaml": _config(run, known),
         "preprocess.json": _preprocess(run, known),
@@ -70,8 +75,8 @@ def of_sweep(path: Path) -> str | None:
     return None
 
 
-def _status_problem(run: RunDir, good: Sequence[int]) -> str | None:
-    """Return what is wrong with status.json: its own sum, or where the run stands."""
+def _status_problem(run: RunDir, good: Sequence[int], is_sealed: bool) -> str | None:
+    """Return what is wrong with status.json: its own sum, which it may have to have, or where the run stands."""
     status = run.read_status()
     if "state" not in status:
         return "can't be read; it is made anew when the run goes on"
@@ -80,10 +85,8 @@ def _status_problem(run: RunDir, good: Sequence[int]) -> str | None:
         return f"has format {raw['format']}, and this version reads 1; use the version that wrote it"
     if good and (problem := _standing_problem(run, status, good)) is not None:
         return problem
-    segments = status.get("segments", [])
-    is_older = bool(segments) and "sums" not in segments[-1]  # went on with it and knew of no sums
-    if OWN in raw and not is_older and not is_sealed(raw):
-        return "has been edited: it is not what its SHA-256 says; `trainer resume` writes what the checkpoints say"
+    if (problem := vouching.seal_problem(raw, is_sealed)) is not None:
+        return f"{problem}; `trainer resume` writes what the checkpoints say"
     return None
 
 
@@ -112,7 +115,25 @@ def _standing_problem(run: RunDir, status: Mapping[str, Any], good: Sequence[int
             continue  # it was resumed with another metric to watch, and took no step
         if found.get(name) != value:
             return _differs(name, found.get(name), value, step)
-    return None
+    more = [name for name in status.get("metrics", {}) if name not in _names(status, state, changed)]
+    return f"has been edited: the checkpoint of step {step:,} has no {', '.join(more)}" if more else None
+
+
+def _names(status: Mapping[str, Any], state: Mapping[str, Any], changed: bool) -> Collection[str]:
+    """Return the metrics that a run which has ended may have.
+
+    Args:
+        status: Where it stands.
+        state: Where it stood when its last checkpoint was saved.
+        changed: Whether it has another configuration since.
+    """
+    known = {"loss", *state["validation"]}
+    evaluated = status.get("state") == "done" and state.get("validation_step") != state.get("step")
+    if not evaluated or not (status.get("rows") or {}).get("validation"):
+        return known
+    if state["validation"] and not changed:
+        return known
+    return {*known, *_EVALUATED}
 
 
 def _differs(name: str, now: Any, then: Any, step: int) -> str:
@@ -152,7 +173,7 @@ def _config(run: RunDir, known: Mapping[int, Recorded]) -> tuple[str | None, str
 
 def _is_in_between(status: Mapping[str, Any], config: str, known: Mapping[int, Recorded]) -> bool:
     """Say whether a resume was ended between status.json, which comes first, and config.yaml."""
-    starts = vouching.starts_after(status, None) or []
+    starts = vouching.starts_after(status, None)
     before: list[Sums] = [*[*known.values()][-1:], *starts]
     return status.get("state") in ("running", "waiting") and config in [one["config"] for one in before]
 

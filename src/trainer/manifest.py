@@ -35,6 +35,11 @@ def name_of(step: int) -> str:
     return f"step-{step:012d}"
 
 
+def step_of(name: str) -> int:
+    """Return the step whose checkpoint has a folder name."""
+    return int(name.removeprefix("step-"))
+
+
 def steps(folder: Path) -> list[int]:
     """Return the steps that have a checkpoint, rising."""
     if not folder.is_dir():

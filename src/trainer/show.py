@@ -6,12 +6,27 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, leaderboard, manifest, modules, redact, runs, screen, settings, sweep_file, views
+from trainer import (
+    advice,
+    garbage,
+    leaderboard,
+    manifest,
+    modules,
+    reading,
+    redact,
+    runs,
+    screen,
+    settings,
+    sweep_file,
+    views,
+    vouching,
+)
 from trainer import words as command_line
 from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number, numbers, size_of
@@ -74,6 +89,7 @@ def main(argv: list[str]) -> int:
     if runs.is_sweep(path):
         return _show_sweep(path, words)
     one = runs.entry(path)
+    _warn_of_edits(path / "status.json")
     weights = _parameters(one, words, argv) if "parameters" in words.flags else None
     if "json" in words.flags:
         saved = [{"step": step, "bytes": size} for step, size in _checkpoints(RunDir(path))]
@@ -83,6 +99,14 @@ def main(argv: list[str]) -> int:
     else:
         _print_run(one)
     return 0
+
+
+def _warn_of_edits(file: Path) -> None:
+    """Say so if what is shown is not what the run wrote."""
+    with suppress(OSError, ValueError):  # shown as unreadable
+        status = reading.json_data(file, as_is=True)
+        if isinstance(status, dict) and (problem := vouching.seal_problem(status)) is not None:
+            screen.note(f"warning: {file} {problem}")
 
 
 def _show_sweep(path: Path, words: Words) -> int:
@@ -295,7 +319,7 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     stored = settings.check(config)
     command = shlex.join(["trainer", "show", *redact.words(argv)])
     opened = modules.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
-    from trainer import parameters, saver, vouching
+    from trainer import parameters, saver
 
     which = words.flags.get("checkpoint", "last")
     found = saver.chosen(rundir, which)

@@ -1,7 +1,8 @@
 """What vouches for config.yaml, preprocess.json and metrics.jsonl: sums in each manifest and in status.json. No torch.
 
 A checkpoint records what these files held when it was saved; each start of a run, what it went on with. So a file that
-differs from a checkpoint's is known if a later start had it, and has been edited if none had.
+differs from a checkpoint's is known if a later start had it, and has been edited if none had. Older versions kept none:
+a start without them excuses no file of a checkpoint that has some, and only checkpoints that it saved may have none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -19,7 +21,7 @@ from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir, Sums, as_json
 from trainer.schema import has_shape
 from trainer.settings import Settings, flat
-from trainer.sums import sum_of
+from trainer.sums import OWN, is_sealed, sum_of
 from trainer.values import show
 
 _CHUNK = 2**20  # bytes
@@ -99,6 +101,8 @@ def require(rundir: RunDir, path: Path) -> None:
     """
     then = recorded(path)
     if then is None:
+        if (problem := unrecorded_problem(rundir, path)) is not None:
+            raise Edited(problem)
         return
     for problem in (config_problem(rundir, path.name, then), preprocess_problem(rundir, path.name, then)):
         if problem is not None:
@@ -136,12 +140,44 @@ def resume_problems(rundir: RunDir, path: Path | None, anew: str | None = None, 
     """Return what is wrong with the files that a run goes on with; the arguments are those of `require_resumable`."""
     then = None if path is None else recorded(path)
     if path is not None and then is None:
-        return []
+        return [problem for problem in [unrecorded_problem(rundir, path)] if problem is not None]
     name = "the run was started" if path is None else path.name
     found = [config_problem(rundir, name, then), going_on_problem(rundir, name, then, anew)]
     if rows and path is not None and then is not None and "metrics" in then:
         found.append(_rows_problem(rundir, path, then["metrics"]))
     return [problem for problem in found if problem is not None]
+
+
+def unrecorded_problem(rundir: RunDir, path: Path) -> str | None:
+    """Return what is wrong with a manifest that says nothing of the run: the version that saved it kept sums.
+
+    Args:
+        rundir: The run.
+        path: The checkpoint.
+    """
+    segments, is_failure = rundir.read_status().get("segments", []), path.parent == rundir.failure
+    step = manifest.step_of(path.name)
+    savers = segments if is_failure else _savers(segments, step)  # the step that it failed at may be its first
+    if not (savers and all("sums" in one for one in savers)) and not _is_other_recorded(rundir, segments, step, savers):
+        return None
+    way = f"put it back; `trainer resume {_short(rundir)} --force` takes it as it is"
+    return str(refusal(f"{path / manifest.MANIFEST}", "has been edited: it does not say what the run was", way))
+
+
+def seal_problem(status: Mapping[str, Any], is_expected: bool = False) -> str | None:
+    """Return what is wrong with the sum that status.json has of itself.
+
+    Args:
+        status: What it holds, as it is.
+        is_expected: Whether it must have one; it must where it has other sums.
+    """
+    if OWN in status:
+        return None if is_sealed(status) else "has been edited: it is not what its SHA-256 says"
+    segments = status.get("segments")
+    starts = segments if isinstance(segments, list) else []
+    if is_expected or any("sums" in one for one in (status, *starts) if isinstance(one, dict)):
+        return "has been edited: its own SHA-256 is missing"
+    return None
 
 
 def config_problem(rundir: RunDir, name: str, then: Sums | None) -> str | None:
@@ -154,10 +190,10 @@ def config_problem(rundir: RunDir, name: str, then: Sums | None) -> str | None:
     """
     config, status = rundir.read_config(), rundir.read_status()
     now, starts = sum_of(config), starts_after(status, then)
-    if (then is not None and now == then["config"]) or starts is None or now in [one["config"] for one in starts]:
+    if now in [one["config"] for one in (*([then] if then else ()), *starts)]:
         return None
-    if then is None and not starts:
-        return None  # nothing is known of it
+    if then is None and (not starts or any("sums" not in one for one in status.get("segments", []))):
+        return None  # an older version started it, and nothing has been saved yet
     way = f"put it back, or `trainer resume {_short(rundir)} --force` takes it as it is"
     since = f"since {name}" + (" was saved" if then is not None else "")
     return str(refusal(f"{rundir.path / 'config.yaml'}", f"has been edited {since}{_changes(status, config)}", way))
@@ -190,7 +226,7 @@ def going_on_problem(rundir: RunDir, name: str, then: Sums | None, anew: str | N
     """
     config, now = sum_of(rundir.read_config()), _sum_of_file(rundir)
     starts = starts_after(rundir.read_status(), then)
-    known = [one for one in (*([then] if then else ()), *(starts or ())) if one["config"] == config]
+    known = [one for one in (*([then] if then else ()), *starts) if one["config"] == config]
     if not known:
         return None
     expected, file = known[-1]["preprocess"], rundir.path / "preprocess.json"
@@ -206,26 +242,24 @@ def going_on_problem(rundir: RunDir, name: str, then: Sums | None, anew: str | N
 
 def is_replaced(rundir: RunDir, then: Sums) -> bool:
     """Say whether a later start than a checkpoint's went on with other data, and with the preprocess.json of these."""
-    return _sum_of_file(rundir) in [one["preprocess"] for one in starts_after(rundir.read_status(), then) or ()]
+    return _sum_of_file(rundir) in [one["preprocess"] for one in starts_after(rundir.read_status(), then)]
 
 
-def starts_after(status: Mapping[str, Any], then: Sums | None) -> list[Sums] | None:
+def starts_after(status: Mapping[str, Any], then: Sums | None) -> list[Sums]:
     """Return what the starts of a run went on with after a checkpoint, and what it is about to go on with.
+
+    Those by versions that kept no sums are passed over: they vouch for nothing.
 
     Args:
         status: What status.json says.
         then: What the checkpoint records; None for all starts.
-
-    Returns:
-        None if a version that does not keep sums was among them.
     """
     segments = status.get("segments", [])
     if then is not None:
         same = [n for n, one in enumerate(segments) if one.get("sums", {}).get("config") == then["config"]]
+        same = same or [n for n, one in enumerate(segments) if "sums" not in one]  # its own may be among these
         segments = segments[same[-1] + 1 :] if same else segments
-    if any("sums" not in one for one in segments):
-        return None
-    return [one["sums"] for one in segments] + ([status["sums"]] if "sums" in status else [])
+    return [one["sums"] for one in segments if "sums" in one] + ([status["sums"]] if "sums" in status else [])
 
 
 def first_rows(path: Path, sizes: Sequence[int]) -> dict[int, str]:
@@ -245,6 +279,30 @@ def first_rows(path: Path, sizes: Sequence[int]) -> dict[int, str]:
             if at == size:
                 found[size] = running.hexdigest()
     return found
+
+
+def _savers(segments: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
+    """Return the starts of a run that may have saved a checkpoint: the last one before its step.
+
+    A start sets later checkpoints aside, and leaves the one that it goes on from. That of step 0 is saved by whichever
+    start came so far.
+    """
+    before = [one for one in segments if one.get("from_step", 0) < step or step == 0]
+    return before if step == 0 else before[-1:]
+
+
+def _is_other_recorded(
+    rundir: RunDir, segments: Sequence[Mapping[str, Any]], step: int, savers: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Say whether another checkpoint of the same start records what the run was; if starts are lost, an earlier one."""
+    for other in manifest.steps(rundir.checkpoints):
+        found = _savers(segments, other)
+        is_same = len(savers) == len(found) == 1 and savers[0] is found[0]
+        if other != step and (is_same or (not savers and not found and other < step)):
+            with suppress(BadCheckpoint, manifest.NewerFormat):
+                if recorded(rundir.checkpoints / manifest.name_of(other)) is not None:
+                    return True
+    return False
 
 
 def _rows_problem(rundir: RunDir, path: Path, then: Rows) -> str | None:
