@@ -125,7 +125,10 @@ def require_resumable(
 
     Raises:
         Edited: There is such a file; names it and what one may do.
+        UsageError: metrics.jsonl can't be read, not even by force.
     """
+    if rows and path is not None:
+        _require_metrics(rundir)
     for problem in resume_problems(rundir, path, anew, rows):
         if not force:
             raise Edited(problem)
@@ -245,6 +248,15 @@ def first_rows(path: Path, sizes: Sequence[int]) -> dict[int, str]:
             if at == size:
                 found[size] = running.hexdigest()
     return found
+
+
+def _require_metrics(rundir: RunDir) -> None:
+    try:
+        os.close(reading.opened(rundir.metrics))
+    except FileNotFoundError:
+        pass  # its rows are lost, which is told of
+    except OSError as error:
+        raise UsageError(f"{rundir.metrics} can't be read: {error.strerror}") from error
 
 
 def _rows_problem(rundir: RunDir, path: Path, then: Rows) -> str | None:
