@@ -129,7 +129,7 @@ def test_a_run_that_could_not_be_read_again_is_refused_before_it_begins(refused,
 def test_settings_too_many_to_be_read_again_are_refused(refused, monkeypatch):
     monkeypatch.setattr(bounds, "_FEW", 3)
     monkeypatch.setattr(plain_yaml, "MOST_VALUES", 20)
-    assert "the settings are too many to be read again: more than 20 values" in refused("run", "run_dir=run", *WORDS)
+    assert "the settings could not be read again: more than 20 values" in refused("run", "run_dir=run", *WORDS)
 
 
 def pipe(path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_pipe_among_the_files_of_loggers_is_not_waited_for(cli):
 def test_a_table_of_many_columns_costs_little(cli):
     assert cli("run", "run_dir=run", *WORDS, "logger=csv").code == 0
     before = Path("run/metrics.csv").read_bytes()
-    Path("run/metrics.csv").write_text(",".join(f"{i:x}" for i in range(2_500_000)) + "\n")
+    Path("run/metrics.csv").write_text(",".join(["ab"] * 5_500_000) + "\n")
     code, text, seconds, megabytes = measured("resume", "run")
     assert code == 0, text
     assert megabytes < MOST_MB
@@ -529,11 +529,12 @@ def test_what_is_written_as_yaml_is_read_back_as_it_was(data):
 
 def test_a_plain_text_that_other_readers_take_for_a_number_or_a_date_is_a_text(cli):
     train_and_copy(cli, *WORDS, run=3)
+    without_sums(Path("run"))
     good = Path("run/config.yaml").read_text()
     for text in ("2026-01-01", "1:30", "0x1f", "017", "1_000", "1e5"):
         Path("run/config.yaml").write_text(good.replace("name: null", f"name: {text}"))
         assert plain_yaml.data(Path("run/config.yaml"))["name"] == text
-        result = cli("resume", "run", "--dry-run", "--force")
+        result = cli("eval", "run")
         assert result.code == 0, result.err
 
 

@@ -71,7 +71,7 @@ def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: di
         try:
             plain_yaml.require_readable(config)
         except ValueError as error:
-            raise refusal("config.yaml", f"the settings are too many to be read again: {error}") from error
+            raise refusal("config.yaml", f"the settings could not be read again: {error}") from error
     require_json("status.json", as_json({**status, "": config}), reading.MOST_JSON - _SPARE)
     if preprocess is not None:
         text = as_json(preprocess, in_ascii=False)
