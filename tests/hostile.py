@@ -88,7 +88,7 @@ CONFIGS = {
     "two million bytes": "name: " + "x" * 2_000_000 + "\n",
     "a key twice": "seed: 1\nseed: 2\n",
     "bytes": "name: !!binary aGVsbG8=\n",
-    "a date": "name: 2026-01-01\n",
+    "a date": "seed: 2026-01-01\n",
     "a set": "name: !!set {a, b}\n",
     "no mapping": "- 1\n",
     "HTML": "<html><body>404</body></html>\n",

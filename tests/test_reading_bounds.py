@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -18,9 +19,12 @@ import yaml
 from conftest import Fork, wait_until
 from faults import default_handlers
 from hostile import SEALED, WORDS, traps
-from instants import train_and_copy
+from hypothesis import given
+from hypothesis import strategies as st
+from instants import train_and_copy, without_sums
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from trainer import bounds, data_file, fingerprint, plain_yaml, reading, tensor_file
+from trainer import bounds, data_file, event_file, fingerprint, plain_yaml, reading, sums, tensor_file
 
 MOST_MB = 300
 SECONDS = 10.0
@@ -125,7 +129,7 @@ def test_a_run_that_could_not_be_read_again_is_refused_before_it_begins(refused,
 def test_settings_too_many_to_be_read_again_are_refused(refused, monkeypatch):
     monkeypatch.setattr(bounds, "_FEW", 3)
     monkeypatch.setattr(plain_yaml, "MOST_VALUES", 20)
-    assert "the settings are too many to be read again: more than 20 values" in refused("run", "run_dir=run", *WORDS)
+    assert "the settings could not be read again: more than 20 values" in refused("run", "run_dir=run", *WORDS)
 
 
 def pipe(path: Path) -> None:
@@ -220,8 +224,8 @@ def test_links_to_files_are_followed(train, kind):
     assert first.bits() == second.bits()
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "npy"])
-def test_input_that_is_a_pipe_is_refused_and_not_waited_for(train, suffix):
+@pytest.mark.parametrize("suffix", ["parquet", "npy"])
+def test_input_of_another_kind_that_is_a_pipe_is_refused_and_not_waited_for(train, suffix):
     data_files()
     train("data=csv", "data.path=data.csv", "data.target=b", "model=mlp", "model.sizes=[4]", "steps=4")
     os.mkfifo(f"pipe.{suffix}")
@@ -332,3 +336,224 @@ def test_little_address_space_is_said_in_a_line(cli, kilobytes):
         assert done.stdout == ""
     assert not Path("new").exists()
     assert yaml.safe_load(Path("run/config.yaml").read_text())["steps"] == 4
+
+
+LOGGED = (*WORDS, "logger=[csv,tensorboard]")
+
+
+def sparse(path: Path, size: int, start: bytes = b"") -> None:
+    """Write a file of so many bytes, nearly none of which are on the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(start)
+    os.truncate(path, size)
+
+
+def event_sum(data: bytes) -> bytes:
+    return int(masked_crc32c(data)).to_bytes(4, "little")
+
+
+def record(length: int, data: bytes = b"") -> bytes:
+    """Return a record of an event file that says so of its length, with the right sums."""
+    header = length.to_bytes(8, "little")
+    return header + event_sum(header) + data + (event_sum(data) if data else b"")
+
+
+EVENTS = {
+    "a record of 3 GiB that were never written": lambda file: sparse(file, 2**32, record(3 * 2**30)),
+    "a record of 100 MB": lambda file: sparse(file, 100_000_100, record(100_000_000)),
+    "a record of 2^63 bytes": lambda file: file.write_bytes(record(2**63)),
+    "a record that is no event": lambda file: file.write_bytes(record(64, b"\xff" * 64)),
+    "a record of many values": lambda file: file.write_bytes(
+        record(2**19 + 4, b"\x2a\x80\x80\x20" + b"\x0a\0" * 2**18)
+    ),
+    "zeros": lambda file: sparse(file, 400 * 2**30),
+}
+
+
+@pytest.mark.parametrize("what", EVENTS)
+def test_event_files_that_somebody_else_made_cost_little_and_are_written_anew(cli, what):
+    assert cli("run", "run_dir=run", *LOGGED).code == 0
+    (file,) = Path("run/tensorboard").iterdir()
+    whole = list(event_file.records(file))
+    EVENTS[what](file)
+    code, text, seconds, megabytes = measured("resume", "run")
+    assert code == 0, text
+    assert "logger=tensorboard lacked rows of the run; it has them now" in text
+    assert megabytes < MOST_MB
+    assert seconds < SECONDS
+    (anew,) = [path for path in Path("run/tensorboard").iterdir() if path != file]
+    assert len(list(event_file.records(anew))) == len(whole)
+
+
+def test_a_long_record_is_passed_over_and_the_rest_read():
+    long = b"x" * (event_file.LONGEST_RECORD + 1)
+    content = record(2, b"ab") + record(len(long), long) + record(2, b"cd")
+    Path("events").write_bytes(content + record(2, b"ef")[:-1])
+    assert list(event_file.records(Path("events"))) == [b"ab", b"cd"]
+    Path("events").write_bytes(content.replace(b"cd", b"ce"))
+    assert list(event_file.records(Path("events"))) == [b"ab"]
+
+
+def test_a_pipe_among_the_files_of_loggers_is_not_waited_for(cli):
+    assert cli("run", "run_dir=run", *LOGGED).code == 0
+    (file,) = Path("run/tensorboard").iterdir()
+    for path in (file, Path("run/metrics.csv")):
+        kept = path.read_bytes()
+        pipe(path)
+        code, text = ended(("resume", "run"))
+        assert code == 2, text
+        assert text.count("error: ") == 1, text
+        assert path.name in text
+        path.unlink()
+        path.write_bytes(kept)
+
+
+def test_a_table_of_many_columns_costs_little(cli):
+    assert cli("run", "run_dir=run", *WORDS, "logger=csv").code == 0
+    before = Path("run/metrics.csv").read_bytes()
+    Path("run/metrics.csv").write_text(",".join(["ab"] * 5_500_000) + "\n")
+    code, text, seconds, megabytes = measured("resume", "run")
+    assert code == 0, text
+    assert megabytes < MOST_MB
+    assert seconds < SECONDS
+    assert Path("run/metrics.csv").read_bytes() == before
+
+
+def claim_rows(size: int) -> None:
+    """Let all manifests and states of a run say that metrics.jsonl had so many bytes."""
+    for file in Path("run").glob("checkpoints/*/manifest.json"):
+        state = json.loads((file.parent / "state.json").read_text())
+        state["training"]["metrics_bytes"] = size
+        text = json.dumps(state).encode()
+        (file.parent / "state.json").write_bytes(text)
+        manifest = json.loads(file.read_text())
+        manifest["files"]["state.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+        manifest["run"]["metrics"]["size"] = size
+        file.write_text(json.dumps({**manifest, "run": sums.sealed(manifest["run"])}))
+
+
+@pytest.mark.parametrize("size", [2**28, 400 * 2**30])
+@pytest.mark.parametrize("old", [False, True], ids=["with sums", "without sums"])
+def test_metrics_that_were_never_written_are_refused_before_they_are_read(cli, size, old):
+    assert cli("run", "run_dir=run", *LOGGED).code == 0
+    claim_rows(size)
+    if old:
+        without_sums(Path("run"))
+    os.truncate("run/metrics.jsonl", size)
+    config = Path("run/config.yaml").read_bytes()
+    said = f"can't be read: claims {size:,} bytes, and nearly none of them were ever written"
+    for words, expected in (
+        (("verify", "run"), 1),
+        (("resume", "run"), 0 if old else 2),  # it is complete, and nothing is known of the rows of an old run
+        (("resume", "run", "steps=6"), 2),
+        (("resume", "run", "steps=6", "--force"), 2),
+        (("plot", "run"), 2),
+    ):
+        code, text, seconds, megabytes = measured(*words)
+        assert code == expected, (words, text)
+        assert code == 0 or said in " ".join(text.split()), text
+        assert megabytes < MOST_MB, words
+        assert seconds < SECONDS, words
+    assert Path("run/config.yaml").read_bytes() == config
+
+
+def test_rows_of_a_negative_length_are_a_fault_of_the_run(cli):
+    train_and_copy(cli, *WORDS, run=3)
+    claim_rows(-5)
+    result = cli("verify", "run")
+    assert result.code == 1, result.err
+    assert "metrics.jsonl" in result.out
+
+
+NUMBERS = {
+    "parts of sixty": "1" + ":1" * 250_000,
+    "a broken number of parts of sixty": "1" + ":1" * 300 + ".5",
+    "hexadecimal": "0x" + "f" * 9000,
+    "binary": "0b" + "1" * 100_000,
+    "octal": "0" + "7" * 10_000,
+    "of underscores": "1" + "_" * 500_000 + "1",
+    "of many digits": "9" * 4000,
+    "of digits that no float has": "9" * 400,
+    "of more digits than Python prints": "9" * 500_000,
+    "of many digits after the point": "1." + "9" * 500_000,
+    "of a large exponent": "1.0e+" + "9" * 500_000,
+}
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_numbers_in_a_configuration_cost_little(cli, what):
+    train_and_copy(cli, *WORDS, run=3)
+    good = Path("run/config.yaml").read_text()
+    assert "\nseed: 0\n" in good
+    for key in ("seed", "clip_norm"):
+        assert f"\n{key}: " in good
+        lines = [f"{key}: {NUMBERS[what]}" if one.startswith(f"{key}: ") else one for one in good.splitlines()]
+        Path("run/config.yaml").write_text("\n".join(lines) + "\n")
+        for words in (("verify", "run"), ("eval", "run"), ("resume", "run", "--force"), ("show", "run")):
+            code, text, seconds, megabytes = measured(*words)
+            assert code in ((0, 1) if words[0] in ("verify", "show") else (2,)), (words, text[-2000:])
+            assert "Traceback" not in text
+            assert megabytes < MOST_MB, words
+            assert seconds < SECONDS, words
+
+
+_texts = st.one_of(
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=30),
+    st.text("0123456789.:_xXoObBeE+-=<~!&*naifyt ", max_size=12),
+    st.sampled_from(["1:30", "1:1:1.5", "0x1f", "0b1", "0o7", "017", "1_000", "1.5_0", "2026-01-01", "1e5", "1.0e+05"]),
+    st.sampled_from(
+        ["2026-01-01 00:00:00", "yes", "on", "null", "~", "", "=", "<<", ".inf", "-.inf", ".nan", "+1", ".5"]
+    ),
+)
+_plain = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(-(10**100) + 1, 10**100 - 1),
+        st.floats(allow_nan=False),
+        st.sampled_from([1e-05, 1.0e16, 5e-324, -0.0]),
+        _texts,
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(_texts, _plain, max_size=4))
+def test_what_is_written_as_yaml_is_read_back_as_it_was(data):
+    path = Path("property.yaml")
+    path.write_bytes(plain_yaml.text(data).encode())
+    assert repr(plain_yaml.data(path)) == repr(data)
+
+
+def test_a_plain_text_that_other_readers_take_for_a_number_or_a_date_is_a_text(cli):
+    train_and_copy(cli, *WORDS, run=3)
+    without_sums(Path("run"))
+    good = Path("run/config.yaml").read_text()
+    for text in ("2026-01-01", "1:30", "0x1f", "017", "1_000", "1e5"):
+        Path("run/config.yaml").write_text(good.replace("name: null", f"name: {text}"))
+        assert plain_yaml.data(Path("run/config.yaml"))["name"] == text
+        result = cli("eval", "run")
+        assert result.code == 0, result.err
+
+
+WIDTH = """
+import torch
+from trainer.data import Data
+
+
+class Part(Data):
+    def __init__(self, number=1):
+        super().__init__(torch.zeros(8, 3), torch.zeros(8, 2), 0.25)
+"""
+
+
+def test_a_number_that_would_be_read_back_as_a_text_is_refused(cli, refused, own_part):
+    own_part("data", "wide", WIDTH, "number: 1\n")
+    words = ("run", "data=wide", "model.hidden=4", "steps=2", "batch_size=4")
+    said = refused(*words, "run_dir=new", f"data.number={'9' * 101}")
+    assert "a number of more than 100 digits" in said
+    assert cli(*words, "run_dir=run", f"data.number={'9' * 100}").code == 0
+    assert cli("resume", "run", "steps=4").code == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["data"]["number"] == int("9" * 100)

@@ -351,6 +351,28 @@ def test_names_stay_what_they_are_from_training_to_prediction(cli, train, case, 
     assert cli("resume", "run", "epochs=11").code == 0
 
 
+@pytest.mark.parametrize(("old", "target"), [("size", "price"), ("Ulm", "city"), ("Ulm", "price")])
+def test_names_that_a_terminal_would_obey_are_printed_escaped(cli, train, houses, old, target):
+    name = "[red]x[/red]\x1b]0;owned\x07[link=file:///etc]"
+    shown = name.replace("\x1b", "\\x1b").replace("\x07", "\\x07")
+    Path("evil.csv").write_text(Path("houses.csv").read_text().replace(old, name))
+    train("experiment=table", "data.path=evil.csv", f"data.target={target}", "epochs=2", "batch_size=8")
+    said = ""
+    for words in (
+        ("eval", "run"),
+        ("show", "run"),
+        ("predict", "run", "--input", "houses.csv", "--output", "o.csv"),  # to a pipe a table goes as it is
+        ("predict", "run", "--row=nothing=1,city=2"),
+        ("predict", "run", "--row=1"),
+        ("predict", "run", "--row=1,2"),
+    ):
+        result = cli(*words)
+        assert "\x1b]" not in result.out + result.err, words
+        assert "\x07" not in result.out + result.err, words
+        said += "".join((result.out + result.err).split())
+    assert shown in said or (old, target) == ("Ulm", "price")  # where it is no name of a column or class
+
+
 def test_eval_does_not_call_rows_held_out_that_were_trained_on(cli, priced, houses):
     assert "60 of these data" in cli("eval", "run", "data.validation=0.9").out
     with open("houses.csv", "a") as file:

@@ -211,7 +211,7 @@ def _rows_problem(run: RunDir, known: Mapping[int, Recorded], good: Sequence[int
     for step, one in rows.items():
         if one["size"] > size:
             return f"is shorter than when step {step:,} was saved: its last rows are lost"
-        if sums[one["size"]] != one["sha256"]:
+        if sums.get(one["size"]) != one["sha256"]:
             return f"has been edited since step {step:,} was saved: put it back, or `trainer resume` it with --force"
     has_ended = status.get("state") in ("done", "stopped") and rows and max(good) == status.get("step")
     if has_ended and max(rows) == max(good) and size > rows[max(rows)]["size"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainer.rundir import as_json
 _SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop
 _FEW = 30  # containers, of which no configuration has too many levels
 _SHORT = 2**16  # bytes of a configuration that is far from any bound
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (plain_yaml.MOST_DIGITS + 1))
 
 
 def require_weights(name: str, model: nn.Module) -> None:
@@ -65,11 +67,11 @@ def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: di
         UsageError: One would have too much; names it.
     """
     text = as_json({"config": config})
-    if len(text) > _SHORT or text.count(b"{") + text.count(b"[") > _FEW:
+    if _LONG_NUMBER.search(text) or len(text) > _SHORT or text.count(b"{") + text.count(b"[") > _FEW:
         try:
-            plain_yaml.require_readable(plain_yaml.text(config))
+            plain_yaml.require_readable(config)
         except ValueError as error:
-            raise refusal("config.yaml", f"the settings are too many to be read again: {error}") from error
+            raise refusal("config.yaml", f"the settings could not be read again: {error}") from error
     require_json("status.json", as_json({**status, "": config}), reading.MOST_JSON - _SPARE)
     if preprocess is not None:
         text = as_json(preprocess, in_ascii=False)

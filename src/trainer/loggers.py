@@ -8,18 +8,19 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from trainer import durable, reading
+from trainer import durable, event_file, reading
 from trainer.errors import lacking
 from trainer.rundir import RunDir
 from trainer.settings import flat
 from trainer.values import show
 
 Row = Mapping[str, Any]
-_MOST_LINE = 2**24  # bytes of a table's line
+_MOST_LINE = 2 * reading.LONGEST_ROW  # bytes of a table's line, which may be of two rows
 
 
 class Logger:
@@ -247,17 +248,25 @@ def _records(events: Iterable[Any]) -> bytes:
 
 def _end(files: Iterable[Path]) -> tuple[int, set[str]]:
     """Return the last step that event files hold, 0 if none, and its curves; what a kill cut off is passed over."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-
     last, tags = 0, set[str]()
     for file in files:
-        for event in LegacyEventFileLoader(str(file)).Load():
+        for event in _events(file):
             step = min(last, event.step - 1) if event.HasField("session_log") else max(last, event.step)
             if step != last:
                 last, tags = step, set()
             if step == event.step:
                 tags.update(value.tag for value in event.summary.value)
     return max(last, 0), tags
+
+
+def _events(file: Path) -> Iterator[Any]:
+    """Yield the events of a file up to what can't be read."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto import event_pb2
+
+    with suppress(OSError, DecodeError):
+        for record in event_file.records(file):
+            yield event_pb2.Event.FromString(record)
 
 
 def _seconds(file: Path) -> int:

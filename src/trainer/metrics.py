@@ -8,7 +8,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import nn
 
@@ -48,10 +48,20 @@ def cut_back(path: Path, length: int) -> bool:
     if not path.exists():
         return length == 0
     with open(path, "rb+") as file:
-        there = file.read(min(length, os.fstat(file.fileno()).st_size))
-        whole = there.rfind(b"\n") + 1
+        whole = _end_of_row(file, min(length, os.fstat(file.fileno()).st_size))
         file.truncate(whole)
     return whole == length
+
+
+def _end_of_row(file: IO[bytes], end: int) -> int:
+    """Return where the last whole row of the first bytes of a file ends, looking from their end."""
+    while end > 0:
+        start = max(end - reading.LONGEST_ROW, 0)
+        file.seek(start)
+        if newline := file.read(end - start).rfind(b"\n") + 1:
+            return start + newline
+        end = start
+    return 0
 
 
 class Lines:

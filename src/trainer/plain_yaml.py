@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -14,6 +16,7 @@ from trainer.reading import Unreadable, content
 MOST_BYTES = 2**20
 MOST_LEVELS = 32
 MOST_VALUES = 10_000
+MOST_DIGITS = 100  # of a number; a longer one stays text, and so does what is not decimal
 
 
 def data(path: Path) -> Any:
@@ -33,18 +36,22 @@ def data(path: Path) -> Any:
         raise Unreadable(f"{where}{problem or ' '.join(str(error).split())}") from error
 
 
-def require_readable(text: str) -> None:
-    """Refuse a text that `data` would refuse, or have no end with.
+def require_readable(data: Any) -> None:
+    """Refuse plain values that `data` would refuse when they are written, or return as others.
 
     Raises:
-        ValueError: It is too large.
+        ValueError: They are too many, or one is too long.
     """
-    if (size := len(text.encode())) > MOST_BYTES:
+    written = text(data)
+    if (size := len(written.encode())) > MOST_BYTES:
         raise Unreadable(f"has {size:,} bytes, more than the {MOST_BYTES:,} that such a file may have")
     try:
-        _require_plain(text)
+        _require_plain(written)
+        found = yaml.load(written, _PlainLoader)
     except yaml.YAMLError as error:
         raise Unreadable(str(getattr(error, "problem", None) or error)) from error
+    if json.dumps(found, default=str) != json.dumps(data, default=str):
+        raise Unreadable(f"a number of more than {MOST_DIGITS} digits")
 
 
 def text(data: Any) -> str:
@@ -83,8 +90,28 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Return by their first character what plain texts are no texts, all of which PyYAML's writer would quote.
+
+    Numbers are decimal: of other notations one takes time that grows with the square of its length (1:30:0), and one
+    makes numbers that Python does not print (0xff).
+    """
+    kinds = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
+    found = {
+        first: [(tag, form) for tag, form in known if tag in kinds]
+        for first, known in _Loader.yaml_implicit_resolvers.items()
+    }
+    digits = f"[0-9]{{1,{MOST_DIGITS}}}"
+    whole = re.compile(rf"[-+]?(?:0|(?!0){digits})\Z")
+    broken = re.compile(rf"[-+]?(?:{digits}\.(?:{digits})?(?:[eE][-+][0-9]{{1,5}})?|\.inf)\Z|\.nan\Z")
+    numbers = [("tag:yaml.org,2002:int", whole), ("tag:yaml.org,2002:float", broken)]
+    return found | dict.fromkeys("-+.0123456789", numbers)
+
+
 class _PlainLoader(_Loader):  # type: ignore[misc]
-    """PyYAML's safe loader, to which a key that is given twice is an error."""
+    """PyYAML's safe loader of decimal numbers, without dates, to which a key that is given twice is an error."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = _resolvers()
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()

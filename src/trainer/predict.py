@@ -88,7 +88,8 @@ def main(argv: list[str]) -> int:
 @contextmanager
 def _file_of(source: str) -> Iterator[Path]:
     """Yield the file that a user means, a temporary one with all that comes through where that is a pipe."""
-    if source != "-" and not Path(source).is_fifo():
+    is_pipe = Path(source).is_fifo() and Path(source).suffix in ("", ".csv")
+    if source != "-" and not is_pipe:
         yield Path(source)
         return
     if source == "-" and sys.stdin.isatty():

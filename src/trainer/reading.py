@@ -42,9 +42,15 @@ def opened(path: str | Path) -> int:
     """Open a regular file for reading and return its descriptor; links are not followed, pipes not waited for.
 
     Raises:
-        OSError: It can't be opened, or is something else.
+        OSError: It can't be opened, is something else, or nearly none of it was ever written.
     """
-    return _opened(path)[0]
+    descriptor, found = _opened(path)
+    try:
+        _size(found, None)
+    except Unreadable as error:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    return descriptor
 
 
 def _opened(path: str | Path) -> tuple[int, os.stat_result]:

@@ -129,7 +129,10 @@ def require_resumable(
 
     Raises:
         Edited: There is such a file; names it and what one may do.
+        UsageError: metrics.jsonl can't be read, not even by force.
     """
+    if rows and path is not None:
+        _require_metrics(rundir)
     for problem in resume_problems(rundir, path, anew, rows):
         if not force:
             raise Edited(problem)
@@ -303,6 +306,15 @@ def _is_other_recorded(
                 if recorded(rundir.checkpoints / manifest.name_of(other)) is not None:
                     return True
     return False
+
+
+def _require_metrics(rundir: RunDir) -> None:
+    try:
+        os.close(reading.opened(rundir.metrics))
+    except FileNotFoundError:
+        pass  # its rows are lost, which is told of
+    except OSError as error:
+        raise UsageError(f"{rundir.metrics} can't be read: {error.strerror}") from error
 
 
 def _rows_problem(rundir: RunDir, path: Path, then: Rows) -> str | None:
