@@ -14,6 +14,8 @@ import yaml
 from conftest import Run
 from instants import SMALL, at_every_change, ending, on_row, saved_at_once, train_and_copy, trained, without_sums
 
+from trainer import sweep
+
 TABLE = (
     *("experiment=table", "data.target=y", "model.sizes=[4]", "batch_size=2", "checkpoint.every=3", "logger=none"),
     *("data.validation=0.25", "eval_every=2"),
@@ -355,6 +357,29 @@ def test_a_kill_between_two_writes_of_changed_jobs_leaves_jobs_that_open(cli, wo
             assert _weights(path / job) == _weights(Path("sweep", job))
             assert (path / job / "preprocess.json").read_bytes() == Path("sweep", job, "preprocess.json").read_bytes()
         assert cli("verify", str(path)).code == 0, cli("verify", str(path)).out
+
+
+def test_a_kill_amid_changing_jobs_that_never_ran_leaves_jobs_that_open(cli, monkeypatch):
+    """Twice in a row, so that what a job waits to go on with was never trained."""
+    words = ("optim.lr=1e-4,1e-5", "data.inputs=3", "data.outputs=1", "steps=2", "run_dir=base")
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "launch", lambda *_, **__: 0)
+        assert cli("run", "-m", *words).code == 0
+        assert cli("resume", "base", "clip_norm=1").code == 0
+        copies = []
+
+        def act() -> None:
+            copies.append(f"kill-{len(copies)}")
+            shutil.copytree("base", copies[-1])
+
+        with at_every_change(act):
+            assert cli("resume", "base", "clip_norm=2").code == 0
+    assert len(copies) > 4
+    for copy in copies:
+        for job in ("000", "001"):
+            assert cli("verify", f"{copy}/{job}").code == 0, copy
+        result = cli("resume", copy)
+        assert result.code == 0, (copy, result.err)
 
 
 def test_the_step_that_a_run_failed_at_is_vouched_for(cli):

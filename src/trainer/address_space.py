@@ -31,7 +31,9 @@ def shortage(error: BaseException) -> str | None:
     """Return a line for an error that is a lack of memory, None for any other."""
     limit = _limit()
     for one in _with_causes(error):
-        text = str(one).lower()
+        if type(one).__name__ == "OutOfMemoryError":  # torch's, of a GPU, which says more
+            return None
+        text = str(one.strerror if isinstance(one, OSError) else one).lower()
         words = _WORDS if limit is None else _WORDS + _UNDER_A_LIMIT
         if isinstance(one, MemoryError) or (any(word in text for word in words) and _OTHERWISE not in text):
             return "the memory is full" if limit is None else f"the memory is full: {_said(limit)}"

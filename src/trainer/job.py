@@ -296,6 +296,7 @@ def training(
         used = _keep_code(rundir, built, announce)
         record = Record(rundir, built, command, overrides, announce, used, seconds)
         rewrite(rundir, record, built)
+        record.forget_before()
         if not cut_back(rundir.metrics, length):
             announce(f"warning: {rundir.metrics} is shorter than at that step: its last rows are lost")
         first_step = run.state.step

@@ -56,6 +56,8 @@ class Record:
         config = redact.tree(resolved(built).to_dict())
         before = superseded(before, self._status.get("config"), config)
         sums = self._segment["sums"] = vouching.planned(rundir, config, preprocess_of(built))
+        if (known := self._status.get("sums", sums)) != sums:
+            self._status["sums_before"] = known  # until config.yaml and preprocess.json are what sums says
         self._status.update(
             name=built.settings.name,
             steps=built.run.steps,
@@ -67,6 +69,10 @@ class Record:
             data=data_facts(built),
             segments=[*before, self._segment],
         )
+
+    def forget_before(self) -> None:
+        """Let status.json vouch only for what the run goes on with."""
+        self._status.pop("sums_before", None)
 
     def start(self) -> None:
         """Count the seconds from now on."""

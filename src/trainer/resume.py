@@ -250,7 +250,8 @@ def changed_job(
     sums = vouching.planned(rundir, config, preprocess)
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
     segments = superseded(status.get("segments", []), status.get("config"), config)
-    status = {**status, "state": "waiting", **now, "sums": sums, "segments": segments}
+    before = {"sums_before": status["sums"]} if status.get("sums", sums) != sums else {}
+    status = {**status, "state": "waiting", **now, "sums": sums, **before, "segments": segments}
     is_other = preprocess is not None and rundir.read_preprocess() != preprocess
     return ChangedJob(rundir, config, status, modules.used(changed), changes, is_other)
 

@@ -137,6 +137,7 @@ class Status(TypedDict, total=False):
     swept: dict[str, str]
     config: dict[str, Any]
     sums: Sums
+    sums_before: Sums
     code: dict[str, str]
     data: DataFacts
     segments: list[Segment]

@@ -251,6 +251,8 @@ def is_replaced(rundir: RunDir, then: Sums) -> bool:
 def starts_after(status: Mapping[str, Any], then: Sums | None) -> list[Sums]:
     """Return what the starts of a run went on with after a checkpoint, and what it is about to go on with.
 
+    While its files are being changed that is either what they held before or what they are to hold.
+
     Those by versions that kept no sums are passed over: they vouch for nothing.
 
     Args:
@@ -262,7 +264,8 @@ def starts_after(status: Mapping[str, Any], then: Sums | None) -> list[Sums]:
         same = [n for n, one in enumerate(segments) if one.get("sums", {}).get("config") == then["config"]]
         same = same or [n for n, one in enumerate(segments) if "sums" not in one]  # its own may be among these
         segments = segments[same[-1] + 1 :] if same else segments
-    return [one["sums"] for one in segments if "sums" in one] + ([status["sums"]] if "sums" in status else [])
+    next_ = [status[key] for key in ("sums_before", "sums") if key in status]
+    return [one["sums"] for one in segments if "sums" in one] + next_
 
 
 def first_rows(path: Path, sizes: Sequence[int]) -> dict[int, str]:
