@@ -23,7 +23,7 @@ import trainer.job
 import trainer.resume
 import trainer.run
 import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
-from trainer import code_import, modules
+from trainer import code_import, own_modules
 from trainer.cli import main
 
 # One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
@@ -85,7 +85,7 @@ def workdir(
     before = list(sys.path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-    modules.begin()
+    own_modules.begin()
     yield tmp_path
     sys.path[:] = before
     code_import.uninstall()
@@ -98,7 +98,7 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
     def call(*words: str) -> Result:
         capfd.readouterr()
-        modules.begin()
+        own_modules.begin()
         code = main(list(words))
         out, err = capfd.readouterr()
         return Result(code, out, err)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer import checkpoint, code_import, generators, manifest, modules, reading, redact, runs, screen
+from trainer import checkpoint, code_import, generators, manifest, modules, own_modules, reading, redact, runs, screen
 from trainer import device as devices
 from trainer import words as command_line
 from trainer.config import compose_jobs, override
@@ -126,7 +126,7 @@ def fit(
     if resume is True:
         settings["resume"] = True
     with devices.put_back(), generators.isolated(0), _import_path():
-        modules.begin()
+        own_modules.begin()
         given = _Given(words, settings, trust_code)
         begun, is_complete = _begin(given) if isinstance(resume, bool) else _continue(given, resume)
         if is_complete:

@@ -19,6 +19,7 @@ from trainer import (
     loop,
     manifest,
     modules,
+    own_modules,
     redact,
     runs,
     safe_start,
@@ -197,7 +198,7 @@ def opened(rundir: RunDir, command: str, force: bool, digest: str | None) -> dic
     Raises:
         UsageError: The code is not what was checked.
     """
-    modules.begin()
+    own_modules.begin()
     config = rundir.read_config()
     if (own := modules.require_unchanged(rundir, config, digest)) is not None:
         modules.admit({rundir: own}, command, trust=not force, force=force)

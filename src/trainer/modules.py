@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
 import json
-import os
-import re
 import shlex
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from trainer import code_import, reading, trust_list
+from trainer import code_import, own_modules, trust_list
 from trainer.code_import import Source
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
 from trainer.settings import COMPONENTS, LOGGER, OBJECT, Settings
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
-_NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")
-_INSTALLED = ("site-packages", "dist-packages")  # the user's site-packages among them
-_FIXED = tuple(
-    os.path.realpath(folder) + os.sep
-    for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(__file__))
-)
 _NAMED = 3  # files that a refusal lists
-_at_start = {*sys.modules}  # modules that this command did not import
 
 
 def is_ours(target: str) -> bool:
@@ -168,7 +154,7 @@ def open_code(
             continue
         if not own.targets.keys() <= {*typed}:
             _require_flag(rundir, own, command, trust)
-        elif missing := [path for path in own.sources or () if _here(path) is None]:
+        elif missing := [path for path in own.sources or () if own_modules.here(path) is None]:
             raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
         if problem := differing(rundir, own.sources or {}):
             raise UsageError(problem)
@@ -194,8 +180,8 @@ def admit(found: Mapping[RunDir, OwnCode], command: str, trust: bool, force: boo
     changed: dict[str, Path] = {}
     for rundir, own in found.items():
         for path, content in (own.sources or {}).items():
-            place = _here(path)
-            now = None if place is None else _content(place) or b""
+            place = own_modules.here(path)
+            now = None if place is None else own_modules.content_of(place) or b""
             source = Source(content, rundir.code / path)
             if place is not None and now is not None and (now == content or not trust):
                 source = Source(now, place)  # which finds what lies beside it
@@ -220,7 +206,7 @@ def _require_flag(rundir: RunDir, own: OwnCode, command: str, trust: bool) -> No
     """Refuse a run that is not on the user's list, unless the flag covers all of its code."""
     again = f"`trainer trust {shlex.quote(rundir.short)}` shows it and adds it to your list of trusted code"
     for target, group in own.installed.items():
-        place = installed_file(target)
+        place = own_modules.installed_file(target)
         if place is None:
             raise refusal(f"{group}._target_={target}", "is code that neither came with the run nor is here")
         reason = f"is code that did not come with the run, which would execute {place}"
@@ -234,28 +220,9 @@ def _require_flag(rundir: RunDir, own: OwnCode, command: str, trust: bool) -> No
 
 
 def used(settings: Settings) -> dict[str, bytes]:
-    """Return the sources of the user's modules that a job has imported, and of those that these may import later.
-
-    Returns:
-        Sources by the path that a module of that name has below a folder of sys.path.
-    """
+    """Return the sources of the user's modules that a job has imported, by their paths; none if it names no class."""
     classes = [name for key in ("_target_", OBJECT) for _, name in _foreign(settings, key)]
-    if not classes:
-        return {}
-    found: dict[str, bytes] = {}
-    names = [prefix for name in classes for prefix in accumulate(name.split(".")[:-1], "{}.{}".format)]
-    names += [name for name in {*sys.modules} - _at_start if _own_file(name) is not None]
-    while names:
-        name = names.pop()
-        file = _own_file(name)
-        if file is None or (path := _path_of(name, file)) in found or not _NAME.fullmatch(path):
-            continue
-        source = code_import.executed(sys.modules[name]) if name in sys.modules else _content(file)
-        if source is None:
-            continue
-        found[path] = source
-        names += [*_imports(source, name, is_package=file.name == "__init__.py"), name.rpartition(".")[0]]
-    return dict(sorted(found.items()))
+    return own_modules.sources(classes) if classes else {}
 
 
 def keep(rundir: RunDir, sources: Mapping[str, bytes], before: OwnCode | None) -> dict[str, str]:
@@ -318,7 +285,7 @@ def sums(sources: Mapping[str, bytes]) -> dict[str, str]:
 def kept(rundir: RunDir) -> dict[str, str]:
     """Return the SHA-256 of the modules that were kept with a run, by their paths."""
     recorded: dict[str, str] = rundir.read_status().get("code", {})
-    return {name: sum_ for name, sum_ in recorded.items() if _NAME.fullmatch(name)}
+    return {name: sum_ for name, sum_ in recorded.items() if own_modules.NAME.fullmatch(name)}
 
 
 def differing(rundir: RunDir, sources: Mapping[str, bytes]) -> str | None:
@@ -331,12 +298,6 @@ def differing(rundir: RunDir, sources: Mapping[str, bytes]) -> str | None:
     return None if name is None else f"{rundir.code / name} {what}"
 
 
-def begin() -> None:
-    """Note what has been imported before a command: modules that come from now on are its own."""
-    _at_start.clear()
-    _at_start.update(sys.modules)
-
-
 def search_working_directory() -> None:
     """Let modules of the working directory be imported, last: a queue.py there must not shadow the standard one."""
     if str(Path.cwd()) not in sys.path:
@@ -346,14 +307,6 @@ def search_working_directory() -> None:
 def own_targets(settings: Settings) -> set[str]:
     """Return the classes that settings name and that are neither trainer's nor torch's."""
     return {target for _, target in _foreign(settings)}
-
-
-def installed_file(target: str) -> Path | None:
-    """Return where the module of a `_target_` lies, or its package, without importing anything."""
-    parts = target.split(".")[:-1]
-    names = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    files = (_on_path(f"{name}{end}") for name in names for end in (".py", "/__init__.py"))
-    return next((file for file in files if file is not None), None)
 
 
 def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -373,76 +326,10 @@ def _foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, s
             yield group, target
 
 
-def _own_file(name: str) -> Path | None:
-    """Return the source of a module, imported or to be found, that neither trainer nor an installation has brought."""
-    module: ModuleType | None = sys.modules.get(name)
-    if module is None:
-        found = _on_path(f"{name.replace('.', '/')}.py") or _on_path(f"{name.replace('.', '/')}/__init__.py")
-        file = None if found is None else str(found)
-    else:
-        file = getattr(module, "__file__", None)
-    if name.startswith("__") or not isinstance(file, str) or not file.endswith(".py") or _is_installed(file):
-        return None
-    return Path(file) if module is not None or Path(file).is_file() else None
-
-
-@functools.cache  # thousands of modules are loaded, and asked about for each job
-def _is_installed(file: str) -> bool:
-    """Return whether a module is of the standard library, of trainer or of any site-packages."""
-    full = os.path.realpath(file)
-    return full.startswith(_FIXED) or any(f"{os.sep}{folder}{os.sep}" in f"{file} {full}" for folder in _INSTALLED)
-
-
-def _path_of(name: str, file: Path) -> str:
-    module = PurePosixPath(*name.split("."))
-    return f"{module}/__init__.py" if file.name == "__init__.py" else f"{module}.py"
-
-
-@functools.lru_cache(maxsize=1000)
-def _imports(source: bytes, name: str, is_package: bool) -> tuple[str, ...]:
-    """Return the names of modules that a source may import."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):  # whoever imports it knows what to do then
-        return ()
-    return tuple(_imported(tree, name, is_package))
-
-
-def _imported(tree: ast.Module, name: str, is_package: bool) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parts = name.split(".")
-            above = parts[: len(parts) - node.level + is_package] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
 def _paths(target: str) -> set[str]:
     """Return the paths that a `_target_`'s module may have below a folder of sys.path."""
     module = PurePosixPath(*target.split(".")[:-1])
     return {f"{module}.py", f"{module}/__init__.py"}
-
-
-def _here(path: str) -> Path | None:
-    """Return the file of the module that was or would be imported under a path, None if there is none."""
-    file = getattr(sys.modules.get(code_import.name_of(path)), "__file__", None)
-    return _on_path(path) if file is None or not Path(file).is_file() else Path(file)
-
-
-def _on_path(path: str) -> Path | None:
-    """Return the file that an import would find under a path, the working directory's last; None if there is none."""
-    places = (Path(folder or ".").absolute() / path for folder in (*sys.path, str(Path.cwd())))
-    return next((place for place in places if place.is_file()), None)
-
-
-def _content(file: Path) -> bytes | None:
-    try:
-        return reading.content(file.resolve())
-    except (OSError, ValueError):
-        return None
 
 
 def _json(data: Any) -> str:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer import launcher_words, modules, runs, screen, sweep_file, trust_list
+from trainer import launcher_words, modules, own_modules, runs, screen, sweep_file, trust_list
 from trainer import words as command_line
 from trainer.errors import TrainerError, UsageError, refusal
 from trainer.modules import OwnCode
@@ -140,7 +140,7 @@ def _package(target: str) -> str:
     top = target.partition(".")[0]
     names = metadata.packages_distributions().get(top, [])
     named = ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(names))
-    place = modules.installed_file(target)
+    place = own_modules.installed_file(target)
     return f"{named or 'no package that is installed'}, {place or 'not here'}"
 
 
