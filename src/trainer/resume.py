@@ -59,9 +59,9 @@ So is a run whose config.yaml, preprocess.json or metrics.jsonl has been edited
 since its newest checkpoint, unless --force is given, which takes them as they
 are.
 
-A run that somebody else has made runs no code of theirs: where it uses code of
-its own, it is refused until you have read that and add --trust-code, which
-imports the copies that came with the run for once, or type `trainer trust RUN`.
+A run that somebody else has made runs no code of theirs: where it uses code
+of its own, it is refused until you have read that and add --trust-code, which
+imports the copies that came with the run for once, or `trainer trust RUN`.
 
 Examples:
   trainer resume last
