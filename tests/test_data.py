@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer import generators
+from trainer import randomness
 from trainer.data import Batches, Data, Digits, IntegerTriples, Pair, Random, Target, Tensors, split
 from trainer.device import default_dtype
 
@@ -26,7 +26,7 @@ def global_states():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_random_is_drawn_in_its_dtype_x_first(dtype):
-    generators.seed_all(3)
+    randomness.seed_all(3)
     with default_dtype(dtype):
         drawn = Random(samples=7, inputs=5, outputs=2)
     torch.manual_seed(3)
@@ -43,13 +43,13 @@ def test_pair():
 @given(st.integers(-5, 5), st.integers(0, 4), st.integers(1, 30), st.integers(0, 9))
 def test_integer_triples_are_distinct_and_in_range(low, width, samples, seed):
     samples = min(samples, (width + 1) ** 3)
-    generators.seed_all(seed)
+    randomness.seed_all(seed)
     triples = IntegerTriples(low, low + width, samples, validation=0.0)
     assert len({tuple(row) for row in triples.x.tolist()}) == samples == triples.rows
     assert low <= triples.x.min()
     assert triples.x.max() <= low + width
     assert [[*row, row[2] + 1, row[2] + 2] for row in triples.x.tolist()] == triples.y.tolist()
-    generators.seed_all(seed)
+    randomness.seed_all(seed)
     assert torch.equal(IntegerTriples(low, low + width, samples, validation=0.0).x, triples.x)
 
 

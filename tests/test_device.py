@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import Run
 
-from trainer import device, generators
+from trainer import device, randomness
 from trainer.errors import UsageError
 from trainer.settings import DeviceSettings
 
@@ -171,7 +171,7 @@ def draws():
 
 
 def test_seeding_is_that_of_a_plain_script():
-    generators.seed_all(5)
+    randomness.seed_all(5)
     found = draws()
     random.seed(5)
     np.random.seed(5)
@@ -180,29 +180,29 @@ def test_seeding_is_that_of_a_plain_script():
 
 
 def test_an_isolated_block_shifts_nothing_and_repeats_itself():
-    generators.seed_all(1)
+    randomness.seed_all(1)
     expected = draws()
-    generators.seed_all(1)
-    with generators.isolated(7):
+    randomness.seed_all(1)
+    with randomness.isolated(7):
         first = draws()
-    with contextlib.suppress(ValueError), generators.isolated(7):
+    with contextlib.suppress(ValueError), randomness.isolated(7):
         assert draws() == first
         raise ValueError
     assert draws() == expected != first
 
 
 def test_generators_go_on_from_their_state():
-    generators.seed_all(2)
+    randomness.seed_all(2)
     draws(), random.gauss(0, 1), np.random.randn()  # each of the latter two keeps a second number for later
-    state = generators.state_dict()
+    state = randomness.state_dict()
     expected = [draws(), random.gauss(0, 1), np.random.randn()]
-    generators.seed_all(3)
-    generators.load_state_dict(state)
+    randomness.seed_all(3)
+    randomness.load_state_dict(state)
     assert [draws(), random.gauss(0, 1), np.random.randn()] == expected
 
 
 def test_derived_seeds_differ_by_seed_purpose_and_number():
-    seeds = {generators.derived(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
+    seeds = {randomness.derived(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
     assert len(seeds) == 125
     assert all(0 <= seed < 2**64 for seed in seeds)
-    assert generators.derived(2**32 - 1, 1, 10**12) == generators.derived(2**32 - 1, 1, 10**12)
+    assert randomness.derived(2**32 - 1, 1, 10**12) == randomness.derived(2**32 - 1, 1, 10**12)

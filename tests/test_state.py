@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import generators, trees
+from trainer import randomness, trees
 from trainer.schedules import Plateau
 from trainer.state import State
 
@@ -132,17 +132,17 @@ def draws():
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_every_generator_comes_back(seed):
-    generators.seed_all(seed)
+    randomness.seed_all(seed)
     draws()  # now each holds half a pair of normal numbers
-    state = round_trip(generators.state_dict())
+    state = round_trip(randomness.state_dict())
     expected = [draws() for _ in range(300)]  # past the end of every block of random words
-    generators.seed_all(5)
-    generators.load_state_dict(state)
+    randomness.seed_all(5)
+    randomness.load_state_dict(state)
     assert [draws() for _ in range(300)] == expected
 
 
 def test_seeding_is_what_a_plain_script_does():
-    generators.seed_all(3)
+    randomness.seed_all(3)
     found = draws()
     random.seed(3)
     np.random.seed(3)
@@ -151,22 +151,22 @@ def test_seeding_is_what_a_plain_script_does():
 
 
 def test_an_isolated_block_moves_nothing_on():
-    generators.seed_all(0)
+    randomness.seed_all(0)
     expected = [draws() for _ in range(2)]
-    generators.seed_all(0)
+    randomness.seed_all(0)
     found = [draws()]
-    with generators.isolated(7):
+    with randomness.isolated(7):
         inside = draws()
-    with contextlib.suppress(ZeroDivisionError), generators.isolated(7):
+    with contextlib.suppress(ZeroDivisionError), randomness.isolated(7):
         assert draws() == inside
         raise ZeroDivisionError
     assert [*found, draws()] == expected
 
 
 def test_derived_seeds_differ_by_purpose_and_number():
-    seeds = {generators.derived(s, p, n) for s in (0, 1, 2**32 - 1) for p in range(1, 5) for n in range(50)}
+    seeds = {randomness.derived(s, p, n) for s in (0, 1, 2**32 - 1) for p in range(1, 5) for n in range(50)}
     assert len(seeds) == 3 * 4 * 50
-    assert generators.derived(0, generators.ORDER, 0) == generators.derived(0, generators.ORDER, 0)
+    assert randomness.derived(0, randomness.ORDER, 0) == randomness.derived(0, randomness.ORDER, 0)
 
 
 def test_the_state_of_the_loop_comes_back():

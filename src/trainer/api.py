@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer import checkpoint, code_import, generators, manifest, modules, own_modules, reading, redact, runs, screen
+from trainer import checkpoint, code_import, manifest, modules, own_modules, randomness, reading, redact, runs, screen
 from trainer import device as devices
 from trainer import words as command_line
 from trainer.config import compose_jobs, override
@@ -125,7 +125,7 @@ def fit(
     stopping = Stopping(leave=_interrupt)
     if resume is True:
         settings["resume"] = True
-    with devices.put_back(), generators.isolated(0), _import_path():
+    with devices.put_back(), randomness.isolated(0), _import_path():
         own_modules.begin()
         given = _Given(words, settings, trust_code)
         begun, is_complete = _begin(given) if isinstance(resume, bool) else _continue(given, resume)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from trainer import device as devices
-from trainer import generators, losses, optimizers
+from trainer import losses, optimizers, randomness
 from trainer.components import check_arguments, check_feeding, construct, locate, split_arguments, supplied
 from trainer.data import Batches, Data, Items, Preprocess, Rows
 from trainer.errors import refusal, unknown
@@ -75,7 +75,7 @@ def build(
 
     device = devices.choose(settings.device, getattr(classes["model"], "cpu_only", False))
     devices.prepare(settings.device)
-    generators.seed_all(settings.seed)
+    randomness.seed_all(settings.seed)
     with devices.default_dtype(settings.device.dtype), devices.memory_of(device):
         data = build_data(settings, classes["data"], arguments["data"], names["data"], kept, made.get("data"))
         if classes["loss"] is losses.Auto:

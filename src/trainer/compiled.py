@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from trainer import fused, generators
+from trainer import fused, randomness
 from trainer.build import Built
 from trainer.components import reason_of
 from trainer.data import Batch
@@ -46,7 +46,7 @@ def install(built: Built, announce: Callable[[str], None]) -> None:
     announce("compiling the step: about a minute the first time; Ctrl-C is answered after it")
     start = time.perf_counter()
     try:
-        with generators.isolated(generators.derived(built.run.seed, generators.TRIAL, 0)):
+        with randomness.isolated(randomness.derived(built.run.seed, randomness.TRIAL, 0)):
             built.run.update = CompiledStep(built)
     except NotCompilable as reason:
         announce(f"warning: compile=step: {reason}; the steps are taken uncompiled")
@@ -185,13 +185,13 @@ class CompiledStep:
         Raises:
             NotCompilable: They differ by more than rounding: the model does what can't be seen in its tensors.
         """
-        seed, losses, span = generators.derived(run.seed, generators.TRIAL, 1), [], self._example()
+        seed, losses, span = randomness.derived(run.seed, randomness.TRIAL, 1), [], self._example()
         start = [t.detach().clone() for t in (*run.weights, *run.model.buffers())]
-        with generators.isolated(seed):
+        with randomness.isolated(seed):
             for place in range(self._span):
                 run.schedule.apply(same.optimizer, run.state.step + place)
                 losses.append(fused.step(same.optimizer, partial(gradients, same, span[place % len(span)])))
-        with generators.isolated(seed):
+        with randomness.isolated(seed):
             found = self._take(run, _leaves(run), span)
         if not found and not all(map(math.isfinite, losses)):
             raise NotCompilable("the first steps are not finite")
@@ -229,9 +229,9 @@ def _require_pure(run: Run, batches: Sequence[Batch]) -> bool:
         calls += 1
         return gradients(run, batches)
 
-    before, loss = generators.position(), copy.deepcopy(run.loss.state_dict())
+    before, loss = randomness.position(), copy.deepcopy(run.loss.state_dict())
     fused.step(run.optimizer, count)
-    after = generators.position()
+    after = randomness.position()
     if calls > 1:
         raise NotCompilable(f"{type(run.optimizer).__name__} computes the gradients several times a step")
     if any(not torch.equal(value, loss[name]) for name, value in run.loss.state_dict().items()):

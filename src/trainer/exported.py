@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from trainer import durable, generators
+from trainer import durable, randomness
 from trainer.components import reason_of
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.export import FORMATS
@@ -156,7 +156,7 @@ def _whole(model: Trained) -> Whole:
     with torch.no_grad():
         passes = []
         for seed in range(8):
-            with generators.isolated(seed):
+            with randomness.isolated(seed):
                 passes.append(_passed(whole, raw))
     if not all(torch.equal(one, passes[0]) for one in passes):
         raise _no_graph(model, "what it computes is drawn anew in every pass")

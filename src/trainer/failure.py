@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from trainer import checkpoint, durable, generators, job, manifest, vouching
+from trainer import checkpoint, durable, job, manifest, randomness, vouching
 from trainer import device as devices
 from trainer.build import Built
 from trainer.checkpoint import Checkpoint
@@ -84,7 +84,7 @@ def find_out(
     if not is_open(status):
         return
     facts = dict(status["diagnosis"])
-    with suppress(TrainerError), rundir.lock(command), devices.put_back(), generators.isolated(settings.seed):
+    with suppress(TrainerError), rundir.lock(command), devices.put_back(), randomness.isolated(settings.seed):
         phases = _of_memory(rundir, failed, facts["step"]) if failed and failed.objects else None
         try:
             with warnings.catch_warnings():
@@ -188,13 +188,13 @@ class _Point:
     """Where a run stands, to be set back to again and again."""
 
     def __init__(self, run: Run) -> None:
-        self.step, self._random = run.state.step, generators.state_dict()
+        self.step, self._random = run.state.step, randomness.state_dict()
         self._parts = [copy.deepcopy(part.state_dict()) for part in _parts(run)]
         self._settings = [{k: v for k, v in group.items() if k != "params"} for group in run.optimizer.param_groups]
 
     def put_back(self, run: Run, factor: float) -> None:
         """Set a run back, with its learning rates multiplied."""
-        generators.load_state_dict(self._random)
+        randomness.load_state_dict(self._random)
         for part, state in zip(_parts(run), self._parts, strict=True):
             part.load_state_dict(copy.deepcopy(state))
         for group, settings in zip(run.optimizer.param_groups, self._settings, strict=True):
@@ -246,7 +246,7 @@ def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     """Write weights, optimizer, generators and rows of a step into the run's directory, as a checkpoint."""
     rundir.require_own_files()
     durable.remove_tree(rundir.failure)
-    held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=generators.state_dict), 0))
+    held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=randomness.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
     packed = checkpoint.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
     durable.make_folders(rundir.failure)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import device as devices
-from trainer import generators
+from trainer import randomness
 from trainer.build import Built
 from trainer.data import Batch
 from trainer.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
@@ -138,12 +138,12 @@ def undone(run: Run, weights: bool = True) -> Iterator[None]:
         run: The parts.
         weights: Whether to undo that, too.
     """
-    random = generators.state_dict()
+    random = randomness.state_dict()
     model, loss = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.loss.state_dict())
     try:
         yield
     finally:
-        generators.load_state_dict(random)
+        randomness.load_state_dict(random)
         trained = {name for name, _ in run.model.named_parameters()}
         run.model.load_state_dict({k: v for k, v in model.items() if weights or k not in trained}, strict=False)
         run.loss.load_state_dict(loss)
@@ -247,10 +247,10 @@ def _compared(run: Run, batches: Sequence[Batch]) -> dict[str, Any]:
     doubled = [
         batch._replace(inputs=tuple(map(_double, batch.inputs)), targets=_double(batch.targets)) for batch in batches
     ]
-    random = generators.state_dict()
+    random = randomness.state_dict()
 
     def value() -> float:
-        generators.load_state_dict(random)
+        randomness.load_state_dict(random)
         with torch.no_grad():
             return math.fsum(batch.share * float(loss(model(*batch.inputs), batch.targets)) for batch in doubled)
 
@@ -275,7 +275,7 @@ def _compared(run: Run, batches: Sequence[Batch]) -> dict[str, Any]:
             scale = max(float(grad.norm()), abs(measured), abs(value()) * 1e-9 / step, 1e-12)
             found.append({"name": name, "difference": abs(measured - said) / scale})
     finally:
-        generators.load_state_dict(random)
+        randomness.load_state_dict(random)
     wrong = [one["name"] for one in found if one["difference"] > WRONG]
     return {"differences": found, "wrong": wrong}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from trainer import generators, reading, redact
+from trainer import randomness, reading, redact
 from trainer.components import check_arguments, construct, locate, reason_of, supplied
 from trainer.loggers import Logger
 from trainer.loop import Reader, Row
@@ -35,7 +35,7 @@ def chosen(settings: Settings, steps: int) -> dict[str, Logger]:
         group = f"logger.{name}"
         cls = locate(section, group)
         arguments = {**check_arguments(cls, section, group), **supplied(cls, steps=steps)}
-        with generators.isolated(0):
+        with randomness.isolated(0):
             loggers[name] = construct(group, cls, arguments, f"logger={name}")
     return loggers
 
@@ -130,7 +130,7 @@ class LoggerFeed:
     def _each(self, call: Callable[[Logger], None]) -> None:
         if not self._open:
             return
-        with generators.isolated(0):
+        with randomness.isolated(0):
             for name, logger in list(self._open.items()):
                 try:
                     call(logger)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from trainer import fused, generators
+from trainer import fused, randomness
 from trainer.data import Batch, Batches
 from trainer.errors import RunFailed
 from trainer.schedules import Schedule
@@ -62,7 +62,7 @@ class Run:
     classes: int = 0
     state: State = field(default_factory=State)
     update: Callable[[Run], Taken] = lambda run: take_step(run)
-    random: Callable[[], dict[str, Any]] = generators.state_dict  # where the generators stand, for a checkpoint
+    random: Callable[[], dict[str, Any]] = randomness.state_dict  # where the generators stand, for a checkpoint
 
     @cached_property
     def weights(self) -> list[Tensor]:
@@ -235,7 +235,7 @@ def evaluate(
     """
     loss, correct = torch.zeros((), dtype=torch.float64), 0
     run.model.eval()
-    with generators.isolated(generators.derived(run.seed, generators.EVALUATION, run.state.step)):
+    with randomness.isolated(randomness.derived(run.seed, randomness.EVALUATION, run.state.step)):
         for batch in batches.in_order():
             with run.autocast:
                 prediction = run.model(*batch.inputs)

@@ -14,7 +14,7 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint, generators, manifest, runs, vouching
+from trainer import checkpoint, manifest, randomness, runs, vouching
 from trainer.build import Built, optimizer_like
 from trainer.checkpoint import Checkpoint, Packed
 from trainer.errors import UsageError, refusal
@@ -245,7 +245,7 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
             run.schedule.load_state_dict(saved["schedule"])
         else:  # the values of another metric can't be compared
             run.state.best_step, run.state.best_value, run.state.stale = None, None, 0
-        generators.load_state_dict(saved["generators"])
+        randomness.load_state_dict(saved["generators"])
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{found.path} does not fit this run: {type(error).__name__}: {reason}") from error
@@ -277,7 +277,7 @@ def _lacking(built: Built, saved: dict[str, Any]) -> set[str]:
     weights = [w for group in trial.param_groups for w in group["params"]]
     for w in weights:
         w.grad = torch.zeros_like(w)
-    with generators.isolated(0):
+    with randomness.isolated(0):
         trial.step(lambda: 0.0)
     kept = {index: state.keys() for index, state in saved["state"].items() if state}
     return {str(key) for index, keys in kept.items() for key in trial.state[weights[index]].keys() - keys}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import generators
+from trainer import randomness
 from trainer.batched_updates import UPDATES
 from trainer.build import Built
 from trainer.components import reason_of
@@ -69,7 +69,7 @@ def why_singly(built: Built) -> str | None:
         if (name := next((name for name, value in own if not _is_plain(value)), None)) is not None:
             return f"{names[part]} has an attribute, {name}, that may be another in each job"
     try:
-        with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
+        with randomness.isolated(randomness.derived(run.seed, randomness.TRIAL, 0)):
             return _difference(built)
     except NonFinite:
         return None  # training says so too
@@ -84,9 +84,9 @@ def _difference(built: Built) -> str | None:
     batches = one.batches.at(0)
     for run in (one, first, second):
         run.model.train()
-    before = generators.position()
+    before = randomness.position()
     gradients(dataclasses.replace(one, clip_norm=math.inf), batches)  # a stack clips later
-    if generators.position() != before:
+    if randomness.position() != before:
         return f"{name} draws random numbers"
     single = [w.grad for w in one.weights]
     if any(grad is None for grad in single):
@@ -117,7 +117,7 @@ def best_size(built: Built, count: int, same_rows: bool) -> tuple[int, float]:
     one = sum(w.nbytes for w in run.weights) * 4 + sum(t.nbytes for t in (source.x, source.y) if t is not None)
     most = min(count, MOST, max(_LARGEST // one, 1))
     sizes = [size for size in (4, 16, 64) if size < most] + [most]
-    with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)):
+    with randomness.isolated(randomness.derived(run.seed, randomness.TRIAL, 0)):
         single = copied(built)
         single.model.train()
         end = time.perf_counter() + _SECONDS

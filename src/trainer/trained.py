@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import device as devices
-from trainer import generators, manifest, modules, runs, vouching
+from trainer import manifest, modules, randomness, runs, vouching
 from trainer.build import build_model
 from trainer.checkpoint import Checkpoint
 from trainer.components import locate, reason_of
@@ -42,9 +42,9 @@ class Trained:
             RunFailed: The model can't take them.
         """
         assert self.preprocess is not None
-        seed = generators.derived(self.settings.seed, generators.EVALUATION, self.checkpoint.step)
+        seed = randomness.derived(self.settings.seed, randomness.EVALUATION, self.checkpoint.step)
         try:
-            with torch.no_grad(), generators.isolated(seed):
+            with torch.no_grad(), randomness.isolated(seed):
                 prediction: Tensor = self.model(self.inputs(raw).to(self.device))
         except TrainerError:
             raise

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainer import bounds, generators, logger_feed, losses
+from trainer import bounds, logger_feed, losses, randomness
 from trainer.build import Built, optimizer_like
 from trainer.components import reason_of
 from trainer.data import Batch
@@ -29,7 +29,7 @@ def try_out(built: Built) -> None:
     logger_feed.chosen(built.settings, run.steps)
     bounds.require_weights(built.names["model"], run.model)
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
-    with generators.isolated(generators.derived(run.seed, generators.TRIAL, 0)), warnings.catch_warnings():
+    with randomness.isolated(randomness.derived(run.seed, randomness.TRIAL, 0)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         batches = run.batches.sample()
         try:

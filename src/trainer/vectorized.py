@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainer import generators
+from trainer import randomness
 from trainer.batched_updates import UPDATES, clip, numbers_of
 from trainer.data import Batch
 from trainer.data.batches import Tensors
@@ -192,7 +192,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
                 yield number
             else:
                 runs[number] = run
-                run.random = _fixed(generators.state_dict())  # those of all runs are the same ones
+                run.random = _fixed(randomness.state_dict())  # those of all runs are the same ones
         stacks = [(numbers, Stack([runs[n] for n in numbers])) for numbers in _alike(runs)]
         while stacks:
             going_on = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import generators
+from trainer import randomness
 from trainer.data.batches import Rows, Tensors
 from trainer.data.preprocess import Preprocess
 from trainer.errors import refusal
@@ -140,7 +140,7 @@ def split(rows: int, fraction: float, seed: int) -> tuple[Tensor | None, Tensor 
         raise ValueError(
             f"validation={fraction} must leave at least 1 of the {rows} rows for either part; it leaves none for {part}"
         )
-    order = generators.permutation(rows, generators.derived(seed, generators.SPLIT, 0))
+    order = randomness.permutation(rows, randomness.derived(seed, randomness.SPLIT, 0))
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer import generators
+from trainer import randomness
 
 
 class Batch(NamedTuple):
@@ -107,7 +107,7 @@ class Batches:
             return self._all(step)
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            order = generators.permutation(self.rows, generators.derived(self.seed, generators.ORDER, epoch))
+            order = randomness.permutation(self.rows, randomness.derived(self.seed, randomness.ORDER, epoch))
             self._epoch, self._order = epoch, order.to(self.source.device)
         if step != self._next or position == 0:
             rest = self._order[position * self.step_rows :].split(self.step_rows)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from trainer import generators, safe_start
+from trainer import randomness, safe_start
 from trainer.data.base import Data, in_default_dtype
 from trainer.data.batches import Rows
 from trainer.errors import refusal
@@ -79,7 +79,7 @@ class Items(Data):
         return {}
 
     def _item(self, index: int) -> Any:
-        with generators.isolated(index):
+        with randomness.isolated(index):
             return self._dataset[index]
 
 
@@ -141,7 +141,7 @@ class Fetched(Rows):
             self._expected.pop(0)
             x, y = next(self._ahead)
         else:
-            with generators.isolated(0):
+            with randomness.isolated(0):
                 x, y = torch.utils.data.default_collate(self._seeded.fetched(keys))
         return self._cast(x), self._form(self._cast(y))
 
@@ -168,7 +168,7 @@ class _Seeded(Dataset[Any]):
 
     def _reseed(self, key: tuple[int, int]) -> None:
         epoch, index = key
-        generators.reseed(generators.derived(self._seed, generators.ITEM + epoch, index))
+        randomness.reseed(randomness.derived(self._seed, randomness.ITEM + epoch, index))
 
 
 class _SeededBatches(_Seeded):
