@@ -229,7 +229,7 @@ def test_a_failure_stands_in_the_status_before_it_is_looked_into(cli, monkeypatc
         assert Run(Path("run")).status["state"] == "failed"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainer.failure._phases", interrupted)
+    monkeypatch.setattr("trainer.analysis.failure._phases", interrupted)
     result = cli("run", "run_dir=run", "optim.lr=0.03", *SMALL)
     assert result.code == 1
     assert "grows without bound" in result.err
@@ -237,7 +237,9 @@ def test_a_failure_stands_in_the_status_before_it_is_looked_into(cli, monkeypatc
 
 
 def test_what_was_found_stays_if_the_rest_fails(cli, monkeypatch):
-    monkeypatch.setattr("trainer.failure._keep", lambda *arguments: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(
+        "trainer.analysis.failure._keep", lambda *arguments: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
     assert cli("run", "run_dir=run", "optim.lr=0.03", *SMALL).code == 1
     assert "has the largest output" in diagnosis()["where"]
     assert "disk full" in diagnosis()["problem"]

@@ -16,7 +16,7 @@ from conftest import Run
 from instants import SMALL, content, train_and_copy, trained, without_sums
 from safetensors.torch import load_file, save_file
 
-from trainer.reproduction import Comparison
+from trainer.analysis.reproduction import Comparison
 
 DROPOUT = (*SMALL, "model=mlp", "model.dropout=0.3", "optim=adam", "schedule=cosine")
 

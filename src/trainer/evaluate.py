@@ -46,11 +46,12 @@ def main(argv: list[str]) -> int:
             hint = None if "=" in word else f"data.path={word}"
             raise refusal(word, "is not a matter of evaluating", ["data.KEY=VALUE"], hint)
     command = shlex.join(["trainer", "eval", *redact.words(argv)])
-    from trainer import evaluation, screen, trained
+    from trainer import screen
+    from trainer.analysis import evaluation, trained_model
     from trainer.resume import changed_by
 
-    rundir, stored = trained.open_run(name, words.flags, command)
-    found, called = trained.choose(rundir, words.flags.get("checkpoint", "best"))
+    rundir, stored = trained_model.open_run(name, words.flags, command)
+    found, called = trained_model.choose(rundir, words.flags.get("checkpoint", "best"))
     changed, _ = changed_by(words, stored)
     with screen.busy("evaluating"):
         built, batches, which = evaluation.rows_of(rundir, stored, changed, found.weights)

@@ -53,18 +53,19 @@ def main(argv: list[str]) -> int:
             raise refusal("export", "as what?", [f"--format {name}" for name in FORMATS])
         raise unknown(f"--format={kind}", "no such format", kind, FORMATS)
     command = shlex.join(["trainer", "export", *redact.words(argv)])
-    from trainer import exported, safe_start, screen, trained
+    from trainer import safe_start, screen
+    from trainer.analysis import export, trained_model
 
-    model = trained.load(words.overrides[0], words.flags, command)
+    model = trained_model.load(words.overrides[0], words.flags, command)
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
     if any(RunDir(place).exists and RunDir(place).checkpoints.is_dir() for place in _at_and_above(folder)):
         raise refusal(f"--output={folder}", "is a run, whose files are its own", "another folder")
     if folder.exists() and not folder.is_dir():
         raise refusal(f"--output={folder}", "is a file", "a folder")
     with screen.busy("exporting"), safe_start.safe_path():
-        difference = exported.write(model, kind, folder)
+        difference = export.write(model, kind, folder)
     screen.heading(str(folder / FORMATS[kind]), f"{model.rundir.path}, {model.called}")
-    screen.rows(exported.described(model, kind, difference))
+    screen.rows(export.described(model, kind, difference))
     short = shlex.quote(model.rundir.short)
     screen.next_commands({f"trainer eval {short}": "how good it is"})
     return 0

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
-from trainer import failure, screen
+from trainer import screen
+from trainer.analysis import failure
 from trainer.build import Built
 from trainer.errors import RunFailed
 from trainer.job import Outcome, train

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
         built, batches = _of_run(words, argv) if of_run else (_of_words(words), None)
     if "graph" in words.flags:
         return _show_graph(built, words)
-    from trainer import inspection
+    from trainer.analysis import inspection
 
     with screen.busy("taking a step"):
         found = inspection.look(built, batches)
@@ -104,23 +104,24 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
         raise refusal(
             words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
         )
-    from trainer import failure, parameters, trained, vouching
+    from trainer import vouching
+    from trainer.analysis import failure, trained_model, weights
 
     command = shlex.join(["trainer", "inspect", *redact.words(argv)])
-    rundir, stored = trained.open_run(words.overrides[0], words.flags, command)
+    rundir, stored = trained_model.open_run(words.overrides[0], words.flags, command)
     choices = rundir.read_status().get("choices") or {}
     if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
         vouching.require(rundir, kept.path)
         screen.note(f"{rundir.short} as it was before step {kept.step + 1:,}, at which it failed")
-        built = parameters.built_at(kept, stored, choices)
+        built = weights.built_at(kept, stored, choices)
         return built, failure.rows(kept, built)
-    found, called = trained.choose(rundir, words.flags.get("checkpoint", "last"))
+    found, called = trained_model.choose(rundir, words.flags.get("checkpoint", "last"))
     screen.note(f"{rundir.short} at {called}")
-    return parameters.built_at(found, stored, choices), None
+    return weights.built_at(found, stored, choices), None
 
 
 def _show_graph(built: Built, words: Words) -> int:
-    from trainer import graph
+    from trainer.analysis import graph
 
     passes = graph.passes(built)
     if (path := words.flags.get("output")) is not None:

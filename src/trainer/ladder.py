@@ -101,7 +101,7 @@ def _climb(words: Words) -> dict[str, Any]:
     choices = []
     for name in NAMES:
         choices += command_line.jobs(command_line.Words(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
-    from trainer import rungs
+    from trainer.analysis import ladder
     from trainer.config import compose_jobs
     from trainer.job import prepare
 
@@ -109,11 +109,11 @@ def _climb(words: Words) -> dict[str, Any]:
     for note in dict.fromkeys(note for job in jobs for note in job.notes):
         screen.note(note)
     built = [prepare(job.settings, job.choices) for job in jobs]
-    rungs.start_alike([one.run.model for one in built])
+    ladder.start_alike([one.run.model for one in built])
     climbed: list[dict[str, Any]] = []
     for rung, one in zip(screen.track(RUNGS, "climbing"), built, strict=True):
         try:
-            losses, seconds = rungs.trained(one.run)
+            losses, seconds = ladder.trained(one.run)
         except RunFailed as error:
             raise RunFailed(f"{rung.model}: {error}") from error
         climbed.append(
@@ -122,7 +122,7 @@ def _climb(words: Words) -> dict[str, Any]:
                 "lines": lines_of_code(_source(rung)),
                 "forward": rung.forward,
                 "gradients": rung.gradients,
-                "update": rungs.update_of(one),
+                "update": ladder.update_of(one),
                 "seconds_a_step": seconds,
                 "losses": losses,
             }
@@ -130,7 +130,7 @@ def _climb(words: Words) -> dict[str, Any]:
     return {
         "dtype": built[0].settings.device.dtype,
         "rungs": climbed,
-        "difference": rungs.largest_difference({one["model"]: one["losses"] for one in climbed}),
+        "difference": ladder.largest_difference({one["model"]: one["losses"] for one in climbed}),
     }
 
 

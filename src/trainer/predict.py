@@ -63,9 +63,10 @@ def main(argv: list[str]) -> int:
     if len(files) == 2 and all(file.exists() for file in files) and files[0].samefile(files[1]):
         raise refusal(f"--output {target}", "is the file of the input", "another file")
     command = shlex.join(["trainer", "predict", *redact.words(argv)])
-    from trainer import prediction, screen, trained
+    from trainer import screen
+    from trainer.analysis import prediction, trained_model
 
-    model = trained.load(words.overrides[0], words.flags, command)
+    model = trained_model.load(words.overrides[0], words.flags, command)
     if source is None:
         rows = prediction.of_rows(model, words.rows)
         if "json" in words.flags:

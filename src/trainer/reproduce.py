@@ -19,9 +19,9 @@ from trainer.values import show, typed
 from trainer.words import Words
 
 if TYPE_CHECKING:
+    from trainer.analysis.reproduction import Difference, Finding
     from trainer.build import Built
     from trainer.progress import Display, Standing
-    from trainer.reproduction import Difference, Finding
     from trainer.signals import Stopping
 
 HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
@@ -123,7 +123,7 @@ def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]])
 def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
     """Repeat a run on the screen."""
     from trainer import screen
-    from trainer.reproduction import reproduce
+    from trainer.analysis.reproduction import reproduce
 
     def open_screen(built: Built, standing: Standing) -> Display:
         if with_header:

@@ -319,7 +319,8 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     stored = settings.check(config)
     command = shlex.join(["trainer", "show", *redact.words(argv)])
     opened = modules.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
-    from trainer import parameters, saver
+    from trainer import saver
+    from trainer.analysis import weights
 
     which = words.flags.get("checkpoint", "last")
     found = saver.chosen(rundir, which)
@@ -328,7 +329,7 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     vouching.require(rundir, found.path)
     for module in opened.changed:
         screen.note(f"warning: {module} has changed since the run started: its gradients may be others now")
-    return parameters.gather(found, stored, dict(one.choices))
+    return weights.gather(found, stored, dict(one.choices))
 
 
 def _print_parameters(one: Entry, weights: Mapping[str, Any]) -> None:

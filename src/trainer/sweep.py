@@ -244,7 +244,7 @@ def _note_of_job(name: str, text: str) -> None:
 
 def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
     """Find out why jobs failed whose numbers ran away, until that has taken a while; an interrupt ends it."""
-    from trainer import failure  # most sweeps go well
+    from trainer.analysis import failure  # most sweeps go well
 
     end = time.monotonic() + WHY_SECONDS
     failed = [one for one in rundirs if failure.is_open(one.read_status())]

@@ -12,9 +12,9 @@ from typing import Any
 from rich.tree import Tree
 from torch import Tensor
 
+from trainer.analysis.inspection import undone
 from trainer.build import Built
 from trainer.errors import UsageError, lacking, refusal
-from trainer.inspection import undone
 
 MOST_PASSES = 5
 PICTURES = (".svg", ".pdf", ".png")

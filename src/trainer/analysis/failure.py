@@ -19,12 +19,12 @@ from torch import Tensor
 
 from trainer import checkpoint, durable, job, manifest, randomness, vouching
 from trainer import device as devices
+from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.build import Built
 from trainer.checkpoint import Checkpoint
 from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.errors import TrainerError
-from trainer.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
 from trainer.metrics import finite
 from trainer.options import Catalog

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from trainer import durable, screen
+from trainer.analysis.trained_model import Trained
 from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import encoded, unknown_names
 from trainer.errors import printable, refusal, unknown
-from trainer.trained import Trained
 
 if TYPE_CHECKING:
     import polars as pl
