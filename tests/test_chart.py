@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from trainer import chart
-from trainer.picture import Line, Panel, Point, is_geometric, is_wide
+from trainer.charts import text_chart
+from trainer.charts.picture import Line, Panel, Point, is_geometric, is_wide
 
 STEPS = list(range(1, 201))
 FALLING = [200.0 - step for step in STEPS]
@@ -25,7 +25,7 @@ def console(width=80, encoding="utf-8", colours=False):
 
 
 def drawn(*lines, width=80, encoding="utf-8", **panel):
-    return chart.draw(Panel(lines, **panel), console(width, encoding)).plain.splitlines()
+    return text_chart.draw(Panel(lines, **panel), console(width, encoding)).plain.splitlines()
 
 
 def plot_rows(lines):
@@ -81,7 +81,7 @@ def test_colour_is_for_terminals_that_have_it():
     panel = Panel([Line("a", STEPS, FALLING), Line("b", STEPS, STEPS, 1)])
     plain, bright = console(), console(colours=True)
     for one in (plain, bright):
-        one.print(chart.draw(panel, one))
+        one.print(text_chart.draw(panel, one))
         one.file.flush()
     assert b"\x1b" not in plain.file.buffer.getvalue()
     assert b"\x1b[36m" in bright.file.buffer.getvalue()
@@ -165,7 +165,7 @@ def test_any_numbers_fit(y, width, log):
     [(1e-5, "1e-5"), (0.05, "0.05"), (2000.0, "2,000"), (1e6, "1,000,000"), (1e7, "1e7"), (1.5, "1.5"), (0.0, "0")],
 )
 def test_numbers_at_axes_are_short(value, written):
-    assert chart.tick(value) == written
+    assert text_chart.tick(value) == written
 
 
 def test_a_scale_is_logarithmic_where_it_should_be():

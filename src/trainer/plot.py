@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer import chart, durable, figure, runs, screen, spreadsheet, views
+from trainer import durable, runs, screen
 from trainer import words as command_line
+from trainer.charts import from_runs, image_file, spreadsheet, text_chart
+from trainer.charts.from_runs import Measured
+from trainer.charts.picture import HeatMap, Panel, Picture
 from trainer.errors import UsageError, refusal, unknown
 from trainer.leaderboard import setting
-from trainer.picture import HeatMap, Panel, Picture
 from trainer.runs import Entry, Ranking
-from trainer.views import Measured
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
                     [--against KEY[,KEY]] [--curves] [--title TEXT]
@@ -103,8 +104,8 @@ def main(argv: list[str]) -> int:
     if file is None:
         _show(picture)
     else:
-        _write(file, figure.draw(picture, file.suffix.lower(), size))
-        screen.say(f"wrote {file}, {_told(size or figure.default_size(picture), file)}")
+        _write(file, image_file.draw(picture, file.suffix.lower(), size))
+        screen.say(f"wrote {file}, {_told(size or image_file.default_size(picture), file)}")
     for note in notes:
         screen.say(note)
     if file is None:
@@ -132,8 +133,8 @@ def _file(name: str) -> Path:
         UsageError: Its name or its folder will not do.
     """
     file = Path(name)
-    if file.suffix.lower() not in (*figure.SUFFIXES, CSV):
-        allowed, near = [*figure.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
+    if file.suffix.lower() not in (*image_file.SUFFIXES, CSV):
+        allowed, near = [*image_file.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
         raise refusal(f"-o {name}", "does not end in a format", allowed, near)
     if not file.parent.is_dir():
         raise refusal(f"-o {name}", f"no such folder: {file.parent.absolute()}")
@@ -156,8 +157,10 @@ def _size(text: str, file: Path | None) -> tuple[float, float]:
         raise refusal(f"--size={text}", "is no size", limits, "6x4")
     width, height = float(match[1]), float(match[2])
     if not all(_SMALLEST <= side <= _LARGEST for side in (width, height)):
-        pixels = f"{width / figure.PIXELS:g}x{height / figure.PIXELS:g}" if width > _LARGEST else None
-        raise refusal(f"--size={text}", f"is out of range; a PNG has {figure.PIXELS} pixels an inch", limits, pixels)
+        pixels = f"{width / image_file.PIXELS:g}x{height / image_file.PIXELS:g}" if width > _LARGEST else None
+        raise refusal(
+            f"--size={text}", f"is out of range; a PNG has {image_file.PIXELS} pixels an inch", limits, pixels
+        )
     return width, height
 
 
@@ -175,7 +178,7 @@ def _write(file: Path, content: bytes) -> None:
 
 def _told(size: tuple[float, float], file: Path) -> str:
     if file.suffix.lower() == ".png":
-        return f"{int(size[0] * figure.PIXELS):,} x {int(size[1] * figure.PIXELS):,} pixels"
+        return f"{int(size[0] * image_file.PIXELS):,} x {int(size[1] * image_file.PIXELS):,} pixels"
     return f"{size[0]:g} x {size[1]:g} inches"
 
 
@@ -190,16 +193,16 @@ def _plan(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
     named = _metrics(found, flags)
     judged = [name for name in named if any(name in one.metrics for one in found)]
     ranking = runs.ranking(found, judged[-1] if judged else None)
-    differing = views.differing(found)
+    differing = from_runs.differing(found)
     by = _settings(found, flags, "by") if "by" in flags else None
     against = _settings(found, flags, "against")
     _require_numbers(found, against, differing)
     curves, chosen = not against, False
     if is_sweep and not against:
-        free = [key for key in differing if key != views.SEED]
+        free = [key for key in differing if key != from_runs.SEED]
         if "curves" not in flags and by is None and _suggests_numbers(found, free, ranking):
             against, curves, chosen = free, len(free) == 1, True
-        if by is None and views.SEED in differing:
+        if by is None and from_runs.SEED in differing:
             by = free
     if against and ranking.metric is None:
         raise refusal("--against", "the runs have different losses or data", "--metric NAME as well")
@@ -228,7 +231,7 @@ def _settings(found: Sequence[Entry], flags: dict[str, str], flag: str) -> list[
     """
     keys = _listed(flags, flag)
     for key in keys:
-        views.require_setting(found, key, f"--{flag}")
+        from_runs.require_setting(found, key, f"--{flag}")
     return keys
 
 
@@ -240,8 +243,8 @@ def _require_numbers(found: Sequence[Entry], against: list[str], differing: list
     """
     if len(against) > 2:
         raise refusal(f"--against={','.join(against)}", "are more than two settings", "KEY, or KEY,KEY for a heat map")
-    if len(against) == 1 and not views.is_number(found, against[0]):
-        numbers = [key for key in differing if views.is_number(found, key)]
+    if len(against) == 1 and not from_runs.is_number(found, against[0]):
+        numbers = [key for key in differing if from_runs.is_number(found, key)]
         raise refusal(f"--against={against[0]}", "is no number in each of the runs", numbers)
 
 
@@ -261,7 +264,7 @@ def _listed(flags: dict[str, str], flag: str) -> list[str]:
 
 def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> bool:
     """Say whether a sweep is one over one or two numbers, so that the result against them is what one wants to see."""
-    if ranking.metric is None or not all(views.is_number(found, key) for key in free):
+    if ranking.metric is None or not all(from_runs.is_number(found, key) for key in free):
         return False
     levels = [len({setting(one, key) for one in found}) for key in free]
     return (len(free) == 1 and levels[0] >= _LEAST) or len(free) == 2
@@ -270,7 +273,7 @@ def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> 
 def _usual(found: list[Entry], ranking: Ranking) -> list[str]:
     """Return the metrics that are drawn unless others are named: the losses of one run, of several what is watched."""
     if len(found) == 1:
-        return [*views.LOSSES]
+        return [*from_runs.LOSSES]
     watched = ranking.metric or "validation_loss"
     measured = {name for one in found for name in one.metrics}
     return ["loss", *([watched] if watched in measured and watched != "loss" else [])]
@@ -291,7 +294,7 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
     legend, is_ordered = "", False
     if plan.curves:
         if len(plan.entries) == 1:
-            parts += views.of_run(plan.entries[0], plan.metrics)
+            parts += from_runs.of_run(plan.entries[0], plan.metrics)
         elif plan.by is not None:
             panels, more = _groups(plan, plan.by)
             parts, notes = [*parts, *panels], [*notes, *more]
@@ -302,12 +305,12 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
             is_ordered = _is_ordered(plan.entries, plan.differing)
     if len(plan.against) == 1:
         (key,) = plan.against
-        others = [other for other in plan.differing if other not in (key, views.SEED)]
-        parts = [*parts[-1:], views.against(plan.entries, plan.ranking, key, others)]
+        others = [other for other in plan.differing if other not in (key, from_runs.SEED)]
+        parts = [*parts[-1:], from_runs.against(plan.entries, plan.ranking, key, others)]
         if plan.chosen:
             notes.append(f"{key} is a number, so the results against it are drawn as well; --curves leaves them out")
     elif plan.against:
-        squares = views.heat_map(plan.entries, plan.ranking, *plan.against)
+        squares = from_runs.heat_map(plan.entries, plan.ranking, *plan.against)
         parts.append(squares)
         if any(cell.spread is not None for cell in squares.cells.values()):
             notes.append("numbers are means, ± the standard deviation, over the runs that are equal in both")
@@ -324,7 +327,7 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
 
 def _is_ordered(found: list[Entry], keys: Sequence[str]) -> bool:
     """Say whether colours can follow the one number that runs differ in."""
-    return len(keys) == 1 and keys[0] != views.SEED and views.is_number(found, keys[0])
+    return len(keys) == 1 and keys[0] != from_runs.SEED and from_runs.is_number(found, keys[0])
 
 
 def _has_numbers(part: Panel | HeatMap) -> bool:
@@ -335,11 +338,13 @@ def _has_numbers(part: Panel | HeatMap) -> bool:
 
 def _measured(plan: Plan, of: Sequence[Entry], labels: Sequence[str]) -> list[Measured]:
     tracked = screen.track(of, "reading")
-    return [Measured(one, views.measured(one, plan.metrics), label) for one, label in zip(tracked, labels, strict=True)]
+    return [
+        Measured(one, from_runs.measured(one, plan.metrics), label) for one, label in zip(tracked, labels, strict=True)
+    ]
 
 
 def _grouped(plan: Plan, by: Sequence[str]) -> dict[tuple[str, ...], list[Measured]]:
-    groups = views.grouped(plan.entries, by)
+    groups = from_runs.grouped(plan.entries, by)
     return {values: _measured(plan, of, [one.short for one in of]) for values, of in groups.items()}
 
 
@@ -348,16 +353,16 @@ def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
     best_first = sorted(plan.entries, key=plan.ranking.key)
     if plan.ranking.metric is None:
         best_first.sort(key=lambda one: one.name, reverse=True)
-    bright = {one.short for one in best_first[: views.MOST]}
+    bright = {one.short for one in best_first[: from_runs.MOST]}
     if _is_ordered(plan.entries, plan.differing):
         best_first.sort(key=lambda one: float(setting(one, plan.differing[0])))
-    heading, labels = views.labels(best_first, plan.differing)
+    heading, labels = from_runs.labels(best_first, plan.differing)
     several = _measured(plan, best_first, labels)
     notes = []
     if len(several) > len(bright):
         which = "best" if plan.ranking.metric is not None else "newest"
         notes.append(f"{len(several)} runs: the {which} {len(bright)} are in colour, the others pale")
-    return views.of_runs(several, plan.metrics, bright), notes, heading
+    return from_runs.of_runs(several, plan.metrics, bright), notes, heading
 
 
 def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
@@ -365,24 +370,24 @@ def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
     groups = _grouped(plan, by)
     means = {}
     for values, members in groups.items():
-        results = [value for one in members if (value := views.result(one.entry, plan.ranking)) is not None]
+        results = [value for one in members if (value := from_runs.result(one.entry, plan.ranking)) is not None]
         if results:
             means[values] = statistics.fmean(results)
     best_first = sorted(means, key=means.__getitem__, reverse=plan.ranking.descending)
-    bright = {*[*best_first, *(values for values in groups if values not in means)][: views.MOST]}
+    bright = {*[*best_first, *(values for values in groups if values not in means)][: from_runs.MOST]}
     notes = []
     if len(groups) > len(bright):
         which = "best" if means else "first"
         notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in colour, the others pale")
-    if any(views.stops_apart(members, plan.metrics) for members in groups.values()):
+    if any(from_runs.stops_apart(members, plan.metrics) for members in groups.values()):
         notes.append("a mean ends where the first run of its group stopped")
-    return views.of_groups(groups, plan.metrics, bright), notes
+    return from_runs.of_groups(groups, plan.metrics, bright), notes
 
 
 def _heading(plan: Plan, by: Sequence[str]) -> str:
     """Return what explains the names of groups: their settings, and of how many runs each is the mean."""
-    counts = [sum(one.state != "failed" for one in of) for of in views.grouped(plan.entries, by).values()]
-    told = views.mean_of([number for number in counts if number])
+    counts = [sum(one.state != "failed" for one in of) for of in from_runs.grouped(plan.entries, by).values()]
+    told = from_runs.mean_of([number for number in counts if number])
     return f"{', '.join(by)} ({told})" if by and told else ", ".join(by)
 
 
@@ -395,10 +400,10 @@ def _show(picture: Picture) -> None:
     for part in picture.parts:
         if isinstance(part, HeatMap):
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
-            squares = chart.table(part, spread=True)
+            squares = text_chart.table(part, spread=True)
             wanted = screen.stdout.measure(squares, options=screen.stdout.options.update(max_width=sys.maxsize)).maximum
             whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
-            screen.table(squares if whole else chart.table(part, spread=False))
+            screen.table(squares if whole else text_chart.table(part, spread=False))
         else:
             screen.charts([part])
 

@@ -25,8 +25,8 @@ from trainer.values import show
 
 if TYPE_CHECKING:
     from trainer.build import Built
+    from trainer.charts.picture import Panel
     from trainer.job import Outcome
-    from trainer.picture import Panel
 
 # Texts come from files and users: nothing in them is markup. What can't be read any more must not end a run.
 stdout = Console(file=Stream("stdout", BrokenPipeError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
@@ -124,10 +124,10 @@ def tree(content: Tree) -> None:
 
 def charts(panels: Iterable[Panel]) -> None:
     """Print curves, as wide and as colourful as the screen is."""
-    from trainer import chart
+    from trainer.charts import text_chart
 
     for panel in panels:
-        stdout.print(chart.draw(panel, stdout), soft_wrap=True)
+        stdout.print(text_chart.draw(panel, stdout), soft_wrap=True)
 
 
 def fits(content: Table) -> bool:

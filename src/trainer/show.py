@@ -24,10 +24,10 @@ from trainer import (
     screen,
     settings,
     sweep_file,
-    views,
     vouching,
 )
 from trainer import words as command_line
+from trainer.charts import from_runs
 from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number, numbers, size_of
 from trainer.rundir import RunDir
@@ -145,7 +145,7 @@ def _print_run(one: Entry) -> None:
     rundir = RunDir(one.path)
     screen.heading(one.short, str(one.path))
     screen.rows(_result(one))
-    screen.charts(views.of_run(one))
+    screen.charts(from_runs.of_run(one))
     screen.heading("config", "")
     screen.rows(_config(one, _settings_of(one)))
     screen.heading("made by", "")

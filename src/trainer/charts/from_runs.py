@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer import advice, curves
-from trainer.chart import tick
+from trainer.charts.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
+from trainer.charts.text_chart import tick
 from trainer.curves import Curve
 from trainer.errors import UsageError, nearest, printable, refusal
 from trainer.leaderboard import number_of, setting
 from trainer.options import GROUPS
-from trainer.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
 from trainer.progress import count, number
 from trainer.rundir import RunDir
 from trainer.runs import Entry, Ranking

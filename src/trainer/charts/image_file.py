@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainer.chart import tick
+from trainer.charts.picture import STEP, HeatMap, Line, Panel, Picture
+from trainer.charts.text_chart import tick
 from trainer.errors import UsageError, lacking
-from trainer.picture import STEP, HeatMap, Line, Panel, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

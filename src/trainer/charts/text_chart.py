@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trainer.picture import Cell, HeatMap, Line, Panel
+from trainer.charts.picture import Cell, HeatMap, Line, Panel
 
 WIDEST = 100  # columns
 _TALLEST, _LOWEST = 16, 8  # rows of a chart with its axis

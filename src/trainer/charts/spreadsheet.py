@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trainer import views
+from trainer.charts import from_runs
+from trainer.charts.from_runs import Measured
 from trainer.errors import printable
 from trainer.leaderboard import number_of, setting
 from trainer.runs import Entry, Ranking
 from trainer.values import show
-from trainer.views import Measured
 
 _OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins so for a formula
 
@@ -50,7 +50,7 @@ def of_means(groups: Mapping[tuple[str, ...], Sequence[Measured]], keys: Sequenc
         for metric in metrics:
             whole = [one.curves[metric] for one in members if metric in one.curves and not one.failed]
             if whole:
-                line = views.mean(whole)
+                line = from_runs.mean(whole)
                 band = (line.low, line.high) if line.low else (line.y, line.y)
                 for step, value, low, high in zip(line.x, line.y, *band, strict=True):
                     rows.append([*values, step, metric, value, low, high, len(whole)])
@@ -65,7 +65,7 @@ def of_results(found: Iterable[Entry], keys: Sequence[str], by: Ranking) -> str:
         keys: The settings.
         by: What the value is; a run that failed has none.
     """
-    rows = ([*_identity(one, keys), one.state, by.metric, views.result(one, by)] for one in found)
+    rows = ([*_identity(one, keys), one.state, by.metric, from_runs.result(one, by)] for one in found)
     return _written(["run", *keys, "state", "metric", "value"], rows)
 
 
