@@ -355,7 +355,7 @@ def checkpoints(full: bool) -> Iterator[Figure]:
 
     import torch
 
-    from trainer import checkpoint, manifest
+    from trainer.checkpoints import manifest, store
     from trainer.job import plan_of
     from trainer.loop import fit
     from trainer.metrics import MetricsFile
@@ -387,7 +387,7 @@ def checkpoints(full: bool) -> Iterator[Figure]:
                 start = time.perf_counter()
                 count = manifest.verify(path)
                 middle = time.perf_counter()
-                checkpoint.load(path)
+                store.load(path)
                 end = time.perf_counter()
                 if number > 1:
                     blocked.append(stopped / plain)

@@ -29,7 +29,8 @@ import pytest
 from conftest import Fork, Run
 from instants import SMALL, begin, ending, on_row, send_at, trained
 
-from trainer import checkpoint, job, loop, manifest, metrics
+from trainer import job, loop, metrics
+from trainer.checkpoints import manifest, store
 from trainer.saver import Saver
 from trainer.signals import ASKED
 
@@ -95,7 +96,7 @@ def kills_at_random(cli: Cli, cases: range) -> Iterator[Case]:
             child.wait()
             rows = (killed / "metrics.jsonl").read_bytes().splitlines() if (killed / "metrics.jsonl").exists() else []
             done = max((row["step"] for row in map(_row, rows) if row), default=0)
-            newest, _ = checkpoint.newest(killed / "checkpoints")
+            newest, _ = store.newest(killed / "checkpoints")
             if (newest.step if newest else 0) < ((done - 1) // EVERY - 1) * EVERY:
                 problem = f"{killed}: step {done} was done and {newest and newest.step} is the newest checkpoint"
         yield resumed(cli, killed, straight) or problem
@@ -302,7 +303,7 @@ def _failed_well(result: Any, code: int) -> Case:
     """A run that a disk ends says in one line which checkpoint is there."""
     if result.code == 0:
         return None  # what failed was not needed
-    found, _ = checkpoint.newest(Path("failing/checkpoints"))
+    found, _ = store.newest(Path("failing/checkpoints"))
     if result.code != 1:
         return f"exit code {result.code}: {result.err}"
     line = next(line for line in result.err.splitlines() if line.startswith("error: "))
@@ -480,7 +481,7 @@ def power_losses(cli: Cli, stride: int = 1, draws: int = 2) -> Iterator[Case]:
     saved = 0
     for number, image in enumerate(images):
         run = image / "runs/it"
-        newest, problems = checkpoint.newest(run / "checkpoints")
+        newest, problems = store.newest(run / "checkpoints")
         step = newest.step if newest else 0
         if not (run / "config.yaml").exists():
             yield f"{image}: step {saved} had been saved, and there is no run" if saved else None
@@ -510,7 +511,7 @@ def corruptions(cli: Cli, stride: int = 1024, resume_each: int = 50) -> Iterator
         content = {file: file.read_bytes() for file in folder.iterdir()}
         damage()
         try:
-            checkpoint.load(folder)
+            store.load(folder)
             yield f"{damage} was not noticed"
         except manifest.BadCheckpoint as error:
             result = cli("verify", "damaged") if number % resume_each == 0 else None
@@ -531,7 +532,7 @@ def corruptions(cli: Cli, stride: int = 1024, resume_each: int = 50) -> Iterator
                 yield None
         for file, data in content.items():
             file.write_bytes(data)
-    checkpoint.load(folder)
+    store.load(folder)
 
 
 class Damage:
@@ -598,7 +599,7 @@ RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
     "before the first step": (lambda number: _around(job, "Record", number), 0),
     "training": (lambda number: _around(loop, "has_non_finite", number, step=11), 12),
     "evaluation": (lambda number: _around(loop, "evaluate", number, step=4), 4),
-    "saving": (lambda number: _around(checkpoint, "write", number), 7),
+    "saving": (lambda number: _around(store, "write", number), 7),
 }
 SWEEP_PHASES: dict[str, Callable[[int], None]] = {
     "between jobs of a sweep": lambda number: _around(job, "execute", number, after=True),
@@ -618,7 +619,7 @@ def signals(cli: Cli, names: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGUSR1", 
             begin("run", *words)
             child = Fork(("resume", "run"), lambda s=send, n=number: (default_handlers(), s(n)))  # type: ignore[misc]
             code, text = child.wait(), child.text
-            newest, _ = checkpoint.newest(Path("run/checkpoints"))
+            newest, _ = store.newest(Path("run/checkpoints"))
             reached = newest and (newest.step >= step if phase == "saving" else newest.step == step)
             right = code == 128 + number and reached and "trainer resume run" in text
             if not right or "Traceback" in text:

@@ -17,14 +17,14 @@ from instants import SMALL, begin, ending, on_row, trained
 from safetensors.torch import load_file
 
 import trainer
-from trainer import checkpoint, manifest
+from trainer.checkpoints import manifest, store
 from trainer.errors import RunFailed
 
 SOURCES = Path(trainer.__file__).parent
 
 
 def saved(folder: Path, weights: dict, training: dict | None = None, step: int = 5) -> Path:
-    return checkpoint.write(folder, checkpoint.pack(step, weights, training or {}))
+    return store.write(folder, store.pack(step, weights, training or {}))
 
 
 # On the disk
@@ -91,7 +91,7 @@ def test_shared_weights_are_stored_once(tmp_path):
     assert sorted(load_file(folder / "model.safetensors")) == ["embed.weight", "out.bias", "twice"]
     assert json.loads((folder / "state.json").read_text())["aliases"] == {"out.weight": "embed.weight"}
     other = Tied()
-    other.load_state_dict(checkpoint.load(folder).weights)
+    other.load_state_dict(store.load(folder).weights)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     assert other.out.weight is other.embed.weight
 
@@ -106,7 +106,7 @@ def test_state_that_is_no_tensor_and_layouts_that_are_not_contiguous(tmp_path):
         "mask": torch.tensor([True, False]),
         "net._extra_state": {"calls": 3, "rate": math.inf, "seen": [1, (2, "three")], "last": torch.tensor([1.0])},
     }
-    found = checkpoint.load(saved(tmp_path, weights)).weights
+    found = store.load(saved(tmp_path, weights)).weights
     assert found.keys() == weights.keys()
     extra = found.pop("net._extra_state")
     assert (extra["calls"], extra["rate"], extra["seen"]) == (3, math.inf, [1, (2, "three")])
@@ -120,9 +120,9 @@ def test_state_that_is_no_tensor_and_layouts_that_are_not_contiguous(tmp_path):
 def test_a_checkpoint_stands_by_itself(tmp_path):
     """Training may go on between packing and writing."""
     w = torch.ones(3)
-    packed = checkpoint.pack(5, {"w": w}, {"momentum": w})
+    packed = store.pack(5, {"w": w}, {"momentum": w})
     w.zero_()
-    found = checkpoint.load(checkpoint.write(tmp_path, packed))
+    found = store.load(store.write(tmp_path, packed))
     assert found.weights["w"].tolist() == found.training["momentum"].tolist() == [1, 1, 1]
 
 
@@ -259,7 +259,7 @@ def test_checkpoints_are_durable_before_the_older_ones_go(cli):
         def look(source, target):
             if ".removed-" in str(target):
                 folder = Path(source).parent
-                whole = [step for step in manifest.steps(folder) if checkpoint.load(folder / manifest.name_of(step))]
+                whole = [step for step in manifest.steps(folder) if store.load(folder / manifest.name_of(step))]
                 seen.append(whole)
             rename(source, target)
 
@@ -274,7 +274,7 @@ def test_checkpoints_are_durable_before_the_older_ones_go(cli):
 
 def test_every_flipped_bit_and_every_cut_is_noticed(cli, tmp_path):
     last = trained(cli, "run", *SMALL).checkpoints[-1]
-    checkpoint.load(last)
+    store.load(last)
     tried = 0
     for file in sorted(last.iterdir()):
         data = file.read_bytes()
@@ -285,11 +285,11 @@ def test_every_flipped_bit_and_every_cut_is_noticed(cli, tmp_path):
             for damaged in (flipped, data[:position]):
                 file.write_bytes(damaged)
                 with pytest.raises(manifest.BadCheckpoint, match=re.escape(str(last))):
-                    checkpoint.load(last)
+                    store.load(last)
                 tried += 1
         file.write_bytes(data)
     assert tried > 500
-    checkpoint.load(last)
+    store.load(last)
 
 
 def sealed(folder: Path, name: str, data: bytes) -> None:
@@ -324,7 +324,7 @@ def test_what_the_manifest_vouches_for_is_checked_all_the_same(tmp_path, name, d
     folder = saved(tmp_path, {"w": torch.ones(2)}, {"m": torch.ones(2)})
     sealed(folder, name, data)
     with pytest.raises(manifest.BadCheckpoint, match=re.escape(str(folder))):
-        checkpoint.load(folder)
+        store.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_a_manifest_that_is_none_is_noticed(tmp_path, content):
     folder = saved(tmp_path, {"w": torch.ones(2)})
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(manifest.BadCheckpoint, match=re.escape(str(folder))):
-        checkpoint.load(folder)
+        store.load(folder)
 
 
 def test_only_a_newer_format_counts_as_one(tmp_path):
@@ -342,11 +342,11 @@ def test_only_a_newer_format_counts_as_one(tmp_path):
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace('"format": 1', '"format": 9'))
     with pytest.raises(manifest.BadCheckpoint, match="has changed"):  # one flipped bit makes a 9 of a 1
-        checkpoint.load(folder)
+        store.load(folder)
     state = json.loads((folder / "state.json").read_text())
     sealed(folder, "state.json", json.dumps({**state, "format": 9}).encode())
     with pytest.raises(manifest.NewerFormat, match="has format 9"):
-        checkpoint.load(folder)
+        store.load(folder)
 
 
 def test_the_newest_good_one_is_found_and_the_others_named(tmp_path):
@@ -357,14 +357,14 @@ def test_the_newest_good_one_is_found_and_the_others_named(tmp_path):
     (tmp_path / ".staged-step-000000000005").mkdir()
     (tmp_path / "step-7").mkdir()
     assert manifest.steps(tmp_path) == [1, 2, 3, 4]
-    found, problems = checkpoint.newest(tmp_path)
+    found, problems = store.newest(tmp_path)
     assert found is not None
     assert (found.step, found.weights["w"].tolist()) == (2, [2, 2])
     assert [re.search(r"step-\d+", problem)[0][-1] for problem in problems] == ["4", "3"]
-    checkpoint.tidy(tmp_path)
+    store.tidy(tmp_path)
     assert not list(tmp_path.glob(".*"))
 
 
 def test_no_checkpoints_are_no_problem(tmp_path):
-    assert checkpoint.newest(tmp_path) == (None, [])
-    assert checkpoint.newest(tmp_path / "nowhere") == (None, [])
+    assert store.newest(tmp_path) == (None, [])
+    assert store.newest(tmp_path / "nowhere") == (None, [])

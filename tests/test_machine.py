@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from instants import begin, on_row
 
-from trainer import manifest
+from trainer.checkpoints import manifest
 from trainer.cli import main
 
 EVERY, MOST = 3, 40

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from instants import train_and_copy, without_sums
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from trainer import bounds, data_file, event_file, fingerprint, plain_yaml, reading, sums, tensor_file
+from trainer import bounds, data_file, event_file, fingerprint, plain_yaml, reading, sums
+from trainer.checkpoints import tensors
 
 MOST_MB = 300
 SECONDS = 10.0
@@ -86,7 +87,7 @@ def test_files_beyond_the_bounds_are_refused_in_a_line(cli):
 
 def test_a_header_of_many_tensors_is_refused_before_it_is_decoded(cli):
     train_and_copy(cli, *WORDS, good=3)
-    for count, known in ((tensor_file.MOST_TENSORS * 3, True), (tensor_file.MOST_TENSORS - 1, False)):
+    for count, known in ((tensors.MOST_TENSORS * 3, True), (tensors.MOST_TENSORS - 1, False)):
         shutil.rmtree("run", ignore_errors=True)
         shutil.copytree("good", "run")
         empty = '{"dtype":"U8","shape":[],"data_offsets":[0,0]}'.replace("[]", "[0]")
@@ -114,7 +115,7 @@ def test_a_preprocess_of_numbers_as_many_as_allowed_costs_little(cli):
 def test_a_run_that_could_not_be_read_again_is_refused_before_it_begins(refused, monkeypatch, workdir):
     words = ("run", "run_dir=run", *WORDS)
     for owner, name, most, said in (
-        (tensor_file, "MOST_TENSORS", 3, "has 4 tensors, more than the 3 of a checkpoint"),
+        (tensors, "MOST_TENSORS", 3, "has 4 tensors, more than the 3 of a checkpoint"),
         (reading, "MOST_JSON", bounds._SPARE + 200, "state.json of a checkpoint would have"),
         (reading, "MOST_JSON", bounds._SPARE + 500, "status.json: would have"),
         (reading, "MOST_CONTAINERS", 5, "lists and dicts, more than the 5"),

@@ -15,7 +15,8 @@ import pytest
 from conftest import Run
 from instants import SMALL, begin, on_row, require_same, trained
 
-from trainer import checkpoint, durable, tensor_file
+from trainer import durable
+from trainer.checkpoints import store, tensors
 
 SECONDS = 20  # that something which must happen is waited for
 
@@ -31,9 +32,9 @@ class Slow:
     def __init__(self, patch: pytest.MonkeyPatch, until: Callable[[int, int], bool]) -> None:
         self.events: list[tuple[str, int]] = []
         self.done = 0
-        write = checkpoint.write
+        write = store.write
 
-        def late(folder: Path, packed: checkpoint.Packed) -> Path:
+        def late(folder: Path, packed: store.Packed) -> Path:
             self.events.append(("begins", packed.step))
             end = time.monotonic() + SECONDS
             while not until(packed.step, self.done) and time.monotonic() < end:
@@ -47,7 +48,7 @@ class Slow:
                 self.done = row["step"]
                 self.events.append(("done", row["step"]))
 
-        patch.setattr(checkpoint, "write", late)
+        patch.setattr(store, "write", late)
         on_row(note, patch)
 
 
@@ -132,7 +133,7 @@ def test_a_save_that_failed_before_something_else_did_is_in_the_log(cli, monkeyp
     begin("run", *SMALL)
     failed = threading.Event()
 
-    def full(folder: Path, packed: checkpoint.Packed) -> Path:
+    def full(folder: Path, packed: store.Packed) -> Path:
         failed.wait(SECONDS)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 
@@ -142,7 +143,7 @@ def test_a_save_that_failed_before_something_else_did_is_in_the_log(cli, monkeyp
             raise ValueError("out of luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", full)
+        patch.setattr(store, "write", full)
         on_row(spoil, patch)
         result = cli("resume", "run")
     assert result.code == 1
@@ -188,18 +189,18 @@ def test_the_best_that_waits_is_neither_changed_nor_held_more_than_twice(cli, mo
     made = []
     with monkeypatch.context() as patch:
         slow = Slow(patch, lambda step, done: True)
-        write, image = durable.write, tensor_file.Image.__init__
+        write, image = durable.write, tensors.Image.__init__
 
         def late(path: Path, content: bytes) -> None:
             time.sleep(0.003)
             write(path, content)
 
-        def count(self: tensor_file.Image, *args: object) -> None:
+        def count(self: tensors.Image, *args: object) -> None:
             made.append(self)
             image(self, *args)
 
         patch.setattr(durable, "write", late)
-        patch.setattr(tensor_file.Image, "__init__", count)
+        patch.setattr(tensors.Image, "__init__", count)
         assert cli("resume", "run").code == 0
     assert len(slow.events) > 40
     assert len(made) <= 4  # two files each

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import randomness, trees
+from trainer import randomness
+from trainer.checkpoints import tree as trees
 from trainer.schedules import Plateau
 from trainer.state import State
 

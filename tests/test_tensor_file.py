@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from trainer import tensor_file
+from trainer.checkpoints import tensors as tensor_file
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),

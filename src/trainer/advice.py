@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import manifest
+from trainer.checkpoints import manifest
 from trainer.errors import UsageError
 from trainer.options import GROUPS
 from trainer.redact import MARK, secrets

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from trainer import manifest, reading, runs, settings, sweep_file, vouching
+from trainer import reading, runs, settings, sweep_file, vouching
+from trainer.checkpoints import manifest
+from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.errors import UsageError
-from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir, Sums
 from trainer.schema import has_shape
 from trainer.sums import sum_of

@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from trainer import checkpoint, code_import, manifest, modules, own_modules, randomness, reading, redact, runs, screen
+from trainer import code_import, modules, own_modules, randomness, reading, redact, runs, screen
 from trainer import device as devices
 from trainer import words as command_line
+from trainer.checkpoints import manifest, store
 from trainer.config import compose_jobs, override
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
@@ -85,7 +86,7 @@ class Result:
     def best_model(self) -> nn.Module:
         """A copy of the model with the weights of the best evaluation; without one, with the last."""
         model, step = copy.deepcopy(self.model), self.best["step"] if self.best else self.step
-        found = checkpoint.load(RunDir(self.path).checkpoints / manifest.name_of(step))
+        found = store.load(RunDir(self.path).checkpoints / manifest.name_of(step))
         load_weights(model, found.weights, str(found.path))
         return model
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from trainer import plain_yaml, reading, tensor_file, trees
+from trainer import plain_yaml, reading
+from trainer.checkpoints import tensors as tensor_file
+from trainer.checkpoints import tree
+from trainer.checkpoints.manifest import as_json as state_json
 from trainer.errors import refusal
-from trainer.manifest import as_json as state_json
 from trainer.rundir import as_json
 
 _SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop
@@ -37,7 +39,7 @@ def require_training(*states: Mapping[str, Any]) -> None:
         ValueError: They have too much.
     """
     tensors: dict[str, Any] = {}
-    text = state_json(trees.pack(list(states), "training", tensors))
+    text = state_json(tree.pack(list(states), "training", tensors))
     tensor_file.require_room(tensors)
     if problem := _problem(text, reading.MOST_JSON - _SPARE):
         raise ValueError(f"state.json of a checkpoint {problem}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainer import manifest, redact
+from trainer import redact
+from trainer.checkpoints import manifest
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
 from trainer.settings import Settings, check

@@ -11,21 +11,9 @@ from typing import Any
 
 import torch
 
-from trainer import (
-    bounds,
-    checkpoint,
-    durable,
-    logger_feed,
-    loop,
-    manifest,
-    modules,
-    own_modules,
-    redact,
-    runs,
-    safe_start,
-    vouching,
-)
+from trainer import bounds, durable, logger_feed, loop, modules, own_modules, redact, runs, safe_start, vouching
 from trainer.build import Built, build, resolved
+from trainer.checkpoints import manifest, store
 from trainer.components import reason_of
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
@@ -290,7 +278,7 @@ def training(
     feed = LoggerFeed(rundir.metrics, loggers, announce, seconds)
     with rundir.lock(command), logging_to(rundir.log), feed:
         bounds.require_files(redact.tree(resolved(built).to_dict()), rundir.read_status(), preprocess_of(built))
-        checkpoint.tidy(rundir.checkpoints)
+        store.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)
         durable.remove_tree(rundir.failure)  # what it went wrong with may go right now

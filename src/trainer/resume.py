@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, manifest, modules, redact, runs, settings, vouching
+from trainer import fingerprint, modules, redact, runs, settings, vouching
 from trainer import words as command_line
+from trainer.checkpoints import manifest
+from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.launcher_words import words_of
-from trainer.manifest import BadCheckpoint, NewerFormat
 from trainer.modules import Opened, OwnCode
 from trainer.rundir import RunDir
 from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
@@ -229,14 +230,14 @@ def changed_job(
     changes = require_possible(rundir, stored, changed, force, choices)
     if not changes:
         return None
-    from trainer import checkpoint
     from trainer.build import resolved
+    from trainer.checkpoints import store
     from trainer.job import rebuild
     from trainer.record import preprocess_of, superseded
     from trainer.saver import put_back, require_length
     from trainer.trial import try_out
 
-    found, _ = checkpoint.newest(rundir.checkpoints)
+    found, _ = store.newest(rundir.checkpoints)
     vouching.require_resumable(rundir, None if found is None else found.path, force)
     built = rebuild(rundir, changed, choices)
     try_out(built)

@@ -14,13 +14,14 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint, manifest, randomness, runs, vouching
+from trainer import randomness, runs, vouching
 from trainer.build import Built, optimizer_like
-from trainer.checkpoint import Checkpoint, Packed
+from trainer.checkpoints import manifest, store
+from trainer.checkpoints.manifest import BadCheckpoint
+from trainer.checkpoints.store import Checkpoint, Packed
 from trainer.errors import UsageError, refusal
 from trainer.log import log
 from trainer.loop import Run
-from trainer.manifest import BadCheckpoint
 from trainer.metrics import MetricsFile
 from trainer.record import preprocess_of
 from trainer.redact import is_secret
@@ -91,7 +92,7 @@ class Saver:
         for best in filter(None, (self._best, *self._written)):
             if best.step not in saved and best.step == self._built.run.state.best_step:
                 self._metrics.sync()
-                checkpoint.write(self._folder, best)
+                store.write(self._folder, best)
 
     def _save(self) -> None:
         self._wait()
@@ -110,8 +111,8 @@ class Saver:
         if packed:
             self._metrics.sync()
         for one in packed:
-            checkpoint.write(self._folder, one)
-        checkpoint.prune(self._folder, self._settings.keep, best_step)
+            store.write(self._folder, one)
+        store.prune(self._folder, self._settings.keep, best_step)
 
     def _wait(self) -> None:
         """Return when what was to be saved is on the disk."""
@@ -130,7 +131,7 @@ class Saver:
             spent = self._spent.pop()
         length = self._metrics.flush()
         recorded: vouching.Recorded = {**self._sums, "metrics": {"size": length, "sha256": self._metrics.sum}}
-        return checkpoint.pack(run.state.step, run.model.state_dict(), dict(snapshot(run, length)), spent, recorded)
+        return store.pack(run.state.step, run.model.state_dict(), dict(snapshot(run, length)), spent, recorded)
 
 
 class Snapshot(TypedDict):
@@ -181,7 +182,7 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
     Raises:
         UsageError: There is no good checkpoint, or it does not fit the settings; nothing has been changed.
     """
-    found, problems = checkpoint.newest(rundir.checkpoints)
+    found, problems = store.newest(rundir.checkpoints)
     for problem in problems:
         announce(f"warning: {problem}")
     length, good = 0, -1
@@ -203,7 +204,7 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
             announce("no checkpoint to go on from: starting over")
     for step in manifest.steps(rundir.checkpoints):
         if step > good:
-            announce(f"set aside as {checkpoint.set_aside(rundir.checkpoints / manifest.name_of(step))}")
+            announce(f"set aside as {store.set_aside(rundir.checkpoints / manifest.name_of(step))}")
     return length
 
 
@@ -335,10 +336,10 @@ def chosen(rundir: RunDir, which: str) -> Checkpoint | None:
         if step not in saved:
             allowed = ["best", "last", *map(str, saved)]
             raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
-        return checkpoint.load(folder / manifest.name_of(step))
-    last = checkpoint.load(folder / manifest.name_of(saved[-1]))
+        return store.load(folder / manifest.name_of(step))
+    last = store.load(folder / manifest.name_of(saved[-1]))
     best = last.training["state"].get("best_step") if has_shape(Snapshot)(last.training) else None
-    return checkpoint.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
+    return store.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], what: str) -> None:

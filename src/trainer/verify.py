@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import agreement, manifest, modules, runs, screen
+from trainer import agreement, modules, runs, screen
 from trainer import words as command_line
+from trainer.checkpoints import manifest
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir
 

@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from trainer import manifest, reading, redact
+from trainer import reading, redact
+from trainer.checkpoints import manifest
+from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.errors import UsageError, refusal
-from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir, Sums, as_json
 from trainer.schema import has_shape
 from trainer.settings import Settings, flat

@@ -17,11 +17,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from trainer import checkpoint, durable, job, manifest, randomness, vouching
 from trainer import device as devices
+from trainer import durable, job, randomness, vouching
 from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.build import Built
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints import manifest, store
+from trainer.checkpoints.store import Checkpoint
 from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.errors import TrainerError
@@ -105,7 +106,7 @@ def kept(rundir: RunDir) -> Checkpoint | None:
         BadCheckpoint: It is damaged.
     """
     saved = manifest.steps(rundir.failure)
-    return checkpoint.load(rundir.failure / manifest.name_of(saved[-1])) if saved else None
+    return store.load(rundir.failure / manifest.name_of(saved[-1])) if saved else None
 
 
 def rows(found: Checkpoint, built: Built) -> list[Batch] | None:
@@ -176,7 +177,7 @@ def _phases(
 def _again(rundir: RunDir, settings: Settings, choices: dict[str, str], most: int) -> Built:
     """Build a run anew, set to its newest good checkpoint of at most a step, or to its beginning."""
     built = job.rebuild(rundir, settings, choices)
-    found, _ = checkpoint.newest(rundir.checkpoints)
+    found, _ = store.newest(rundir.checkpoints)
     if found is not None and found.step <= most:
         put_back(built, found, lambda remark: None)
     elif settings.init_from is not None:
@@ -248,9 +249,9 @@ def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     durable.remove_tree(rundir.failure)
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=randomness.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
-    packed = checkpoint.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
+    packed = store.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
     durable.make_folders(rundir.failure)
-    checkpoint.write(rundir.failure, packed)
+    store.write(rundir.failure, packed)
 
 
 def _fails(run: Run) -> bool:

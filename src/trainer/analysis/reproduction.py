@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import checkpoint, environment, fingerprint, manifest, modules, reading, redact, runs, vouching
+from trainer import environment, fingerprint, modules, reading, redact, runs, vouching
 from trainer.build import Built, build
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints import manifest, store
+from trainer.checkpoints.manifest import BadCheckpoint
+from trainer.checkpoints.store import Checkpoint
 from trainer.course import Course, Leg
 from trainer.data import Preprocess
 from trainer.job import compile_step, failure_of, kept_preprocess
 from trainer.loop import Row, fit
-from trainer.manifest import BadCheckpoint
 from trainer.metrics import Lines, few_parameters
 from trainer.progress import Display, Standing
 from trainer.record import differing, first_status
@@ -157,7 +158,7 @@ def _begun(of: Course) -> Built:
     built = build(settings, of.status.get("choices"), _preprocess(of, of.legs[0]))
     if settings.init_from is not None:
         if 0 in manifest.steps(checkpoints):  # the other run may have changed since
-            load_weights(built.run.model, checkpoint.load(checkpoints / manifest.name_of(0)).weights, "its checkpoint")
+            load_weights(built.run.model, store.load(checkpoints / manifest.name_of(0)).weights, "its checkpoint")
         else:
             start_from(built.run.model, settings.init_from)
     return built
@@ -265,7 +266,7 @@ class Comparison:
         self._saved.remove(step)
         path = self._of.rundir.checkpoints / manifest.name_of(step)
         try:
-            then = checkpoint.load(path).weights
+            then = store.load(path).weights
         except BadCheckpoint as error:
             raise Differs(step, "checkpoint", str(error), None) from error
         _require_same_weights(step, then, self._run.model.state_dict())

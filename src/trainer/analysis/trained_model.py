@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from trainer import device as devices
-from trainer import manifest, modules, randomness, runs, vouching
+from trainer import modules, randomness, runs, vouching
 from trainer.build import build_model
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints import manifest
+from trainer.checkpoints.manifest import BadCheckpoint
+from trainer.checkpoints.store import Checkpoint
 from trainer.components import locate, reason_of
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal
 from trainer.job import kept_preprocess
-from trainer.manifest import BadCheckpoint
 from trainer.rundir import RunDir
 from trainer.saver import chosen, load_weights
 from trainer.settings import Settings, check

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from trainer.build import Built
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoints.store import Checkpoint
 from trainer.errors import TrainerError, UsageError
 from trainer.job import rebuild
 from trainer.loop import NonFinite, dense, gradients, row_numbers

@@ -13,9 +13,10 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from trainer import durable, reading, tensor_file, trees
-from trainer.errors import RunFailed
-from trainer.manifest import (
+from trainer import durable, reading
+from trainer.checkpoints import tensors as tensor_file
+from trainer.checkpoints import tree
+from trainer.checkpoints.manifest import (
     FORMAT,
     MANIFEST,
     MODEL,
@@ -31,8 +32,9 @@ from trainer.manifest import (
     sum_of,
     verifying,
 )
+from trainer.checkpoints.tensors import Image
+from trainer.errors import RunFailed
 from trainer.schema import has_shape
-from trainer.tensor_file import Image
 
 
 class _State(TypedDict):
@@ -94,8 +96,8 @@ def pack(
         "format": FORMAT,
         "step": step,
         "aliases": aliases,
-        "extra": trees.pack(extra, "extra", tensors),
-        "training": trees.pack(training, "training", tensors),
+        "extra": tree.pack(extra, "extra", tensors),
+        "training": tree.pack(training, "training", tensors),
     }
     used = (None, None) if spent is None else (spent.model, spent.training)
     return Packed(step, tensor_file.image(model, used[0]), tensor_file.image(tensors, used[1]), state, run)
@@ -152,8 +154,8 @@ def load(path: Path) -> Checkpoint:
         require_place(path, state)
         weights: dict[str, Any] = dict(stored)
         weights.update({alias: weights[name] for alias, name in state["aliases"].items()})
-        weights.update(trees.unpack(state["extra"], tensors))
-        return Checkpoint(path, state["step"], weights, trees.unpack(state["training"], tensors))
+        weights.update(tree.unpack(state["extra"], tensors))
+        return Checkpoint(path, state["step"], weights, tree.unpack(state["training"], tensors))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadCheckpoint(f"{path} can't be read: {type(error).__name__}: {error}") from error
 
