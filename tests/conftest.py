@@ -18,10 +18,10 @@ os.environ.pop("COLUMNS", None)  # rich reads it when it is imported; a test tha
 import pytest
 import torch
 
+import trainer.commands.resume
+import trainer.commands.run
 import trainer.config
 import trainer.job
-import trainer.resume
-import trainer.run
 import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
 from trainer import code_import, own_modules
 from trainer.cli import main

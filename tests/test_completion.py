@@ -97,7 +97,7 @@ def test_values_of_flags(offered, cli, words, values):
 
 
 def test_rungs_of_the_ladder(offered):
-    from trainer.ladder import NAMES
+    from trainer.commands.ladder import NAMES
 
     assert set(offered("ladder", "--source", "")) == set(NAMES)
     assert set(offered("ladder", "--source", "nu")) == {"numpy"}

@@ -11,9 +11,9 @@ import pytest
 from conftest import Run
 from instants import content
 
-from trainer import init
+from trainer.commands import init
 
-EXAMPLE = Path(__file__).parents[1] / "src" / "trainer" / "example"
+EXAMPLE = Path(__file__).parents[1] / "src" / "trainer" / "examples" / "my_model"
 
 
 @pytest.fixture(autouse=True)

@@ -82,7 +82,7 @@ def test_the_code_of_all_rungs_is_what_runs(cli):
 
 
 def test_lines_of_code_leave_out_what_is_not_code():
-    from trainer.ladder import lines_of_code
+    from trainer.commands.ladder import lines_of_code
 
     code = ["x = f(", "    1,", ")", "def g():", '    return """', "    x", '    """']
     rest = ['"""Text', 'over lines."""', "", "import a", "# remark"]

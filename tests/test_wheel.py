@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import init
+from trainer.commands import init
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +34,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_holds_every_config_and_module(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"trainer/configs/{p.relative_to(ROOT / 'configs')}" for p in (ROOT / "configs").rglob("*.yaml")}
-    example = {f"trainer/example/{name}" for name in init.FILES}
+    example = {f"trainer/examples/my_model/{name}" for name in init.FILES}
     modules = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
     assert names >= configs | example | modules | {"trainer/py.typed"}
     assert not any(name.startswith(("tests", "scripts")) for name in names)

@@ -18,6 +18,8 @@ from trainer import code_import, modules, own_modules, randomness, reading, reda
 from trainer import device as devices
 from trainer import words as command_line
 from trainer.checkpoints import manifest, store
+from trainer.commands.resume import as_composed, continuation, require_same_files
+from trainer.commands.run import begin, resumed
 from trainer.config import compose_jobs, override
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
@@ -27,8 +29,6 @@ from trainer.objects import Objects
 from trainer.option_files import with_source
 from trainer.options import Catalog, near_path
 from trainer.progress import number
-from trainer.resume import as_composed, continuation, require_same_files
-from trainer.run import begin, resumed
 from trainer.rundir import RunDir, new_path
 from trainer.saver import load_weights, restore
 from trainer.settings import COMPONENTS, Settings, check

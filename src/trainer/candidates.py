@@ -110,7 +110,9 @@ def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Can
     """
     takes, found = _takes(usage), Candidates()
     if given[0] == "ladder" and "--source" in given:
-        return {line.split('"')[1]: "" for line in _source("ladder").splitlines() if line.startswith("    Rung(")}
+        return {
+            line.split('"')[1]: "" for line in _source("commands.ladder").splitlines() if line.startswith("    Rung(")
+        }
     if "RUN" in takes and (not plain or "RUN RUN" in usage or "RUN ..." in usage):
         found |= _runs(word)
     if takes[3:4] == ["RUN"] and not plain:  # before anything else
@@ -153,8 +155,7 @@ def _table(module: str, name: str) -> dict[str, str]:
 
 def _manual(command: str) -> str:
     """Return the help text of a command, as it stands in its source."""
-    module = _table("cli", "MODULES").get(command, command).removeprefix("trainer.")
-    return _source(module).partition('\nHELP = """')[2].partition('"""')[0]
+    return _source(f"commands.{command}").partition('\nHELP = """')[2].partition('"""')[0]
 
 
 def _usage(manual: str) -> str:

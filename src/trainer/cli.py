@@ -32,7 +32,6 @@ COMMANDS = {
     "info": "show versions, devices and threads",
     "completion": "print what lets TAB complete words in bash, zsh or fish",
 }
-MODULES = {"list": "trainer.listing", "eval": "trainer.evaluate", "runs": "trainer.leaderboard"}
 
 HELP = """Usage: trainer COMMAND ...
 
@@ -128,7 +127,7 @@ def _dispatch(argv: list[str]) -> int:
         near = "run " + name if "=" in name else nearest(name, COMMANDS)
         hint = f"; did you mean `trainer {near}`?" if near else ""
         raise UsageError(f"{name}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
-    module = importlib.import_module(MODULES.get(name, f"trainer.{name}"))
+    module = importlib.import_module(f"trainer.commands.{name}")
     return int(module.main(rest))
 
 

@@ -28,7 +28,6 @@ from trainer import (
     grouping,
     job,
     launchers,
-    leaderboard,
     redact,
     runs,
     safe_start,
@@ -37,6 +36,7 @@ from trainer import (
     trust_list,
     vectorized,
 )
+from trainer.commands import runs as leaderboard
 from trainer.config import Job, hydra_setup
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
 from trainer.hydra_errors import explained

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from trainer import durable, randomness
 from trainer.analysis.trained_model import Trained
 from trainer.checkpoints.manifest import MODEL, require_sum, sum_of, verifying
+from trainer.commands.export import FORMATS
 from trainer.components import reason_of
 from trainer.errors import RunFailed, UsageError, lacking, refusal
-from trainer.export import FORMATS
 from trainer.rundir import as_json
 
 TOLERANCE = 1e-5  # of the largest prediction

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from trainer import advice, curves
 from trainer.charts.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
 from trainer.charts.text_chart import tick
+from trainer.commands.runs import number_of, setting
 from trainer.curves import Curve
 from trainer.errors import UsageError, nearest, printable, refusal
-from trainer.leaderboard import number_of, setting
 from trainer.options import GROUPS
 from trainer.progress import count, number
 from trainer.rundir import RunDir

@@ -10,8 +10,8 @@ from typing import Any
 
 from trainer.charts import from_runs
 from trainer.charts.from_runs import Measured
+from trainer.commands.runs import number_of, setting
 from trainer.errors import printable
-from trainer.leaderboard import number_of, setting
 from trainer.runs import Entry, Ranking
 from trainer.values import show
 

@@ -26,7 +26,7 @@ Examples:
   trainer init first            a new directory
   trainer init .                here, beside your data
 """
-EXAMPLE = Path(__file__).parent / "example"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "my_model"
 FILES = {
     "my_model.py": "a class, and nothing of trainer in it",
     "configs/model/my_model.yaml": "makes it model=my_model",

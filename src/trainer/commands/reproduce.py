@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import advice, modules, redact, runs, settings, sweep_file
 from trainer import words as command_line
+from trainer.commands.resume import changed_by, require_unedited
 from trainer.course import Course, NothingYet, course
 from trainer.errors import UsageError, refusal
-from trainer.resume import changed_by, require_unedited
 from trainer.rundir import RunDir
 from trainer.values import show, typed
 from trainer.words import Words

@@ -113,7 +113,7 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         return dry_run.show(jobs, choices)
     settings = jobs[0].settings
     if (there := resumed(settings)) is not None:
-        from trainer import resume
+        from trainer.commands import resume
 
         return resume.go_on_as(there, jobs, command, words)
     path = new_path(settings.run_dir)

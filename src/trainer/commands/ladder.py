@@ -205,4 +205,4 @@ def _code(source: str) -> Sequence[str]:
 
 
 def _source(rung: Rung) -> str:
-    return (Path(__file__).parent / "models" / rung.file).read_text(encoding="utf-8")
+    return (Path(__file__).parents[1] / "models" / rung.file).read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ from trainer import words as command_line
 from trainer.charts import from_runs, image_file, spreadsheet, text_chart
 from trainer.charts.from_runs import Measured
 from trainer.charts.picture import HeatMap, Panel, Picture
+from trainer.commands.runs import setting
 from trainer.errors import UsageError, refusal, unknown
-from trainer.leaderboard import setting
 from trainer.runs import Entry, Ranking
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     command = shlex.join(["trainer", "eval", *redact.words(argv)])
     from trainer import screen
     from trainer.analysis import evaluation, trained_model
-    from trainer.resume import changed_by
+    from trainer.commands.resume import changed_by
 
     rundir, stored = trained_model.open_run(name, words.flags, command)
     found, called = trained_model.choose(rundir, words.flags.get("checkpoint", "best"))

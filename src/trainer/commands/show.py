@@ -12,10 +12,11 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, leaderboard, modules, reading, redact, runs, screen, settings, sweep_file, vouching
+from trainer import advice, garbage, modules, reading, redact, runs, screen, settings, sweep_file, vouching
 from trainer import words as command_line
 from trainer.charts import from_runs
 from trainer.checkpoints import manifest
+from trainer.commands import runs as leaderboard
 from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number, numbers, size_of
 from trainer.rundir import RunDir
