@@ -465,13 +465,13 @@ def trainer(*words: str) -> None:
 
 def prepared(argv: list[str]) -> Any:
     """Build the run of a command."""
-    from trainer import words
-    from trainer.config import compose_jobs
+    from trainer.config import arguments
+    from trainer.config.compose import compose_jobs
     from trainer.job import prepare
 
-    split = words.split(argv)
+    split = arguments.split(argv)
     catalog = split.catalog()
-    (job,) = compose_jobs(words.jobs(split, catalog), catalog)
+    (job,) = compose_jobs(arguments.jobs(split, catalog), catalog)
     return prepare(job.settings, job.choices)
 
 

@@ -20,7 +20,7 @@ import torch
 
 import trainer.commands.resume
 import trainer.commands.run
-import trainer.config
+import trainer.config.compose
 import trainer.job
 import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
 from trainer import code_import, own_modules

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from conftest import Run
 
-from trainer import modules, settings, trust_list
+from trainer import modules, trust_list
+from trainer.config import settings
 from trainer.job import plan
 from trainer.metrics import MetricsFile
 from trainer.saver import Saver

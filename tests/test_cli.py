@@ -13,9 +13,9 @@ import pytest
 
 import trainer
 from trainer import cli as command
-from trainer import words
-from trainer.config import compose_jobs
-from trainer.options import Catalog
+from trainer.config import arguments
+from trainer.config.catalog import Catalog
+from trainer.config.compose import compose_jobs
 
 HEAVY = """
 import sys
@@ -101,8 +101,8 @@ def test_the_examples_in_help_are_right(cli):
         name, *rest = shlex.split(example)
         assert name in command.COMMANDS
         if name == "run":
-            split = words.split(rest)
-            assert compose_jobs(words.jobs(split, split.catalog()), split.catalog()), example
+            split = arguments.split(rest)
+            assert compose_jobs(arguments.jobs(split, split.catalog()), split.catalog()), example
         if name in ("list", "info", "explain"):
             assert cli(name, *rest).code == 0, example
 

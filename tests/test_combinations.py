@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import words
-from trainer.config import compose_jobs
+from trainer.config import arguments
+from trainer.config.catalog import Catalog
+from trainer.config.compose import compose_jobs
 from trainer.data import Data
 from trainer.errors import RunFailed, UsageError
 from trainer.job import prepare
 from trainer.loop import fit
-from trainer.options import Catalog
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODELS, LOSSES, OPTIMIZERS = (
@@ -45,7 +45,7 @@ class Blobs(Data):
 @cache
 def composed(*command):
     catalog = Catalog()
-    (job,) = compose_jobs(words.jobs(words.split(list(command)), catalog), catalog)
+    (job,) = compose_jobs(arguments.jobs(arguments.split(list(command)), catalog), catalog)
     return job
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from trainer import cli as command
-from trainer import settings
-from trainer.options import GROUPS, Catalog, summary
-from trainer.values import choices
+from trainer.config import settings
+from trainer.config.annotations import choices
+from trainer.config.catalog import GROUPS, Catalog, summary
 
 GROUP_KEYS = {f"{group}=" for group in GROUPS}
 SECTIONS = {f"{name}." for name in (*GROUPS, *settings.SECTIONS) if name != "experiment"}

@@ -14,8 +14,8 @@ import yaml
 from conftest import Run
 
 from trainer import device, randomness
+from trainer.config.settings import DeviceSettings
 from trainer.errors import UsageError
-from trainer.settings import DeviceSettings
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 SMALL = ("steps=20", "data.inputs=20", "optim.lr=1e-3")

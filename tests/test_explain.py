@@ -16,10 +16,11 @@ import torch
 import yaml
 from rich.console import Console
 
-from trainer import screen, signatures, words
-from trainer.config import compose_jobs
-from trainer.options import GROUPS, Catalog
-from trainer.settings import Settings
+from trainer import screen
+from trainer.config import arguments, docstrings
+from trainer.config.catalog import GROUPS, Catalog
+from trainer.config.compose import compose_jobs
+from trainer.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
@@ -62,9 +63,9 @@ def told(cli):
 
 def composed(*typed):
     """The job that `trainer run` would begin with these words."""
-    split = words.split(list(typed))
+    split = arguments.split(list(typed))
     catalog = Catalog()
-    (job,) = compose_jobs(words.jobs(split, catalog), catalog)
+    (job,) = compose_jobs(arguments.jobs(split, catalog), catalog)
     return job
 
 
@@ -146,13 +147,13 @@ def test_the_same_for_programs(explained):
 
 
 def test_a_setting_of_ours_has_its_meaning_its_limits_and_its_default(told):
-    line = line_of(ROOT / "src/trainer/settings.py", "^    steps: ")
+    line = line_of(ROOT / "src/trainer/config/settings.py", "^    steps: ")
     assert told("steps")[:5] == [
         "steps=null",
         "meaning optimizer steps to train; null is 500, or epochs",
         "type a whole number or null",
         "limits at least 1",
-        f"set by null trainer/settings.py:{line} the default",
+        f"set by null trainer/config/settings.py:{line} the default",
     ]
 
 
@@ -305,16 +306,16 @@ class Numpydoc:
 
 @pytest.mark.parametrize("cls", [Google, Torch, Numpydoc])
 def test_a_docstring_is_read_whatever_its_style(cls):
-    assert signatures.sentence(cls, "scale").lower() == "how large; null is not allowed"
-    assert signatures.sentence(cls, "nothing") == ""
+    assert docstrings.sentence(cls, "scale").lower() == "how large; null is not allowed"
+    assert docstrings.sentence(cls, "nothing") == ""
 
 
 @pytest.mark.parametrize("cls", [torch.optim.Adam, torch.optim.LBFGS, torch.nn.HuberLoss, torch.nn.Embedding])
 def test_every_argument_of_torchs_own_classes_is_found(cls):
     source = Path(inspect.getsourcefile(cls)).read_text().splitlines()
     for name in inspect.signature(cls).parameters:
-        assert re.search(rf"\b{name}\b", source[signatures.place(cls, name).line - 1])
-        assert signatures.sentence(cls, name) or name.startswith("_") or name in ("device", "dtype"), name
+        assert re.search(rf"\b{name}\b", source[docstrings.place(cls, name).line - 1])
+        assert docstrings.sentence(cls, name) or name.startswith("_") or name in ("device", "dtype"), name
 
 
 @pytest.mark.parametrize("group", COMPONENTS)
@@ -324,7 +325,7 @@ def test_every_setting_of_a_shipped_option_has_a_meaning(group):
         module, _, name = content["_target_"].rpartition(".")
         cls = getattr(importlib.import_module(module), name)
         for name in content.keys() - {"_target_", "defaults"}:
-            assert signatures.sentence(cls, name), (option, name)
+            assert docstrings.sentence(cls, name), (option, name)
 
 
 @pytest.mark.parametrize("words", ["model.api_token", "--json"])

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from trainer import screen
-from trainer.options import GROUPS, Catalog
-from trainer.settings import Settings
+from trainer.config.catalog import GROUPS, Catalog
+from trainer.config.settings import Settings
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def test_a_short_password_is_a_secret_all_the_same(cli, own_part):
 
 @pytest.mark.parametrize("key", ["token", "hf_token", "Secret", "db.password", "API_KEY"])
 def test_what_counts_as_a_secret(key):
-    from trainer.redact import is_secret
+    from trainer.config.secrets import is_secret
 
     assert is_secret(key)
     assert not is_secret(f"{key}s")

@@ -17,7 +17,7 @@ import torch
 from conftest import Run, wait_until
 from instants import SMALL, at_every_change, content, ending, on_row, require_same, send_at, train_and_copy, trained
 
-from trainer import settings
+from trainer.config import settings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODELS = sorted(path.stem for path in CONFIGS.glob("model/*.yaml"))

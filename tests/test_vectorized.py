@@ -13,8 +13,9 @@ from conftest import Run, wait_until
 from faults import default_handlers
 from safetensors.torch import load_file
 
-from trainer import stackable, words
-from trainer.config import compose_jobs
+from trainer import stackable
+from trainer.config import arguments
+from trainer.config.compose import compose_jobs
 from trainer.job import prepare
 
 TOGETHER = ("hydra/launcher=vectorized",)
@@ -139,8 +140,8 @@ def test_the_number_of_jobs_at_a_time_does_not_matter(both, monkeypatch, size):
 
 def test_the_size_is_measured_and_nothing_moves(monkeypatch):
     monkeypatch.undo()
-    split = words.split([*SMALL])
-    (job,) = compose_jobs(words.jobs(split, split.catalog()), split.catalog())
+    split = arguments.split([*SMALL])
+    (job,) = compose_jobs(arguments.jobs(split, split.catalog()), split.catalog())
     built = prepare(job.settings, job.choices)
     before, weights = torch.get_rng_state(), [w.clone() for w in built.run.weights]
     size, share = stackable.best_size(built, 7, same_rows=False)

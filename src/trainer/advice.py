@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.checkpoints import manifest
+from trainer.config.catalog import GROUPS
+from trainer.config.secrets import MARK, secrets
+from trainer.config.settings import COMPONENTS, OBJECT, Settings, check
 from trainer.errors import UsageError
-from trainer.options import GROUPS
-from trainer.redact import MARK, secrets
 from trainer.rundir import RunDir
-from trainer.settings import COMPONENTS, OBJECT, Settings, check
 
 TENSORBOARD = "trainer.loggers.TensorBoard"
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from trainer import reading, runs, settings, sweep_file, vouching
+from trainer import reading, runs, sweep_file, vouching
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
+from trainer.config import settings
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, Sums
 from trainer.schema import has_shape

@@ -14,26 +14,26 @@ from typing import Any
 
 from torch import nn
 
-from trainer import code_import, modules, own_modules, randomness, reading, redact, runs, screen
+from trainer import code_import, modules, own_modules, randomness, reading, runs, screen
 from trainer import device as devices
-from trainer import words as command_line
 from trainer.checkpoints import manifest, store
 from trainer.commands.resume import as_composed, continuation, require_same_files
 from trainer.commands.run import begin, resumed
-from trainer.config import compose_jobs, override
+from trainer.config import arguments, secrets
+from trainer.config.arguments import Words
+from trainer.config.catalog import Catalog, near_path
+from trainer.config.compose import compose_jobs, override
+from trainer.config.option_files import with_source
+from trainer.config.settings import COMPONENTS, Settings, check
 from trainer.errors import UsageError, refusal
 from trainer.follow import Begun, follow
 from trainer.log import log
 from trainer.logger_repair import repair
 from trainer.objects import Objects
-from trainer.option_files import with_source
-from trainer.options import Catalog, near_path
 from trainer.progress import number
 from trainer.rundir import RunDir, new_path
 from trainer.saver import load_weights, restore
-from trainer.settings import COMPONENTS, Settings, check
 from trainer.signals import Stopping
-from trainer.words import Words
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,13 +153,13 @@ class _Given:
         self.words = list(words)
         for name, value in settings.items():
             if name not in self.objects.sections:
-                self.words.append(command_line.word(name.replace("__", "."), value))
+                self.words.append(arguments.word(name.replace("__", "."), value))
         if self.objects.dtype is not None and not any("device.dtype=" in word for word in self.words):
             self.words.append(f"device.dtype={self.objects.dtype}")
         self.catalog = Catalog()
-        (choice,) = command_line.jobs(Words(overrides=self.words), self.catalog)
+        (choice,) = arguments.jobs(Words(overrides=self.words), self.catalog)
         self.choice = replace(choice, sections=self.objects.sections)
-        self.words = redact.words(self.words)
+        self.words = secrets.words(self.words)
 
     @property
     def command(self) -> str:

@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 from trainer import device as devices
 from trainer import losses, optimizers, randomness
 from trainer.components import check_arguments, check_feeding, construct, locate, split_arguments, supplied
+from trainer.config.settings import COMPONENTS, Settings
 from trainer.data import Batches, Data, Items, Preprocess, Rows
 from trainer.errors import refusal, unknown
 from trainer.loop import Run
 from trainer.schedules import Schedule
-from trainer.settings import COMPONENTS, Settings
 
 ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
 DEFAULT_BATCH = 256

@@ -87,7 +87,7 @@ def _possible(given: list[str], word: str) -> Candidates:
         return commands if given else {**commands, "help": "say more about a command"}
     if given[0] not in commands:
         return {}
-    valued = _table("words", "VALUED_FLAGS")
+    valued = _table("config.arguments", "VALUED_FLAGS")
     if given[-1] in valued:
         return _flag_values(given[-1], word, given)
     manual = _manual(given[0])
@@ -122,7 +122,7 @@ def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Can
     if "SHELL" in takes and not plain:
         found |= dict.fromkeys(SHELLS, "")
     if "GROUP" in takes:
-        groups = _table("options", "GROUPS")
+        groups = _table("config.catalog", "GROUPS")
         found |= {**groups, "settings": "those beside the groups"} if "=" not in word else _values(word, given, None)
         found |= {f"{word}=": "one of its options"} if word in groups and not plain else {}
     for kind in takes:
@@ -213,7 +213,7 @@ def _settings(word: str, given: list[str], run: str | None) -> Candidates:
     section, dot, _ = key.partition(".")
     if dot:
         return {f"{name}=": what for name, what in _keys(section, given, run).items()}
-    declared, groups = _declared(), _table("options", "GROUPS")
+    declared, groups = _declared(), _table("config.catalog", "GROUPS")
     found = {f"{name}=": what for name, what in groups.items()}
     found |= {f"{name}=": what for name, (what, _) in declared.items() if "." not in name}
     sections = dict.fromkeys([*groups, *(name.partition(".")[0] for name in declared if "." in name)])
@@ -233,7 +233,7 @@ def _values(word: str, given: list[str], run: str | None) -> Candidates:
 
 
 def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candidates:
-    if key in _table("options", "GROUPS"):
+    if key in _table("config.catalog", "GROUPS"):
         return {name: _summary(file) for name, file in _options(key, given).items()}
     if key == "hydra/launcher":
         return _launchers()
@@ -250,7 +250,7 @@ def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candida
 
 def _declared() -> dict[str, tuple[str, list[str]]]:
     """Return the settings that are declared, dotted, with their meanings and, of a choice, the words."""
-    tree: Any = compile(_source("settings"), "settings", "exec", _ONLY_AST)
+    tree: Any = compile(_source("config.settings"), "settings", "exec", _ONLY_AST)
     classes = {node.name: node.body for node in tree.body if hasattr(node, "bases")}
     found = {}
 

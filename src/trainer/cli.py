@@ -8,7 +8,8 @@ import importlib
 import os
 import sys
 
-from trainer import __version__, address_space, redact, streams
+from trainer import __version__, address_space, streams
+from trainer.config import secrets
 from trainer.errors import TrainerError, UsageError, nearest, printable
 
 COMMANDS = {
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
     address_space.watch()
-    redact.words(argv)  # to be hidden in every message from here on
+    secrets.words(argv)  # to be hidden in every message from here on
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except TrainerError as error:
         _trace()
-        lines = [f"error: {printable(redact.hide(str(error)))}"]
+        lines = [f"error: {printable(secrets.hide(str(error)))}"]
         for more in getattr(error, "__notes__", ()):
             lines += map(printable, more.splitlines())
         _complain(*lines)

@@ -18,12 +18,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from trainer import modules
+from trainer.config.annotations import describe, fits, misfit, show
+from trainer.config.settings import OBJECT
 from trainer.data import Data, Items
 from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
 from trainer.loggers import Logger
 from trainer.schedules import Schedule
-from trainer.settings import OBJECT
-from trainer.values import describe, fits, misfit, show
 
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (nn.Module,),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainer import redact
 from trainer.checkpoints import manifest
+from trainer.config import secrets as redact
+from trainer.config.settings import Settings, check
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
-from trainer.settings import Settings, check
 
 _ENDED = ("done", "stopped", "failed")
 

@@ -9,8 +9,8 @@ from functools import cache
 
 import torch
 
+from trainer.config.settings import DeviceSettings
 from trainer.errors import UsageError, refusal
-from trainer.settings import DeviceSettings
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from trainer import redact, screen
+from trainer import screen
 from trainer.build import Built
-from trainer.config import Job
+from trainer.config import secrets
+from trainer.config.arguments import Choice
+from trainer.config.compose import Job
 from trainer.errors import RunFailed
 from trainer.job import prepare
 from trainer.loop import fit
 from trainer.progress import duration
 from trainer.record import num_parameters
-from trainer.words import Choice
 
 MEASURED_SECONDS = 0.2
 _MEASURED_STEPS = 50
@@ -38,7 +39,7 @@ def show(jobs: Sequence[Job], choices: Sequence[Choice]) -> int:
         seconds = steps * seconds_a_step(built)
         total += seconds
         chosen = {**job.choices, **built.choices}
-        cells = [Text(redact.tree(choice.swept).get(key) or chosen[key]) for key in what]
+        cells = [Text(secrets.tree(choice.swept).get(key) or chosen[key]) for key in what]
         table.add_row(
             f"{index:03d}", *cells, f"{num_parameters(built.run):,}", f"{rows:,}", f"{steps:,}", duration(seconds)
         )

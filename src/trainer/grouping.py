@@ -7,11 +7,12 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer import job, redact, stackable
+from trainer import job, stackable
+from trainer.config import secrets as redact
+from trainer.config.settings import check
 from trainer.errors import TrainerError
 from trainer.record import SECONDS
 from trainer.rundir import RunDir
-from trainer.settings import check
 
 _SAME = ("model", "data", "loss", "device", "batch_size", "accumulate", "compile")  # what jobs must have in common
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # what their optimizers need not

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
-from trainer import bounds, durable, logger_feed, loop, modules, own_modules, redact, runs, safe_start, vouching
+from trainer import bounds, durable, logger_feed, loop, modules, own_modules, runs, safe_start, vouching
 from trainer.build import Built, build, resolved
 from trainer.checkpoints import manifest, store
 from trainer.components import reason_of
+from trainer.config import secrets as redact
+from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.log import log, log_evaluation, logging_to
@@ -26,7 +28,6 @@ from trainer.progress import Display, NoDisplay, Standing
 from trainer.record import SECONDS, Record, first_status, preprocess_of, standing, superseded
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
-from trainer.settings import Settings, check
 from trainer.signals import BrokenOff, Stopping
 from trainer.sums import sum_of
 from trainer.trial import try_out

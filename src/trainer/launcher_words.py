@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.config.catalog import LAUNCHERS
 from trainer.modules import OwnCode
-from trainer.options import LAUNCHERS
 from trainer.sweep_file import Sweep
 
 DEFAULT = "local"

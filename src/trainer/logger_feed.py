@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from trainer import randomness, reading, redact
+from trainer import randomness, reading
 from trainer.components import check_arguments, construct, locate, reason_of, supplied
+from trainer.config import secrets
+from trainer.config.settings import Settings
 from trainer.loggers import Logger
 from trainer.loop import Reader, Row
 from trainer.rundir import RunDir
-from trainer.settings import Settings
 
 _MOST_BYTES = 2**20  # of metrics.jsonl that are in memory at a time
 
@@ -141,4 +142,4 @@ class LoggerFeed:
         del self._open[name]
         self.left_out.add(name)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else reason_of(error)
-        self._announce(f"warning: logger={name} has stopped: {redact.hide(reason)}; training goes on")
+        self._announce(f"warning: logger={name} has stopped: {secrets.hide(reason)}; training goes on")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainer import durable, event_file, reading
+from trainer.config.annotations import show
+from trainer.config.settings import flat
 from trainer.errors import lacking
 from trainer.rundir import RunDir
-from trainer.settings import flat
-from trainer.values import show
 
 Row = Mapping[str, Any]
 _MOST_LINE = 2 * reading.LONGEST_ROW  # bytes of a table's line, which may be of two rows

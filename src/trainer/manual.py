@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from trainer import settings
-from trainer.options import GROUPS, Catalog
-from trainer.values import show
+from trainer.config import settings
+from trainer.config.annotations import show
+from trainer.config.catalog import GROUPS, Catalog
 
 _WIDEST = 100  # columns
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer import screen
+from trainer.config.annotations import typed
 from trainer.progress import duration, number
 from trainer.runs import Entry, entry
-from trainer.values import typed
 
 _ENDED = ("done", "failed", "stopped")
 _WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order

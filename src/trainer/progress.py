@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from trainer.values import show
+from trainer.config.annotations import show
 
 if TYPE_CHECKING:
     from trainer.loop import Row

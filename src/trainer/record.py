@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer import environment, fingerprint, redact, vouching
+from trainer import environment, fingerprint, vouching
 from trainer.build import Built, resolved
+from trainer.config import secrets
 from trainer.loop import Row, Run
 from trainer.metrics import finite
 from trainer.rundir import FORMAT, RunDir
@@ -53,7 +54,7 @@ class Record:
             "git": environment.git_commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        config = redact.tree(resolved(built).to_dict())
+        config = secrets.tree(resolved(built).to_dict())
         before = superseded(before, self._status.get("config"), config)
         sums = self._segment["sums"] = vouching.planned(rundir, config, preprocess_of(built))
         if (known := self._status.get("sums", sums)) != sums:

@@ -19,12 +19,12 @@ from trainer.build import Built, optimizer_like
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint, Packed
+from trainer.config.secrets import is_secret
 from trainer.errors import UsageError, refusal
 from trainer.log import log
 from trainer.loop import Run
 from trainer.metrics import MetricsFile
 from trainer.record import preprocess_of
-from trainer.redact import is_secret
 from trainer.rundir import RunDir
 from trainer.schema import has_shape
 

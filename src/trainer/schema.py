@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from trainer.values import fits
+from trainer.config.annotations import fits
 
 Check = Callable[[Any], bool]
 _NONE = object()

@@ -15,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from trainer import advice, redact
+from trainer import advice
+from trainer.config import secrets
+from trainer.config.annotations import show
+from trainer.config.settings import OBJECT, Change
 from trainer.errors import printable
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.rundir import RunDir
-from trainer.settings import OBJECT, Change
 from trainer.streams import Stream
-from trainer.values import show
 
 if TYPE_CHECKING:
     from trainer.build import Built
@@ -64,7 +65,7 @@ def as_yaml(data: dict[str, Any]) -> None:
     """Print a configuration as its file would hold it."""
     import yaml
 
-    stdout.print(yaml.safe_dump(redact.tree(data), sort_keys=False, allow_unicode=True).rstrip(), soft_wrap=True)
+    stdout.print(yaml.safe_dump(secrets.tree(data), sort_keys=False, allow_unicode=True).rstrip(), soft_wrap=True)
 
 
 def heading(name: str, what: str) -> None:
@@ -140,7 +141,7 @@ def arguments(group: str, component: Mapping[str, Any]) -> str:
     untyped = ("_target_", OBJECT, "inputs", "outputs") if group == "model" else ("_target_", OBJECT)
     shown = {
         key: value
-        for key, value in redact.tree(component).items()
+        for key, value in secrets.tree(component).items()
         if key not in untyped and value not in (None, False, 0, [])
     }
     return " ".join(f"{key}={show(value)}" for key, value in shown.items())
@@ -227,7 +228,7 @@ def changes(of_jobs: Iterable[Sequence[Change]]) -> None:
 
 
 def _change(change: Change) -> tuple[str, str]:
-    now = redact.tree({change.key: change.new})[change.key]
+    now = secrets.tree({change.key: change.new})[change.key]
     return change.key, f"{show(change.old)} -> {show(now)}"
 
 

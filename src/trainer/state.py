@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.values import fits
+from trainer.config.annotations import fits
 
 
 @dataclass

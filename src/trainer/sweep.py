@@ -28,7 +28,6 @@ from trainer import (
     grouping,
     job,
     launchers,
-    redact,
     runs,
     safe_start,
     screen,
@@ -37,9 +36,14 @@ from trainer import (
     vectorized,
 )
 from trainer.commands import runs as leaderboard
-from trainer.config import Job, hydra_setup
+from trainer.config import secrets as redact
+from trainer.config.annotations import typed
+from trainer.config.arguments import Choice, Words
+from trainer.config.catalog import LAUNCHERS, Catalog
+from trainer.config.compose import Job, hydra_setup
+from trainer.config.hydra_errors import explained
+from trainer.config.settings import check
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
-from trainer.hydra_errors import explained
 from trainer.job import Plan
 from trainer.launcher_words import (
     DEFAULT,
@@ -50,16 +54,12 @@ from trainer.launcher_words import (
     words_of,
 )
 from trainer.launchers import EachLauncher, Local
-from trainer.options import LAUNCHERS, Catalog
 from trainer.overview import Overview
 from trainer.owner import Owner
 from trainer.progress import count
 from trainer.rundir import RunDir
-from trainer.settings import check
 from trainer.signals import Stopping
 from trainer.sweep_file import Sweep
-from trainer.values import typed
-from trainer.words import Choice, Words
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts

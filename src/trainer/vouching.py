@@ -15,15 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from trainer import reading, redact
+from trainer import reading
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
+from trainer.config import secrets
+from trainer.config.annotations import show
+from trainer.config.settings import Settings, flat
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir, Sums, as_json
 from trainer.schema import has_shape
-from trainer.settings import Settings, flat
 from trainer.sums import OWN, is_sealed, sum_of
-from trainer.values import show
 
 _CHUNK = 2**20  # bytes
 
@@ -74,7 +75,7 @@ def sum_of_preprocess(preprocess: dict[str, Any] | None) -> str | None:
 
 def same_data(rundir: RunDir, settings: Settings) -> bool:
     """Say whether settings take the data that config.yaml names; secrets are not kept and do not count."""
-    return bool(rundir.read_config().get("data") == redact.tree(settings.to_dict())["data"])
+    return bool(rundir.read_config().get("data") == secrets.tree(settings.to_dict())["data"])
 
 
 def recorded(path: Path) -> Recorded | None:
@@ -335,7 +336,7 @@ def _rows_problem(rundir: RunDir, path: Path, then: Rows) -> str | None:
 
 def _changes(status: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Say in which settings a configuration differs from what status.json repeats."""
-    then, now = flat(dict(status.get("config") or {})), flat(redact.tree(config))
+    then, now = flat(dict(status.get("config") or {})), flat(secrets.tree(config))
     if not then:
         return ""
     keys = [key for key in {**then, **now} if show(then.get(key)) != show(now.get(key))]

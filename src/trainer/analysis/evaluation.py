@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainer import fingerprint, screen
 from trainer.build import Built, build, to_look_at
 from trainer.components import reason_of
+from trainer.config.settings import Settings
 from trainer.data import Batches
 from trainer.errors import RunFailed, TrainerError, printable
 from trainer.job import kept_preprocess
@@ -23,7 +24,6 @@ from trainer.metrics import finite
 from trainer.progress import number
 from trainer.rundir import RunDir
 from trainer.saver import load_weights
-from trainer.settings import Settings
 
 MOST_CLASSES = 20  # of which a table is shown
 _NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute error"}

@@ -24,16 +24,16 @@ from trainer.build import Built
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.store import Checkpoint
 from trainer.components import reason_of
+from trainer.config.annotations import show
+from trainer.config.catalog import Catalog
+from trainer.config.settings import Settings
 from trainer.data import Batch
 from trainer.errors import TrainerError
 from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
 from trainer.metrics import finite
-from trainer.options import Catalog
 from trainer.progress import number
 from trainer.rundir import RunDir
 from trainer.saver import put_back, snapshot, start_from
-from trainer.settings import Settings
-from trainer.values import show
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
 _SECONDS = 10.0  # for taking steps again and trying others

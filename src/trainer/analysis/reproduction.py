@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import environment, fingerprint, modules, reading, redact, runs, vouching
+from trainer import environment, fingerprint, modules, reading, runs, vouching
 from trainer.build import Built, build
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
+from trainer.config import secrets
+from trainer.config.annotations import show
+from trainer.config.settings import differences, flat
 from trainer.course import Course, Leg
 from trainer.data import Preprocess
 from trainer.job import compile_step, failure_of, kept_preprocess
@@ -27,9 +30,7 @@ from trainer.progress import Display, Standing
 from trainer.record import differing, first_status
 from trainer.rundir import RunDir
 from trainer.saver import load_weights, put_back, snapshot, start_from
-from trainer.settings import differences, flat
 from trainer.signals import BrokenOff, Stopping
-from trainer.values import show
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def reproduce(
     except Differs as found:
         finding.difference = found.difference
     except Exception as error:  # the run may have failed for whatever this is
-        finding.failure = redact.hide(str(failure_of(error, built, of.rundir)))
+        finding.failure = secrets.hide(str(failure_of(error, built, of.rundir)))
         if finding.failure != of.failure:
             finding.difference = Difference(built.run.state.step, "failure", of.failure, finding.failure)
     finding.step, finding.seconds = built.run.state.step, time.perf_counter() - start
@@ -171,7 +172,7 @@ def _preprocess(of: Course, leg: Leg) -> Preprocess | None:
 
 def _gone_on(built: Built, leg: Leg, of: Course, announce: Callable[[str], None]) -> Built:
     """Build a run anew with changed settings, and set it to where it stands, as resuming does."""
-    run, now = built.run, flat(redact.tree(leg.settings.to_dict()))
+    run, now = built.run, flat(secrets.tree(leg.settings.to_dict()))
     changes = [
         f"{key} {show(old)} -> {show(now.get(key))}" for key, old, _ in differences(built.settings, leg.settings)
     ]

@@ -16,12 +16,12 @@ from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
 from trainer.components import locate, reason_of
+from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal
 from trainer.job import kept_preprocess
 from trainer.rundir import RunDir
 from trainer.saver import chosen, load_weights
-from trainer.settings import Settings, check
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from trainer.build import Built
 from trainer.checkpoints.store import Checkpoint
+from trainer.config.settings import Settings
 from trainer.errors import TrainerError, UsageError
 from trainer.job import rebuild
 from trainer.loop import NonFinite, dense, gradients, row_numbers
@@ -18,7 +19,6 @@ from trainer.metrics import FEW_NUMBERS, finite
 from trainer.rundir import RunDir
 from trainer.saver import Snapshot, put_back
 from trainer.schema import has_shape
-from trainer.settings import Settings
 
 
 class _Optimizer(TypedDict):

@@ -11,9 +11,9 @@ from typing import Any
 from trainer.charts import from_runs
 from trainer.charts.from_runs import Measured
 from trainer.commands.runs import number_of, setting
+from trainer.config.annotations import show
 from trainer.errors import printable
 from trainer.runs import Entry, Ranking
-from trainer.values import show
 
 _OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins so for a formula
 

@@ -10,14 +10,14 @@ from typing import Any
 from rich.table import Table
 
 from trainer import garbage, runs, screen
-from trainer import words as command_line
+from trainer.config import arguments
+from trainer.config.annotations import show
+from trainer.config.catalog import GROUPS
+from trainer.config.settings import COMPONENTS, Settings, flat
 from trainer.errors import UsageError
-from trainer.options import GROUPS
 from trainer.progress import number
 from trainer.rundir import RunDir
 from trainer.runs import Entry, ranking
-from trainer.settings import COMPONENTS, Settings, flat
-from trainer.values import show
 
 HELP = """Usage: trainer compare RUN RUN [RUN ...] [--json]
 
@@ -42,7 +42,7 @@ Differences = dict[str, dict[str, Any]]  # by key, what each run that has it hol
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, ("--json", *command_line.HELP_FLAGS))
+    words = arguments.split(argv, ("--json", *arguments.HELP_FLAGS))
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from trainer import redact
-from trainer import words as command_line
+from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal
 
 HELP = """Usage: trainer eval RUN [data.KEY=VALUE ...] [--checkpoint best|last|STEP]
@@ -28,7 +27,7 @@ Examples:
   trainer eval kfrw --checkpoint last
   trainer eval kfrw data.path=test.csv
 """
-FLAGS = ("--checkpoint", "--json", "--trust-code", "--force", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
+FLAGS = ("--checkpoint", "--json", "--trust-code", "--force", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
 CHANGEABLE = ("data", "loss", "device")
 
 
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         sys.stdout.write(HELP)
         return 0
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if not words.overrides or "=" in words.overrides[0]:
         raise UsageError("eval: which run? `trainer eval last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> int:
         if word.partition("=")[0].partition(".")[0] not in CHANGEABLE:
             hint = None if "=" in word else f"data.path={word}"
             raise refusal(word, "is not a matter of evaluating", ["data.KEY=VALUE"], hint)
-    command = shlex.join(["trainer", "eval", *redact.words(argv)])
+    command = shlex.join(["trainer", "eval", *secrets.words(argv)])
     from trainer import screen
     from trainer.analysis import evaluation, trained_model
     from trainer.commands.resume import changed_by

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from trainer import redact, screen, settings, values
-from trainer import words as command_line
+from trainer import screen
+from trainer.config import annotations as values
+from trainer.config import arguments, secrets, settings
+from trainer.config.annotations import show
+from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
+from trainer.config.settings import SECTIONS
 from trainer.errors import UsageError, printable, refusal
-from trainer.options import GROUPS, SEVERAL, Catalog, summary
-from trainer.settings import SECTIONS
-from trainer.values import show
 
 if TYPE_CHECKING:
     from trainer.components import Argument
-    from trainer.config import Job
-    from trainer.origins import Source
-    from trainer.words import Choice, Words
+    from trainer.config.arguments import Choice, Words
+    from trainer.config.compose import Job
+    from trainer.config.origins import Source
 
 HELP = """Usage: trainer explain [KEY] [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
 
@@ -79,7 +80,7 @@ class Composed(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, ("--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS))
+    words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS))
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -88,11 +89,11 @@ def main(argv: list[str]) -> int:
         raise refusal(" ".join(keys), "one setting at a time", f"explain {keys[0]}")
     words.overrides = [word for word in words.overrides if "=" in word]
     catalog = words.catalog()
-    choices = command_line.jobs(words, catalog)
+    choices = arguments.jobs(words, catalog)
     try:
         found, composed = _explained(keys, words, choices, catalog)
     except UsageError as error:
-        from trainer.option_files import with_source
+        from trainer.config.option_files import with_source
 
         raise with_source(error, choices, catalog) from error.__cause__
     for warning in catalog.warnings():
@@ -109,11 +110,11 @@ def main(argv: list[str]) -> int:
 def _explained(
     keys: Sequence[str], words: Words, choices: list[Choice], catalog: Catalog
 ) -> tuple[dict[str, Any], Composed]:
-    from trainer import config, origins
+    from trainer.config import compose, origins
 
-    (job,) = config.compose_jobs(choices, catalog)
+    (job,) = compose.compose_jobs(choices, catalog)
     folders = [part for folder in words.config_dirs for part in ("--config-dir", folder)]
-    composed = Composed(job, origins.of(choices[0], catalog), catalog, redact.words(words.overrides), folders)
+    composed = Composed(job, origins.of(choices[0], catalog), catalog, secrets.words(words.overrides), folders)
     if not keys:
         return {"settings": [*_selected(composed), *_set(composed)]}, composed
     return _about(keys[0], composed), composed
@@ -136,7 +137,7 @@ def _about(key: str, composed: Composed) -> dict[str, Any]:
         return {"key": key, "meaning": str(SECTIONS[key].__doc__).rstrip("."), "settings": [*_set(composed, key)]}
     if group in SECTIONS:
         settings.declared(key)  # refuses it
-    from trainer.config import no_such_setting
+    from trainer.config.compose import no_such_setting
 
     raise no_such_setting(key, present, composed.catalog)
 
@@ -164,7 +165,8 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
     elif name == _TARGET:
         kind, what = str, f"the class of the {group}"
     else:
-        from trainer import components, signatures
+        from trainer import components
+        from trainer.config import docstrings
 
         part = parts[group]
         target, (first, _, inner) = part[_TARGET], name.partition(".")
@@ -173,7 +175,7 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
         argument = components.argument(cls, first if is_set else name, group)
         if argument.cls is not cls:  # which says how a Dataset of torch is fed
             target = f"{argument.cls.__module__}.{argument.cls.__qualname__}"
-        kind, what = Any if inner else argument.kind, signatures.sentence(argument.cls, first)
+        kind, what = Any if inner else argument.kind, docstrings.sentence(argument.cls, first)
         if is_set and value != _UNSET:
             components.fitting(key, value, kind)
         if not inner and argument.default is not inspect.Parameter.empty:
@@ -201,13 +203,13 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
 
 def _default_of(argument: Argument, name: str, target: str) -> Source:
     """Return the default that a class has for an argument of its constructor."""
-    from trainer import signatures
-    from trainer.origins import Source, of_source
+    from trainer.config import docstrings
+    from trainer.config.origins import Source, of_source
 
     default = [*argument.default] if isinstance(argument.default, tuple) else argument.default
     if not isinstance(default, bool | int | float | str | list | None):
         default = str(default)
-    remark, place = f"the default of {target}", signatures.place(argument.cls, name)
+    remark, place = f"the default of {target}", docstrings.place(argument.cls, name)
     return Source(default, remark) if place is None else of_source(default, place, remark)
 
 
@@ -241,7 +243,7 @@ def _places(key: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
         {
             "value": _shown(key, source.value),
             "place": source.place,
-            "remark": redact.hide(source.remark),
+            "remark": secrets.hide(source.remark),
             "file": None if source.file is None else str(source.file),
             "line": source.line,
         }
@@ -250,7 +252,7 @@ def _places(key: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def _shown(key: str, value: Any) -> Any:
-    return redact.tree({key: value})[key]
+    return secrets.tree({key: value})[key]
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -307,9 +309,9 @@ def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, l
             yield "see its file", ["list", f"{key}={found['value']}"]
         return
     other = next((word for word in found["choices"] if word != found["value"]), found["value"])
-    if other not in (None, _UNSET, redact.MARK) and not key.endswith(_TARGET):
+    if other not in (None, _UNSET, secrets.MARK) and not key.endswith(_TARGET):
         others = _without(words, *(_LENGTHS if key in _LENGTHS else [key]))
-        yield "set it", ["run", *others, command_line.word(key, other)]
+        yield "set it", ["run", *others, arguments.word(key, other)]
     yield "see what else there is", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
 
 

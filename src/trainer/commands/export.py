@@ -6,8 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from trainer import redact
-from trainer import words as command_line
+from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal, unknown
 from trainer.rundir import RunDir
 
@@ -36,12 +35,12 @@ Examples:
   trainer export kfrw --format safetensors --output house_prices
 """
 FORMATS = {"safetensors": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
-FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", "--force", *command_line.HELP_FLAGS)
+FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", "--force", *arguments.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -52,7 +51,7 @@ def main(argv: list[str]) -> int:
         if not kind:
             raise refusal("export", "as what?", [f"--format {name}" for name in FORMATS])
         raise unknown(f"--format={kind}", "no such format", kind, FORMATS)
-    command = shlex.join(["trainer", "export", *redact.words(argv)])
+    command = shlex.join(["trainer", "export", *secrets.words(argv)])
     from trainer import safe_start, screen
     from trainer.analysis import export, trained_model
 

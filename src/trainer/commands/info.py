@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer import __version__, runs, screen
+from trainer.config.catalog import Catalog
 from trainer.errors import refusal
-from trainer.options import Catalog
 from trainer.rundir import RUNS
 
 HELP = """Usage: trainer info [--json]
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
 def gather() -> dict[str, Any]:
     """Return everything that is shown, as plain data; memory in bytes."""
     from trainer import device
-    from trainer.settings import DeviceSettings
+    from trainer.config.settings import DeviceSettings
 
     return {
         "versions": versions(),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainer import durable, screen
-from trainer import words as command_line
+from trainer.config import arguments
 from trainer.errors import UsageError, refusal
 
 HELP = """Usage: trainer init DIR
@@ -37,7 +37,7 @@ FILES = {
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, command_line.HELP_FLAGS)
+    words = arguments.split(argv, arguments.HELP_FLAGS)
     if "help" in words.flags:
         width = max(map(len, FILES))
         sys.stdout.write(HELP.format(files="\n".join(f"  {name:<{width}}  {what}" for name, what in FILES.items())))

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer import redact, screen
-from trainer import words as command_line
+from trainer import screen
+from trainer.config import arguments, secrets
+from trainer.config.annotations import show
 from trainer.errors import refusal
 from trainer.progress import count, digits, number, numbers, size_of
-from trainer.values import show
 
 if TYPE_CHECKING:
     from trainer.build import Built
+    from trainer.config.arguments import Words
     from trainer.data import Batch
-    from trainer.words import Words
 
 HELP = """Usage: trainer inspect [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
        trainer inspect RUN [--checkpoint best|last|STEP] [--json]
@@ -50,15 +50,15 @@ Examples:
 """
 FLAGS = (
     *("--graph", "-o", "--output", "--checkpoint", "--trust-code", "--force", "--json"),
-    *command_line.CONFIG_DIR_FLAGS,
-    *command_line.HELP_FLAGS,
+    *arguments.CONFIG_DIR_FLAGS,
+    *arguments.HELP_FLAGS,
 )
 _OF_A_RUN = ("checkpoint", "trust_code", "force")
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -88,8 +88,8 @@ def main(argv: list[str]) -> int:
 def _of_words(words: Words) -> Built:
     """Build what overrides describe."""
     catalog = words.catalog()
-    choices = command_line.jobs(words, catalog)
-    from trainer.config import compose_jobs
+    choices = arguments.jobs(words, catalog)
+    from trainer.config.compose import compose_jobs
     from trainer.job import prepare
 
     (job,) = compose_jobs(choices, catalog)
@@ -107,7 +107,7 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
     from trainer import vouching
     from trainer.analysis import failure, trained_model, weights
 
-    command = shlex.join(["trainer", "inspect", *redact.words(argv)])
+    command = shlex.join(["trainer", "inspect", *secrets.words(argv)])
     rundir, stored = trained_model.open_run(words.overrides[0], words.flags, command)
     choices = rundir.read_status().get("choices") or {}
     if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
@@ -139,7 +139,7 @@ def _show_graph(built: Built, words: Words) -> int:
         screen.heading("graph", f"{numbered}{count(one.size, 'operation')}, {one.layers} deep{as_before}")
         if first == place:
             screen.tree(one.to_rich())
-    shown = shlex.join(["trainer", "inspect", *redact.words(words.overrides)])
+    shown = shlex.join(["trainer", "inspect", *secrets.words(words.overrides)])
     ending = "svg" if shutil.which("dot") else "gv"
     screen.next_commands({f"{shown} --graph -o graph.{ending}": "draw it", shown: "see a step"})
     return 0
@@ -226,7 +226,7 @@ def _checked(check: Mapping[str, Any]) -> str:
 
 
 def _next(words: Words, of_run: bool, is_wrong: bool) -> None:
-    typed = shlex.join(redact.words(words.overrides))
+    typed = shlex.join(secrets.words(words.overrides))
     commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps"}
     if of_run:
         commands[f"trainer show {typed}"] = "see the whole run"

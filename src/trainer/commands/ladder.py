@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from trainer import redact, screen
-from trainer import words as command_line
+from trainer import screen
+from trainer.config import arguments, secrets
 from trainer.errors import RunFailed, refusal, unknown
 from trainer.progress import number
 
 if TYPE_CHECKING:
-    from trainer.words import Words
+    from trainer.config.arguments import Words
 
 HELP = """Usage: trainer ladder [KEY=VALUE ...] [--json]
        trainer ladder --source [RUNG ...]
@@ -44,7 +44,7 @@ Examples:
   trainer ladder optim=gd data.inputs=20 model.hidden=5
   trainer ladder --source function
 """
-FLAGS = ("--source", "--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
+FLAGS = ("--source", "--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ _MARKS = {"+": "green", "-": "red"}
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP.format(rungs=", ".join(NAMES)))
         return 0
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
         screen.as_json(found)
         return 0
     _print(found)
-    typed = shlex.join(["trainer", "inspect", "model=numpy", *redact.words(words.overrides), *_in_float64(words)])
+    typed = shlex.join(["trainer", "inspect", "model=numpy", *secrets.words(words.overrides), *_in_float64(words)])
     commands = {"trainer ladder --source": "see what is new on each rung", typed: "take one step slowly"}
     screen.next_commands(commands)
     return 0
@@ -100,9 +100,9 @@ def _climb(words: Words) -> dict[str, Any]:
     )
     choices = []
     for name in NAMES:
-        choices += command_line.jobs(command_line.Words(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
+        choices += arguments.jobs(arguments.Words(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
     from trainer.analysis import ladder
-    from trainer.config import compose_jobs
+    from trainer.config.compose import compose_jobs
     from trainer.job import prepare
 
     jobs = compose_jobs(choices, catalog)

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer import screen, settings, values
-from trainer import words as command_line
+from trainer import screen
+from trainer.config import annotations as values
+from trainer.config import arguments, settings
+from trainer.config.catalog import GROUPS, Catalog, near_path, summary
 from trainer.errors import UsageError, nearest, refusal
-from trainer.options import GROUPS, Catalog, near_path, summary
 
 HELP = """Usage: trainer list [GROUP ...] [--json] [--config-dir DIR]
        trainer list GROUP=OPTION
@@ -39,7 +40,7 @@ SETTINGS = "settings"
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, ("--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS))
+    words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS))
     if "help" in words.flags:
         groups = "\n".join(f"  {group:<12} {what}" for group, what in GROUPS.items())
         sys.stdout.write(HELP.format(groups=groups))

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer import durable, runs, screen
-from trainer import words as command_line
 from trainer.charts import from_runs, image_file, spreadsheet, text_chart
 from trainer.charts.from_runs import Measured
 from trainer.charts.picture import HeatMap, Panel, Picture
 from trainer.commands.runs import setting
+from trainer.config import arguments
 from trainer.errors import UsageError, refusal, unknown
 from trainer.runs import Entry, Ranking
 
@@ -82,7 +82,7 @@ class Plan:
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, (*FLAGS, *command_line.HELP_FLAGS))
+    words = arguments.split(argv, (*FLAGS, *arguments.HELP_FLAGS))
     flags = words.flags
     if "help" in flags:
         sys.stdout.write(HELP)

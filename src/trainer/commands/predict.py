@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer import redact
-from trainer import words as command_line
+from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal
 
 HELP = """Usage: trainer predict RUN --input FILE [--output FILE]
@@ -38,13 +37,13 @@ Examples:
 """
 FLAGS = (
     *("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code", "--force"),
-    *command_line.HELP_FLAGS,
+    *arguments.HELP_FLAGS,
 )
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -62,7 +61,7 @@ def main(argv: list[str]) -> int:
     files = [Path(name) for name in (target, source) if name is not None]
     if len(files) == 2 and all(file.exists() for file in files) and files[0].samefile(files[1]):
         raise refusal(f"--output {target}", "is the file of the input", "another file")
-    command = shlex.join(["trainer", "predict", *redact.words(argv)])
+    command = shlex.join(["trainer", "predict", *secrets.words(argv)])
     from trainer import screen
     from trainer.analysis import prediction, trained_model
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import advice, modules, redact, runs, settings, sweep_file
-from trainer import words as command_line
+from trainer import advice, modules, runs, sweep_file
 from trainer.commands.resume import changed_by, require_unedited
+from trainer.config import arguments, secrets, settings
+from trainer.config.annotations import show, typed
+from trainer.config.arguments import Words
 from trainer.course import Course, NothingYet, course
 from trainer.errors import UsageError, refusal
 from trainer.rundir import RunDir
-from trainer.values import show, typed
-from trainer.words import Words
 
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
@@ -46,12 +46,12 @@ Examples:
   trainer reproduce kfrw/003
   trainer reproduce results/first --json
 """
-FLAGS = ("--trust-code", "--force", "--json", *command_line.CONFIG_DIR_FLAGS, *command_line.HELP_FLAGS)
+FLAGS = ("--trust-code", "--force", "--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
     path, words.overrides = runs.find(words.overrides[0]), words.overrides[1:]
     is_sweep, as_json = runs.is_sweep(path), "json" in words.flags
-    command = shlex.join(["trainer", "reproduce", *redact.words(argv)])
+    command = shlex.join(["trainer", "reproduce", *secrets.words(argv)])
     configs: dict[RunDir, dict[str, Any]] = {}
     courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
     modules.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
@@ -115,7 +115,7 @@ def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]])
     given, _ = changed_by(words, stored)
     for change in settings.differences(stored, given):
         raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)}, and is repeated as it is")
-    of = course(rundir, stored.to_dict(), dict(redact.secrets(given.to_dict())))
+    of = course(rundir, stored.to_dict(), dict(secrets.secrets(given.to_dict())))
     configs[rundir] = config
     return of
 

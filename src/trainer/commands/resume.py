@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, modules, redact, runs, settings, vouching
-from trainer import words as command_line
+from trainer import fingerprint, modules, runs, vouching
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
+from trainer.config import arguments, settings
+from trainer.config import secrets as redact
+from trainer.config.annotations import show
+from trainer.config.arguments import Words
+from trainer.config.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.launcher_words import words_of
 from trainer.modules import Opened, OwnCode
 from trainer.rundir import RunDir
-from trainer.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
-from trainer.values import show
-from trainer.words import Words
 
 if TYPE_CHECKING:
-    from trainer.config import Job
+    from trainer.config.compose import Job
     from trainer.follow import Begun
     from trainer.progress import Standing
 
@@ -70,7 +71,7 @@ Examples:
   trainer resume kfrw optim.lr=1e-5 patience=20
 """
 AUTO_LOSS = "trainer.losses.Auto"  # stands for the loss that fits the target
-FLAGS = ("--force", "--trust-code", "--allow-data-change", *command_line.CONFIG_DIR_FLAGS, "--help")
+FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR_FLAGS, "--help")
 
 
 def main(argv: list[str]) -> int:
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> int:
         changeable = {kind: manual.changeable(kind) for kind in (REPLANS, HARMLESS)}
         sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     force, trust = "force" in words.flags, "trust_code" in words.flags
     if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
@@ -122,10 +123,10 @@ def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]
     """Return a run's settings with the words of the command applied, and what these select from the groups."""
     if not words.overrides:
         return stored, {}
-    from trainer.config import override
+    from trainer.config.compose import override
 
     catalog = words.catalog()
-    (choice,) = command_line.jobs(words, catalog)
+    (choice,) = arguments.jobs(words, catalog)
     return override(stored, choice, catalog), dict(word.split("=", 1) for word in choice.groups)
 
 

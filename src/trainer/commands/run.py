@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import garbage, redact, runs, trust_list
-from trainer import words as command_line
+from trainer import garbage, runs, trust_list
+from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal
 from trainer.rundir import new_path
 
 if TYPE_CHECKING:
-    from trainer.config import Job
+    from trainer.config.arguments import Choice, Words
+    from trainer.config.catalog import Catalog
+    from trainer.config.compose import Job
+    from trainer.config.settings import Settings
     from trainer.follow import Begun
-    from trainer.options import Catalog
     from trainer.progress import Standing
-    from trainer.settings import Settings
-    from trainer.words import Choice, Words
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
 
@@ -72,29 +72,29 @@ USED_MOST = (
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv)
+    words = arguments.split(argv)
     if "help" in words.flags:
         from trainer import manual
 
         sys.stdout.write(HELP.format(groups=manual.groups(words.catalog()), settings=manual.described(*USED_MOST)))
         return 0
     catalog = words.catalog()
-    choices = command_line.jobs(words, catalog)
+    choices = arguments.jobs(words, catalog)
     if "info" in words.flags or words.flags.get("cfg", "job") != "job" or "package" in words.flags:
-        from trainer.config import show_with_hydra
+        from trainer.config.compose import show_with_hydra
 
         return show_with_hydra(words.flags, choices[0], catalog)
     try:
-        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *redact.words(argv)]))
+        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *secrets.words(argv)]))
     except UsageError as error:
-        from trainer.option_files import with_source
+        from trainer.config.option_files import with_source
 
         raise with_source(error, choices, catalog) from error.__cause__
 
 
 def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, command: str) -> int:
     from trainer import screen
-    from trainer.config import compose_jobs
+    from trainer.config.compose import compose_jobs
 
     with garbage.uncollected():
         jobs = compose_jobs(choices, catalog)
@@ -126,7 +126,7 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
 
         begun = begin(jobs[0], path)
     with garbage.kept():
-        return follow(begun, command, redact.words(words.overrides)).exit_code
+        return follow(begun, command, secrets.words(words.overrides)).exit_code
 
 
 def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:

@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer import advice, garbage, runs, screen
-from trainer import words as command_line
+from trainer.config import arguments
+from trainer.config.annotations import show, typed
+from trainer.config.arguments import Words
+from trainer.config.settings import flat
 from trainer.errors import UsageError, printable, refusal, unknown
 from trainer.progress import number
 from trainer.rundir import RunDir
 from trainer.runs import Entry, Ranking, ranking
-from trainer.settings import flat
-from trainer.values import show, typed
-from trainer.words import Words
 
 HELP = """Usage: trainer runs [DIR] [KEY=VALUE ...] [--by METRIC] [--group-by KEY,...]
                     [--all] [--json]
@@ -49,7 +49,7 @@ FIRST = 30
 
 def main(argv: list[str]) -> int:
     """Run `trainer runs` and return its exit code."""
-    words = command_line.split(argv, ("--by", "--group-by", "--all", "--json", *command_line.HELP_FLAGS))
+    words = arguments.split(argv, ("--by", "--group-by", "--all", "--json", *arguments.HELP_FLAGS))
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0

@@ -12,19 +12,19 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, modules, reading, redact, runs, screen, settings, sweep_file, vouching
-from trainer import words as command_line
+from trainer import advice, garbage, modules, reading, runs, screen, sweep_file, vouching
 from trainer.charts import from_runs
 from trainer.checkpoints import manifest
 from trainer.commands import runs as leaderboard
+from trainer.config import arguments, secrets, settings
+from trainer.config.annotations import show
+from trainer.config.arguments import Words
+from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
 from trainer.progress import count, duration, number, numbers, size_of
 from trainer.rundir import RunDir
 from trainer.runs import Entry
-from trainer.settings import COMPONENTS, LOGGER, flat
 from trainer.sweep_file import Sweep
-from trainer.values import show
-from trainer.words import Words
 
 _STARTS = 100  # that are shown
 HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]
@@ -57,7 +57,7 @@ Examples:
   trainer show kfrw/003 --parameters --checkpoint best
   trainer show kfrw --json
 """
-FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json", *command_line.HELP_FLAGS)
+FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json", *arguments.HELP_FLAGS)
 _MOST_VALUES = 8  # of a swept setting that are named
 _NOTES = {"buffer": " (no parameter)", "frozen": " (not trained)", "shared": " (shared)"}
 # What the lines of the parts, the steps and the device say already.
@@ -66,7 +66,7 @@ _SAID = ("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "de
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
@@ -306,7 +306,7 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     rundir = RunDir(one.path)
     config = rundir.read_config()
     stored = settings.check(config)
-    command = shlex.join(["trainer", "show", *redact.words(argv)])
+    command = shlex.join(["trainer", "show", *secrets.words(argv)])
     opened = modules.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer import saver
     from trainer.analysis import weights

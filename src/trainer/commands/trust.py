@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import launcher_words, modules, own_modules, runs, screen, sweep_file, trust_list
-from trainer import words as command_line
+from trainer.config import arguments
 from trainer.errors import TrainerError, UsageError, refusal
 from trainer.modules import OwnCode
 from trainer.rundir import RunDir
@@ -39,12 +39,12 @@ Examples:
   trainer trust downloads/their-run
   trainer trust runs                  all that you have trained before
 """
-FLAGS = ("--dry-run", "--forget", "--json", *command_line.HELP_FLAGS)
+FLAGS = ("--dry-run", "--forget", "--json", *arguments.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS)
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0

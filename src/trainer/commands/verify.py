@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer import agreement, modules, runs, screen
-from trainer import words as command_line
 from trainer.checkpoints import manifest
+from trainer.config import arguments
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir
 
@@ -33,7 +33,7 @@ Examples:
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = command_line.split(argv, ("--json", *command_line.HELP_FLAGS))
+    words = arguments.split(argv, ("--json", *arguments.HELP_FLAGS))
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0

@@ -9,8 +9,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from trainer.config.secrets import MARK, is_secret
 from trainer.errors import UsageError, nearest, refusal
-from trainer.redact import MARK, is_secret
 
 _SEQUENCES = (list, tuple, Sequence, typing.get_origin(typing.Iterable[int]))
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a section"}

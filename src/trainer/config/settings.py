@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from trainer import redact
+from trainer.config import secrets
+from trainer.config.annotations import choices, fits, misfit, show
 from trainer.errors import refusal, unknown
-from trainer.values import choices, fits, misfit, show
 
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
 LOGGER = "logger"  # the group that selects any number of components, each in a section of its own
@@ -161,7 +161,7 @@ def check(values: dict[str, Any]) -> Settings:
     settings: Settings = _check_section(Settings, root, "")
     for name, value in vars(settings).items():
         _require_plain(value, name)
-    redact.know(settings.to_dict())
+    secrets.know(settings.to_dict())
     if settings.steps is not None and settings.epochs is not None:
         raise refusal(f"steps={settings.steps} epochs={settings.epochs}", "only one of them can set the length")
     return settings
@@ -227,7 +227,7 @@ class Change(NamedTuple):
 def differences(stored: Settings, changed: Settings) -> list[Change]:
     """Return the settings that differ, dotted, in the order of the schema."""
     old, new = flat(stored.to_dict()), flat(changed.to_dict())
-    shown = flat(redact.tree(changed.to_dict()))  # a secret that is given again is no change
+    shown = flat(secrets.tree(changed.to_dict()))  # a secret that is given again is no change
     keys = (key for key in {**old, **new} if old.get(key) not in (new.get(key), shown.get(key)))
     return [Change(key, old.get(key), new.get(key)) for key in keys]
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from trainer import config, option_files, redact, settings, signatures
-from trainer.options import GROUPS, Catalog, near_path, shipped_configs
-from trainer.words import Choice
+from trainer.config import compose, docstrings, option_files, secrets, settings
+from trainer.config.arguments import Choice
+from trainer.config.catalog import GROUPS, Catalog, near_path, shipped_configs
 
 COMMAND = "the command"
 _ROOT = "config.yaml"
@@ -47,16 +47,16 @@ def of(choice: Choice, catalog: Catalog) -> Mapping[str, list[Source]]:
     found: defaultdict[str, list[Source]] = defaultdict(list)
     for key, (default, _) in settings.documented().items():
         known = settings.declared(key)
-        if (place := signatures.place(known.owner, known.name)) is not None:
+        if (place := docstrings.place(known.owner, known.name)) is not None:
             found[key].append(of_source(default, place, "the default"))
-    for file, section in config.merged_files(choice.groups, catalog):
+    for file, section in compose.merged_files(choice.groups, catalog):
         for key, source in _read(file, section):
             found[key].append(source)
     for word in choice.groups:
         group, _, option = word.partition("=")
         found[group].append(Source(None if option == "null" else option, COMMAND))
     for override in choice.values:
-        key, (word,) = override.key_or_group, redact.words([str(override.input_line)])
+        key, (word,) = override.key_or_group, secrets.words([str(override.input_line)])
         for leaf, value in settings.flat({key: override.value()}).items():
             found[leaf].append(Source(value, COMMAND, "" if leaf == key else word))
         if (other := {"steps": "epochs", "epochs": "steps"}.get(key)) is not None:
@@ -64,7 +64,7 @@ def of(choice: Choice, catalog: Catalog) -> Mapping[str, list[Source]]:
     return {key: sources[::-1] for key, sources in found.items()}
 
 
-def of_source(value: Any, place: signatures.Place, remark: str) -> Source:
+def of_source(value: Any, place: docstrings.Place, remark: str) -> Source:
     """Return a default that stands in the source of a class."""
     return Source(value, f"{place.name}:{place.line}", remark, place.file, place.line)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import redact
+from trainer.config import secrets
+from trainer.config.annotations import show
+from trainer.config.catalog import GROUPS, SEVERAL, Catalog, names
+from trainer.config.settings import Settings
 from trainer.errors import UsageError, nearest, refusal, unknown
-from trainer.options import GROUPS, SEVERAL, Catalog, names
-from trainer.settings import Settings
-from trainer.values import show
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -196,7 +196,7 @@ def parse(word: str, catalog: Catalog) -> Override:
     from hydra.errors import HydraException
 
     key, equals, value = word.partition("=")
-    (told,) = redact.words([word])
+    (told,) = secrets.words([word])
     if not equals and word in (*GROUPS, *SETTINGS):
         raise refusal(told, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
     if not equals and not word.startswith("~"):

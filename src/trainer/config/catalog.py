@@ -64,9 +64,9 @@ def names(choice: str) -> list[str]:
 
 def shipped_configs() -> Path:
     """Return the folder of the shipped configs: inside the package in a wheel, beside src/ in a checkout."""
-    here = Path(__file__).resolve().parent
-    inside = here / "configs"
-    return inside if inside.is_dir() else here.parents[1] / "configs"
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parents[1] / "configs"
 
 
 @dataclass(frozen=True)

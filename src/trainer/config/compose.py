@@ -21,13 +21,14 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer import modules, option_files, redact, settings
+from trainer import modules
+from trainer.config import option_files, secrets, settings
+from trainer.config.annotations import show
+from trainer.config.arguments import Choice
+from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_path, shipped_configs
+from trainer.config.hydra_errors import explained
+from trainer.config.settings import COMPONENTS, LOGGER, Settings
 from trainer.errors import UsageError, nearest, refusal
-from trainer.hydra_errors import explained
-from trainer.options import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_path, shipped_configs
-from trainer.settings import COMPONENTS, LOGGER, Settings
-from trainer.values import show
-from trainer.words import Choice
 
 SCHEMA = "schema"  # stands first in config.yaml's defaults
 
@@ -330,5 +331,5 @@ def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> 
         if full is None:
             del os.environ["HYDRA_FULL_ERROR"]
         GlobalHydra.instance().clear()
-        sys.stdout.write(redact.hide_lines(printed.getvalue()))
+        sys.stdout.write(secrets.hide_lines(printed.getvalue()))
     return 0
