@@ -171,7 +171,7 @@ def at_every_change(act: Callable[[], None]) -> Iterator[None]:
 
         return call
 
-    from trainer import durable
+    from trainer.files import writing
 
     def write(path: Path, content: bytes) -> None:
         with open(path, "xb") as file:
@@ -184,5 +184,5 @@ def at_every_change(act: Callable[[], None]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in CHANGING:
             patch.setattr(os, name, calling(getattr(os, name)))
-        patch.setattr(durable, "write", write)
+        patch.setattr(writing, "write", write)
         yield

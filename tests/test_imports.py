@@ -78,7 +78,7 @@ def test_models_import_only_what_they_are_made_of(name):
 def test_data_and_losses_import_nothing_above_them():
     for name in FILES:
         if name.startswith("data."):
-            below = {"data_file", "errors", "randomness", "safe_start", "schema"}
+            below = {"files.data_file", "errors", "randomness", "files.safe_start", "files.plain_json"}
             assert {m for m in ours(name) if not m.startswith("data.")} <= below
     assert not ours("losses")
 
@@ -112,7 +112,7 @@ def test_the_command_line_imports_nothing_heavy():
             "advice",
             "manual",
             "commands.info",
-            "fingerprint",
+            "files.fingerprint",
             "commands.eval",
             "commands.predict",
             "commands.export",

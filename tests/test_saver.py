@@ -15,8 +15,8 @@ import pytest
 from conftest import Run
 from instants import SMALL, begin, on_row, require_same, trained
 
-from trainer import durable
 from trainer.checkpoints import store, tensors
+from trainer.files import writing
 
 SECONDS = 20  # that something which must happen is waited for
 
@@ -108,7 +108,7 @@ def test_a_save_that_fails_ends_the_run_soon(cli, monkeypatch):
     """Not only when the next one is due; and what was saved before stays."""
     words = [word for word in SMALL if not word.startswith("steps=")]
     begin("run", *words, "steps=100000", "checkpoint.every=7", "eval_every=null", "checkpoint.seconds=null")
-    write = durable.write
+    write = writing.write
 
     def full(path: Path, content: bytes) -> None:
         if path.parent.name == ".staged-step-000000000014":
@@ -116,7 +116,7 @@ def test_a_save_that_fails_ends_the_run_soon(cli, monkeypatch):
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "write", full)
+        patch.setattr(writing, "write", full)
         # The next one comes in 100,000 steps.
         patch.setattr("trainer.loop.due", lambda step, every: step in (7, 14))
         result = cli("resume", "run")
@@ -189,7 +189,7 @@ def test_the_best_that_waits_is_neither_changed_nor_held_more_than_twice(cli, mo
     made = []
     with monkeypatch.context() as patch:
         slow = Slow(patch, lambda step, done: True)
-        write, image = durable.write, tensors.Image.__init__
+        write, image = writing.write, tensors.Image.__init__
 
         def late(path: Path, content: bytes) -> None:
             time.sleep(0.003)
@@ -199,7 +199,7 @@ def test_the_best_that_waits_is_neither_changed_nor_held_more_than_twice(cli, mo
             made.append(self)
             image(self, *args)
 
-        patch.setattr(durable, "write", late)
+        patch.setattr(writing, "write", late)
         patch.setattr(tensors.Image, "__init__", count)
         assert cli("resume", "run").code == 0
     assert len(slow.events) > 40

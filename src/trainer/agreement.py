@@ -6,14 +6,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from trainer import reading, runs, sweep_file, vouching
+from trainer import runs, sweep_file, vouching
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.config import settings
 from trainer.errors import UsageError
+from trainer.files import reading
+from trainer.files.plain_json import has_shape
+from trainer.files.sums import sum_of
 from trainer.rundir import RunDir, Sums
-from trainer.schema import has_shape
-from trainer.sums import sum_of
 from trainer.vouching import Recorded
 
 _PREPROCESS = 1  # the format of preprocess.json

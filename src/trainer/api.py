@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer import code_import, modules, own_modules, randomness, reading, runs, screen
+from trainer import code_import, modules, own_modules, randomness, runs, screen
 from trainer import device as devices
 from trainer.checkpoints import manifest, store
 from trainer.commands.resume import as_composed, continuation, require_same_files
@@ -26,6 +26,7 @@ from trainer.config.compose import compose_jobs, override
 from trainer.config.option_files import with_source
 from trainer.config.settings import COMPONENTS, Settings, check
 from trainer.errors import UsageError, refusal
+from trainer.files import reading
 from trainer.follow import Begun, follow
 from trainer.log import log
 from trainer.logger_repair import repair

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from trainer import plain_yaml, reading
 from trainer.checkpoints import tensors as tensor_file
 from trainer.checkpoints import tree
 from trainer.checkpoints.manifest import as_json as state_json
 from trainer.errors import refusal
+from trainer.files import plain_yaml, reading
 from trainer.rundir import as_json
 
 _SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer import reading
+from trainer.files import reading
 
 _BLOCK = 2**20  # bytes read at a time
 _LONGEST = 2**20  # bytes of a row

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import bounds, durable, logger_feed, loop, modules, own_modules, runs, safe_start, vouching
+from trainer import bounds, logger_feed, loop, modules, own_modules, runs, vouching
 from trainer.build import Built, build, resolved
 from trainer.checkpoints import manifest, store
 from trainer.components import reason_of
@@ -19,6 +19,8 @@ from trainer.config import secrets as redact
 from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
+from trainer.files import safe_start, writing
+from trainer.files.sums import sum_of
 from trainer.log import log, log_evaluation, logging_to
 from trainer.logger_feed import LoggerFeed
 from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
@@ -29,7 +31,6 @@ from trainer.record import SECONDS, Record, first_status, preprocess_of, standin
 from trainer.rundir import InUse, RunDir
 from trainer.saver import Saver, restore, start_from
 from trainer.signals import BrokenOff, Stopping
-from trainer.sums import sum_of
 from trainer.trial import try_out
 
 
@@ -282,7 +283,7 @@ def training(
         store.tidy(rundir.checkpoints)
         rundir.tidy()
         length = restore(built, rundir, announce, force)
-        durable.remove_tree(rundir.failure)  # what it went wrong with may go right now
+        writing.remove_tree(rundir.failure)  # what it went wrong with may go right now
         used = _keep_code(rundir, built, announce)
         record = Record(rundir, built, command, overrides, announce, used, seconds)
         rewrite(rundir, record, built)

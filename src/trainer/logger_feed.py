@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from trainer import randomness, reading
+from trainer import randomness
 from trainer.components import check_arguments, construct, locate, reason_of, supplied
 from trainer.config import secrets
 from trainer.config.settings import Settings
+from trainer.files import reading
 from trainer.loggers import Logger
 from trainer.loop import Reader, Row
 from trainer.rundir import RunDir

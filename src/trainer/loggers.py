@@ -13,10 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from trainer import durable, event_file, reading
 from trainer.config.annotations import show
 from trainer.config.settings import flat
 from trainer.errors import lacking
+from trainer.files import event_file, reading, writing
 from trainer.rundir import RunDir
 
 Row = Mapping[str, Any]
@@ -78,7 +78,7 @@ class Csv(Logger):
     def close(self) -> None:
         """Append the last row."""
         self._append([self._row] if self._row else [])
-        durable.sync(self._path)
+        writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
         """Say whether the table is what comes of these rows."""
@@ -99,7 +99,7 @@ class Csv(Logger):
         names = dict.fromkeys(chain.from_iterable(rows))
         if new := [name for name in names if name not in self._columns]:
             self._add_columns(new)
-        durable.append(self._path, _csv(self._columns, rows))
+        writing.append(self._path, _csv(self._columns, rows))
 
     def _add_columns(self, names: Sequence[str]) -> None:
         """Give the table further columns, which are empty in the rows that are there."""
@@ -107,7 +107,7 @@ class Csv(Logger):
         self._columns += names
         header = _csv(self._columns, [{name: name for name in self._columns}])
         rows = content.partition(b"\n")[2].replace(b"\n", b"," * len(names) + b"\n")
-        durable.replace(self._path, header + rows)
+        writing.replace(self._path, header + rows)
 
 
 class TensorBoard(Logger):
@@ -135,7 +135,7 @@ class TensorBoard(Logger):
 
         rundir = RunDir(run_dir)
         folder = rundir.tensorboard
-        durable.make_folders(folder)
+        writing.make_folders(folder)
         files = sorted(folder.glob("events.out.tfevents.*"))
         self._first, self._stretch = min(_end(files)[0], step + 1), -1
         # TensorBoard reads files in the order of their names.
@@ -152,7 +152,7 @@ class TensorBoard(Logger):
             ),
             event_pb2.Event(wall_time=now, summary=settings),
         ]
-        durable.append(self._path, _records(events))
+        writing.append(self._path, _records(events))
 
     def __call__(self, rows: Sequence[Row]) -> None:
         """Append the rows that the older files lack."""
@@ -167,11 +167,11 @@ class TensorBoard(Logger):
                 ]
                 summary = summary_pb2.Summary(value=values)
                 events.append(event_pb2.Event(wall_time=now, step=row["step"], summary=summary))
-        durable.append(self._path, _records(events))
+        writing.append(self._path, _records(events))
 
     def close(self) -> None:
         """Return when all is on the disk."""
-        durable.sync(self._path)
+        writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
         """Say whether the curves reach up to the last of these rows: a kill takes no more than their end."""

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from torch import nn
 
-from trainer import durable, reading
+from trainer.files import reading, writing
 from trainer.loop import Row, due
 
 FEW_NUMBERS = 16
@@ -103,7 +103,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, log_every: int, model: nn.Module) -> None:
-        self._file = durable.Appending(path)
+        self._file = writing.Appending(path)
         with os.fdopen(reading.opened(path), "rb") as file:
             self._sum = hashlib.file_digest(file, "sha256")  # of what is there, and then of what is appended
         self._lines = Lines(log_every, model)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer import environment, fingerprint, vouching
+from trainer import environment, vouching
 from trainer.build import Built, resolved
 from trainer.config import secrets
+from trainer.files import fingerprint
 from trainer.loop import Row, Run
 from trainer.metrics import finite
 from trainer.rundir import FORMAT, RunDir

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
-from trainer import durable, reading, schema
 from trainer.errors import UsageError, refusal
-from trainer.sums import sealed
+from trainer.files import plain_json, reading, writing
+from trainer.files.sums import sealed
 
 FORMAT = 1
 RUNS = Path("runs")
@@ -231,7 +231,7 @@ class RunDir:
             UsageError: It can't be made, or another process has just made it.
         """
         try:
-            durable.make_folders(self.path)
+            writing.make_folders(self.path)
             with self.lock("trainer run"):
                 if self.exists:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
@@ -247,7 +247,7 @@ class RunDir:
         preprocess: dict[str, Any] | None = None,
     ) -> None:
         """Write what a run begins with; no other process may know of the directory, or the lock must be held."""
-        durable.make_folders(self.checkpoints)
+        writing.make_folders(self.checkpoints)
         self.write_code(code or {})
         self.write_preprocess(preprocess)
         self.write_status({"format": FORMAT, **status})
@@ -256,14 +256,14 @@ class RunDir:
     def tidy(self) -> None:
         """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
         if not self.code.exists() and self._new_code.exists() and self._old_code.exists():
-            durable.rename(self._new_code, self.code)
+            writing.rename(self._new_code, self.code)
         for path in [p for name in _REPLACED for p in self.path.glob(f".{name}.*")]:
-            durable.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        durable.make_folders(self.checkpoints)
+            writing.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        writing.make_folders(self.checkpoints)
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration as plain data."""
-        from trainer import plain_yaml  # a table of runs does without YAML
+        from trainer.files import plain_yaml  # a table of runs does without YAML
 
         try:
             loaded = plain_yaml.data(self._config)
@@ -277,10 +277,10 @@ class RunDir:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Replace the configuration."""
-        from trainer import plain_yaml
+        from trainer.files import plain_yaml
 
         text = plain_yaml.text(config)
-        durable.replace(self._config, text.encode())
+        writing.replace(self._config, text.encode())
 
     def read_status(self) -> dict[str, Any]:
         """Return what status.json holds that is of the right kind; {} when there is none yet or it can't be read."""
@@ -289,13 +289,13 @@ class RunDir:
     def status_as_needed(self) -> Mapping[str, Any]:
         """Return the same, each value checked only when it is asked for: a table of runs needs few of them."""
         try:
-            return schema.Parts(reading.json_data(f"{self.path}/status.json"), Status)
+            return plain_json.Parts(reading.json_data(f"{self.path}/status.json"), Status)
         except (OSError, ValueError):
             return {}
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json, which ends with the sum of all the rest of it."""
-        durable.replace(self._status, as_json(sealed(status)))
+        writing.replace(self._status, as_json(sealed(status)))
 
     def read_preprocess(self) -> Any:
         """Return what preprocess.json holds, None if there is none.
@@ -313,12 +313,12 @@ class RunDir:
     def write_preprocess(self, preprocess: dict[str, Any] | None) -> None:
         """Replace preprocess.json; None leaves it."""
         if preprocess is not None:
-            durable.replace(self._preprocess, as_json(preprocess, in_ascii=False))
+            writing.replace(self._preprocess, as_json(preprocess, in_ascii=False))
 
     def remove_preprocess(self) -> None:
         """Delete preprocess.json; it is made anew from the data when it is needed."""
         self._preprocess.unlink(missing_ok=True)
-        durable.sync_folder(self.path)
+        writing.sync_folder(self.path)
 
     def read_code(self) -> dict[str, bytes]:
         """Return the sources of modules that are kept, by their relative paths.
@@ -345,16 +345,16 @@ class RunDir:
         """Keep the sources of modules, by their relative paths, and no others; readers see all old ones or all new."""
         if not sources and not self.code.exists():
             return
-        durable.remove_tree(self._new_code)
+        writing.remove_tree(self._new_code)
         for name, source in sources.items():
-            durable.make_folders((self._new_code / name).parent)
-            durable.write(self._new_code / name, source)
-            durable.sync_folder((self._new_code / name).parent)
+            writing.make_folders((self._new_code / name).parent)
+            writing.write(self._new_code / name, source)
+            writing.sync_folder((self._new_code / name).parent)
         if self.code.exists():
-            durable.rename(self.code, self._old_code)
+            writing.rename(self.code, self._old_code)
         if sources:
-            durable.rename(self._new_code, self.code)
-        durable.remove_tree(self._old_code)
+            writing.rename(self._new_code, self.code)
+        writing.remove_tree(self._old_code)
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:

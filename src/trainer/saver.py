@@ -21,12 +21,12 @@ from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint, Packed
 from trainer.config.secrets import is_secret
 from trainer.errors import UsageError, refusal
+from trainer.files.plain_json import has_shape
 from trainer.log import log
 from trainer.loop import Run
 from trainer.metrics import MetricsFile
 from trainer.record import preprocess_of
 from trainer.rundir import RunDir
-from trainer.schema import has_shape
 
 
 class Saver:

@@ -22,19 +22,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import (
-    bounds,
-    durable,
-    grouping,
-    job,
-    launchers,
-    runs,
-    safe_start,
-    screen,
-    sweep_file,
-    trust_list,
-    vectorized,
-)
+from trainer import bounds, grouping, job, launchers, runs, screen, sweep_file, trust_list, vectorized
 from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
 from trainer.config.annotations import typed
@@ -44,6 +32,7 @@ from trainer.config.compose import Job, hydra_setup
 from trainer.config.hydra_errors import explained
 from trainer.config.settings import check
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
+from trainer.files import safe_start, writing
 from trainer.job import Plan
 from trainer.launcher_words import (
     DEFAULT,
@@ -116,7 +105,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
         with staging(path) as staged:
             for planned, folder in zip(plans, names, strict=True):
                 planned.fill(staged / folder)
-            durable.replace(staged / "sweep.json", content)
+            writing.replace(staged / "sweep.json", content)
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
     secrets = dict(zip(names, all_secrets, strict=True))
@@ -144,14 +133,14 @@ def staging(path: Path) -> Iterator[Path]:
 
     Nothing of the user's is in its way, for the name it has until then is new.
     """
-    durable.make_folders(path.parent)
-    staged = durable.new_folder(path)
+    writing.make_folders(path.parent)
+    staged = writing.new_folder(path)
     try:
-        with durable.together(staged):
+        with writing.together(staged):
             yield staged
-        durable.rename(staged, path)
+        writing.rename(staged, path)
     except BaseException:
-        durable.remove_tree(staged)
+        writing.remove_tree(staged)
         raise
 
 
@@ -426,7 +415,7 @@ def keep_launcher(path: Path, sweep: Sweep) -> None:
     if sweep != sweep_file.read(path):
         if (own := launcher_code(sweep)) is not None:
             trust_list.add([own.digest])
-        durable.replace(path / "sweep.json", _as_json(sweep))
+        writing.replace(path / "sweep.json", _as_json(sweep))
 
 
 def _absolute(folders: Sequence[str]) -> list[str]:

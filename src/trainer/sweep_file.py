@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict, cast
 
-from trainer import reading, runs
+from trainer import runs
 from trainer.errors import UsageError
-from trainer.schema import has_shape
+from trainer.files import reading
+from trainer.files.plain_json import has_shape
 
 FORMAT = 1
 

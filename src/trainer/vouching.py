@@ -15,16 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from trainer import reading
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.config import secrets
 from trainer.config.annotations import show
 from trainer.config.settings import Settings, flat
 from trainer.errors import UsageError, refusal
+from trainer.files import reading
+from trainer.files.plain_json import has_shape
+from trainer.files.sums import OWN, is_sealed, sum_of
 from trainer.rundir import RunDir, Sums, as_json
-from trainer.schema import has_shape
-from trainer.sums import OWN, is_sealed, sum_of
 
 _CHUNK = 2**20  # bytes
 

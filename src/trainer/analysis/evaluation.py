@@ -11,12 +11,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from trainer import fingerprint, screen
+from trainer import screen
 from trainer.build import Built, build, to_look_at
 from trainer.components import reason_of
 from trainer.config.settings import Settings
 from trainer.data import Batches
 from trainer.errors import RunFailed, TrainerError, printable
+from trainer.files import fingerprint
 from trainer.job import kept_preprocess
 from trainer.loop import evaluate
 from trainer.losses import OVER_PROBABILITIES

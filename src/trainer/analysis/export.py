@@ -17,12 +17,13 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from trainer import durable, randomness
+from trainer import randomness
 from trainer.analysis.trained_model import Trained
 from trainer.checkpoints.manifest import MODEL, require_sum, sum_of, verifying
 from trainer.commands.export import FORMATS
 from trainer.components import reason_of
 from trainer.errors import RunFailed, UsageError, lacking, refusal
+from trainer.files import writing
 from trainer.rundir import as_json
 
 TOLERANCE = 1e-5  # of the largest prediction
@@ -69,10 +70,10 @@ def write(model: Trained, kind: str, folder: Path) -> float | None:
         path = Path(scratch) / FORMATS[kind]
         difference: float | None = _WRITERS[kind](model, path)
         content = path.read_bytes()
-    durable.make_folders(folder)
-    durable.replace(folder / FORMATS[kind], content)
+    writing.make_folders(folder)
+    writing.replace(folder / FORMATS[kind], content)
     if model.preprocess is not None:
-        durable.replace(folder / PREPROCESS, as_json(model.preprocess.to_json(), in_ascii=False))
+        writing.replace(folder / PREPROCESS, as_json(model.preprocess.to_json(), in_ascii=False))
     return difference
 
 

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 from trainer import device as devices
-from trainer import durable, job, randomness, vouching
+from trainer import job, randomness, vouching
 from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.build import Built
 from trainer.checkpoints import manifest, store
@@ -29,6 +29,7 @@ from trainer.config.catalog import Catalog
 from trainer.config.settings import Settings
 from trainer.data import Batch
 from trainer.errors import TrainerError
+from trainer.files import writing
 from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
 from trainer.metrics import finite
 from trainer.progress import number
@@ -156,7 +157,7 @@ def _phases(
     yield {"step": step, "where": where, "history": [*history, {"step": step, "loss": loss, "norm": norm}]}
     _keep(rundir, run, batches)
     if not broken and not _fails(run):
-        durable.remove_tree(rundir.failure)
+        writing.remove_tree(rundir.failure)
         yield {"where": "taken again, the step does not fail: something in it is not drawn from the seed", "helps": []}
         return
     start.put_back(run, 1.0)
@@ -246,11 +247,11 @@ def _not_finite(run: Run) -> str | None:
 def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     """Write weights, optimizer, generators and rows of a step into the run's directory, as a checkpoint."""
     rundir.require_own_files()
-    durable.remove_tree(rundir.failure)
+    writing.remove_tree(rundir.failure)
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=randomness.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
     packed = store.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
-    durable.make_folders(rundir.failure)
+    writing.make_folders(rundir.failure)
     store.write(rundir.failure, packed)
 
 

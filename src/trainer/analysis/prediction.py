@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import durable, screen
+from trainer import screen
 from trainer.analysis.trained_model import Trained
 from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import encoded, unknown_names
 from trainer.errors import printable, refusal, unknown
+from trainer.files import writing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -246,7 +247,7 @@ def _write(parts: Iterator[Any], target: Path | None, tell: Callable[[str], None
 @contextmanager
 def _whole(target: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes its place only when all of it has been written."""
-    descriptor, name = durable.new_file(target.absolute())
+    descriptor, name = writing.new_file(target.absolute())
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import environment, fingerprint, modules, reading, runs, vouching
+from trainer import environment, modules, runs, vouching
 from trainer.build import Built, build
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
@@ -23,6 +23,7 @@ from trainer.config.annotations import show
 from trainer.config.settings import differences, flat
 from trainer.course import Course, Leg
 from trainer.data import Preprocess
+from trainer.files import fingerprint, reading
 from trainer.job import compile_step, failure_of, kept_preprocess
 from trainer.loop import Row, fit
 from trainer.metrics import Lines, few_parameters

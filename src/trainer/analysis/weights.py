@@ -13,12 +13,12 @@ from trainer.build import Built
 from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.errors import TrainerError, UsageError
+from trainer.files.plain_json import has_shape
 from trainer.job import rebuild
 from trainer.loop import NonFinite, dense, gradients, row_numbers
 from trainer.metrics import FEW_NUMBERS, finite
 from trainer.rundir import RunDir
 from trainer.saver import Snapshot, put_back
-from trainer.schema import has_shape
 
 
 class _Optimizer(TypedDict):

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer import reading
 from trainer.errors import TrainerError, UsageError
-from trainer.sums import is_sealed, sealed
+from trainer.files import reading
+from trainer.files.sums import is_sealed, sealed
 
 FORMAT = 1
 MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"

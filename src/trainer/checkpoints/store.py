@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from trainer import durable, reading
 from trainer.checkpoints import tensors as tensor_file
 from trainer.checkpoints import tree
 from trainer.checkpoints.manifest import (
@@ -34,7 +33,8 @@ from trainer.checkpoints.manifest import (
 )
 from trainer.checkpoints.tensors import Image
 from trainer.errors import RunFailed
-from trainer.schema import has_shape
+from trainer.files import reading, writing
+from trainer.files.plain_json import has_shape
 
 
 class _State(TypedDict):
@@ -121,15 +121,15 @@ def write(folder: Path, packed: Packed) -> Path:
     files[MANIFEST] = seal(files, packed.run)
 
     staged, final = folder / f".staged-{name_of(packed.step)}", folder / name_of(packed.step)
-    durable.require_space(folder, sum(map(len, files.values())))
+    writing.require_space(folder, sum(map(len, files.values())))
     try:
-        durable.make_folders(staged)
+        writing.make_folders(staged)
         for name, content in files.items():
-            durable.write(staged / name, content)
-        durable.sync_folder(staged)
-        durable.rename(staged, final)
+            writing.write(staged / name, content)
+        writing.sync_folder(staged)
+        writing.rename(staged, final)
     except OSError:
-        durable.remove_tree(staged)  # a full disk gets its room back
+        writing.remove_tree(staged)  # a full disk gets its room back
         raise
     return final
 
@@ -186,8 +186,8 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
 def remove(path: Path) -> None:
     """Delete a checkpoint; it is out of sight before its first file goes."""
     hidden = path.with_name(f".removed-{path.name}")
-    durable.rename(path, hidden)
-    durable.remove_tree(hidden)
+    writing.rename(path, hidden)
+    writing.remove_tree(hidden)
 
 
 def set_aside(path: Path) -> Path:
@@ -196,15 +196,15 @@ def set_aside(path: Path) -> Path:
     It is not deleted: what is wrong may be the reading, or a part of it may still be of use.
     """
     aside = path.with_name(f"broken-{path.name}")
-    durable.remove_tree(aside)
-    durable.rename(path, aside)
+    writing.remove_tree(aside)
+    writing.rename(path, aside)
     return aside
 
 
 def tidy(folder: Path) -> None:
     """Delete what an interrupted save or removal left."""
     for path in folder.glob(".*-step-*"):
-        durable.remove_tree(path)
+        writing.remove_tree(path)
 
 
 def _tensors(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:

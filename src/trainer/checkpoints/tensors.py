@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import reading
+from trainer.files import reading
 
 # As the package orders them in a file: the largest first.
 _DTYPES = {

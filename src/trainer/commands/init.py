@@ -7,9 +7,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from trainer import durable, screen
+from trainer import screen
 from trainer.config import arguments
 from trainer.errors import UsageError, refusal
+from trainer.files import writing
 
 HELP = """Usage: trainer init DIR
 
@@ -68,9 +69,9 @@ def write(folder: Path) -> None:
     try:
         for file, source in sources.items():
             written += [above for above in file.parents if not above.exists()][::-1]
-            durable.make_folders(file.parent)
+            writing.make_folders(file.parent)
             written.append(file)
-            durable.write(file, source)
+            writing.write(file, source)
     except OSError as error:
         for path in reversed(written):
             with suppress(OSError):

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer import durable, runs, screen
+from trainer import runs, screen
 from trainer.charts import from_runs, image_file, spreadsheet, text_chart
 from trainer.charts.from_runs import Measured
 from trainer.charts.picture import HeatMap, Panel, Picture
 from trainer.commands.runs import setting
 from trainer.config import arguments
 from trainer.errors import UsageError, refusal, unknown
+from trainer.files import writing
 from trainer.runs import Entry, Ranking
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
@@ -171,7 +172,7 @@ def _write(file: Path, content: bytes) -> None:
         UsageError: It can't be written.
     """
     try:
-        durable.replace(file, content)
+        writing.replace(file, content)
     except OSError as error:
         raise refusal(f"-o {file}", f"can't be written: {error.strerror}") from error
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import fingerprint, modules, runs, vouching
+from trainer import modules, runs, vouching
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
 from trainer.config import arguments, settings
@@ -20,6 +20,7 @@ from trainer.config.annotations import show
 from trainer.config.arguments import Words
 from trainer.config.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
 from trainer.errors import TrainerError, UsageError, nearest, refusal
+from trainer.files import fingerprint
 from trainer.launcher_words import words_of
 from trainer.modules import Opened, OwnCode
 from trainer.rundir import RunDir

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, modules, reading, runs, screen, sweep_file, vouching
+from trainer import advice, garbage, modules, runs, screen, sweep_file, vouching
 from trainer.charts import from_runs
 from trainer.checkpoints import manifest
 from trainer.commands import runs as leaderboard
@@ -21,6 +21,7 @@ from trainer.config.annotations import show
 from trainer.config.arguments import Words
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
+from trainer.files import reading
 from trainer.progress import count, duration, number, numbers, size_of
 from trainer.rundir import RunDir
 from trainer.runs import Entry

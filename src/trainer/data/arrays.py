@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import data_file
 from trainer.data.base import Data
 from trainer.data.batches import Rows
 from trainer.data.files import opened
 from trainer.data.preprocess import Array, Preprocess, are_indices, targets_of
 from trainer.errors import RunFailed, refusal, unknown
+from trainer.files import data_file
 
 _CHUNK_NUMBERS = 2**22  # that means and deviations are taken of at a time
 

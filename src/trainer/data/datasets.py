@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from trainer import randomness, safe_start
+from trainer import randomness
 from trainer.data.base import Data, in_default_dtype
 from trainer.data.batches import Rows
 from trainer.errors import refusal
+from trainer.files import safe_start
 
 
 class Items(Data):

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trainer import data_file
 from trainer.errors import UsageError, lacking, refusal
+from trainer.files import data_file
 
 if TYPE_CHECKING:
     import polars as pl

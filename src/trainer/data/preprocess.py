@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from trainer.schema import has_shape
+from trainer.files.plain_json import has_shape
 
 FORMAT = 1
 _CHUNK = 2**22  # numbers that are prepared at a time

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer import reading
+from trainer.files import reading
 
 LONGEST_RECORD = 2**20  # bytes; as protocol buffers some of them take 50 times as many
 

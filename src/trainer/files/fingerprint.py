@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer import data_file
+from trainer.files import data_file
 
 _HASHED = 2**30  # bytes of a file up to which every one of them counts
 _SAMPLES, _SAMPLE = 256, 2**20

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from trainer.reading import Unreadable, content
+from trainer.files.reading import Unreadable, content
 
 MOST_BYTES = 2**20
 MOST_LEVELS = 32
