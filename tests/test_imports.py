@@ -14,7 +14,14 @@ FILES = {
     if "examples" not in p.parts and p.read_text()
 }
 # These talk to Hydra; whatever a run is made of does not.
-WITH_HYDRA = {"config.compose", "config.hydra_errors", "config.option_files", "config.arguments", "sweep", "launchers"}
+WITH_HYDRA = {
+    "config.compose",
+    "config.hydra_errors",
+    "config.option_files",
+    "config.arguments",
+    "launch.sweep",
+    "launch.launchers",
+}
 
 
 def imports(name: str, everywhere: bool) -> set[str]:

@@ -14,7 +14,7 @@ import pytest
 from conftest import Run
 from instants import at_every_change, content, ending
 
-from trainer import sweep as sweep_module
+from trainer.launch import sweep
 
 NET = """
 from torch import nn
@@ -343,14 +343,14 @@ def test_a_worker_refuses_what_has_changed_since_it_was_checked(cli, own, monkey
     assert cli("run", "-m", "model=own", "run_dir=sweep", "steps=2", "seed=0,1", "data.inputs=4").code == 0
     forget(*own)
     (Path("evil_late.py")).write_text("open('executed', 'w')\n")
-    launch = sweep_module.train
+    launch = sweep.train
 
     def change_then_launch(*arguments):
         config = Path("sweep/001/config.yaml")
         config.write_text(config.read_text().replace(f"{own[0]}.Net", "evil_late.Net"))
         return launch(*arguments)
 
-    monkeypatch.setattr(sweep_module, "train", change_then_launch)
+    monkeypatch.setattr(sweep, "train", change_then_launch)
     result = cli("resume", "sweep", "steps=3")
     assert result.code == 1
     assert not Path("executed").exists()
@@ -432,7 +432,7 @@ def test_a_module_that_is_no_python_is_no_obstacle(cli, own_part):
 
 def test_a_launcher_config_of_ones_own_is_used(cli):
     Path("configs/hydra/launcher").mkdir(parents=True)
-    target = "_target_: trainer.launchers.Processes\nn_jobs: 1\n"
+    target = "_target_: trainer.launch.launchers.Processes\nn_jobs: 1\n"
     Path("configs/hydra/launcher/mine.yaml").write_text(target)
     assert cli("run", "-m", "seed=0,1", "steps=2", "run_dir=sweep", "hydra/launcher=mine").code == 0
     assert cli("resume", "sweep", "steps=3").code == 0

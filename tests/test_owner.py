@@ -13,7 +13,7 @@ from conftest import Run, wait_until
 from faults import default_handlers
 from test_safe_start import end_workers
 
-from trainer.owner import Owner
+from trainer.launch.owner import Owner
 
 SLOW = """
 import os, time, torch

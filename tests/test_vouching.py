@@ -14,7 +14,7 @@ import yaml
 from conftest import Run
 from instants import SMALL, at_every_change, ending, on_row, saved_at_once, train_and_copy, trained, without_sums
 
-from trainer import sweep
+from trainer.launch import sweep
 
 TABLE = (
     *("experiment=table", "data.target=y", "model.sizes=[4]", "batch_size=2", "checkpoint.every=3", "logger=none"),

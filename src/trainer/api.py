@@ -27,7 +27,7 @@ from trainer.config.option_files import with_source
 from trainer.config.settings import COMPONENTS, Settings, check
 from trainer.errors import UsageError, refusal
 from trainer.files import reading
-from trainer.follow import Begun, follow
+from trainer.launch.start import Begun, follow
 from trainer.log import log
 from trainer.logger_repair import repair
 from trainer.objects import Objects

@@ -21,13 +21,13 @@ from trainer.config.arguments import Words
 from trainer.config.settings import HARMLESS, REFUSED, REPLANS, Change, Settings, differences, flat
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.files import fingerprint
-from trainer.launcher_words import words_of
+from trainer.launch.launcher_words import words_of
 from trainer.modules import Opened, OwnCode
 from trainer.rundir import RunDir
 
 if TYPE_CHECKING:
     from trainer.config.compose import Job
-    from trainer.follow import Begun
+    from trainer.launch.start import Begun
     from trainer.progress import Standing
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force] [--trust-code]
@@ -136,7 +136,8 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
     configs = {rundir: rundir.read_config() for rundir in map(RunDir, runs.jobs(path))}
     all_stored = {rundir.path: settings.check(config) for rundir, config in configs.items()}
     opened = modules.open_code(configs, command, trust, force)
-    from trainer import screen, sweep
+    from trainer import screen
+    from trainer.launch import sweep
 
     overrides, described = redact.words(words.overrides), sweep.described(path, words, command)
     words.overrides = [word for word in words.overrides if word.lstrip("+") not in words.launcher]
@@ -303,7 +304,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int
     if not runs.is_sweep(path):
         changed = as_composed(all_stored[0], jobs[0].settings)
         return go_on(RunDir(path), all_stored[0], changed, jobs[0].choices, command, overrides, force=False)
-    from trainer import sweep
+    from trainer.launch import sweep
 
     described = sweep.described(path, words, again)
     for folder, stored, one in zip(folders, all_stored, jobs, strict=True):
@@ -371,7 +372,7 @@ def go_on(
         repair(rundir, stored, command, screen.note)
         screen.complete(rundir)
         return 0
-    from trainer.follow import follow
+    from trainer.launch.start import follow
 
     with screen.busy("preparing"):
         begun = continued.begin(command)
@@ -402,8 +403,8 @@ class Continuation:
             objects: Parts that are there already, by group.
         """
         from trainer import screen
-        from trainer.follow import Begun
         from trainer.job import rebuild
+        from trainer.launch.start import Begun
         from trainer.trial import try_out
 
         if not self.is_complete:

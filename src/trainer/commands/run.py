@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trainer.config.catalog import Catalog
     from trainer.config.compose import Job
     from trainer.config.settings import Settings
-    from trainer.follow import Begun
+    from trainer.launch.start import Begun
     from trainer.progress import Standing
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
@@ -104,10 +104,10 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
     for warning in catalog.warnings():
         screen.note(f"warning: {warning}")
     if "dry_run" in words.flags:
-        from trainer import dry_run
+        from trainer.launch import dry_run
 
         if words.multirun:
-            from trainer import sweep
+            from trainer.launch import sweep
 
             sweep.asked_launcher(words, Path())
         return dry_run.show(jobs, choices)
@@ -118,11 +118,11 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         return resume.go_on_as(there, jobs, command, words)
     path = new_path(settings.run_dir)
     if words.multirun:
-        from trainer import sweep
+        from trainer.launch import sweep
 
         return sweep.start(path, jobs, choices, words, command)
     with screen.busy("preparing"), garbage.uncollected():
-        from trainer.follow import follow
+        from trainer.launch.start import follow
 
         begun = begin(jobs[0], path)
     with garbage.kept():
@@ -138,8 +138,8 @@ def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Beg
         objects: Parts that are there already, by group.
     """
     from trainer import screen
-    from trainer.follow import Begun
     from trainer.job import plan_of, prepare
+    from trainer.launch.start import Begun
 
     built = prepare(job.settings, job.choices, objects=objects)
     plan = plan_of(built, {"choices": job.choices})

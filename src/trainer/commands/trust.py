@@ -9,9 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer import launcher_words, modules, own_modules, runs, screen, sweep_file, trust_list
+from trainer import modules, own_modules, runs, screen, sweep_file, trust_list
 from trainer.config import arguments
 from trainer.errors import TrainerError, UsageError, refusal
+from trainer.launch import launcher_words
 from trainer.modules import OwnCode
 from trainer.rundir import RunDir
 

@@ -31,7 +31,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from trainer.errors import RunFailed, refusal
-from trainer.owner import Owner
+from trainer.launch.owner import Owner
 
 IDLE_SECONDS = 0.25  # between two calls of what is called while jobs run
 _LEAVE_SECONDS = 30.0  # that a process is given to save its job when it is no longer wanted
@@ -331,14 +331,14 @@ def num_cores() -> int:
 class LocalConfig:
     """hydra/launcher=local."""
 
-    _target_: str = "trainer.launchers.Local"
+    _target_: str = "trainer.launch.launchers.Local"
 
 
 @dataclass
 class ProcessesConfig:
     """hydra/launcher=processes."""
 
-    _target_: str = "trainer.launchers.Processes"
+    _target_: str = "trainer.launch.launchers.Processes"
     n_jobs: int | None = None
 
 
@@ -346,7 +346,7 @@ class ProcessesConfig:
 class VectorizedConfig:
     """hydra/launcher=vectorized."""
 
-    _target_: str = "trainer.launchers.Vectorized"
+    _target_: str = "trainer.launch.launchers.Vectorized"
 
 
 def register() -> None:

@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import bounds, grouping, job, launchers, runs, screen, sweep_file, trust_list, vectorized
+from trainer import bounds, job, runs, screen, sweep_file, trust_list, vectorized
 from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
 from trainer.config.annotations import typed
@@ -34,17 +34,11 @@ from trainer.config.settings import check
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
 from trainer.files import safe_start, writing
 from trainer.job import Plan
-from trainer.launcher_words import (
-    DEFAULT,
-    is_harmless,
-    launcher_code,
-    launcher_name,
-    launcher_words,
-    words_of,
-)
-from trainer.launchers import EachLauncher, Local
+from trainer.launch import groups, launchers
+from trainer.launch.launcher_words import DEFAULT, is_harmless, launcher_code, launcher_name, launcher_words, words_of
+from trainer.launch.launchers import EachLauncher, Local
+from trainer.launch.owner import Owner
 from trainer.overview import Overview
-from trainer.owner import Owner
 from trainer.progress import count
 from trainer.rundir import RunDir
 from trainer.signals import Stopping
@@ -322,12 +316,12 @@ class Task:
 
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
         """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
-        for group in grouping.groups([RunDir(self.path / name) for name in names]):
+        for group in groups.groups([RunDir(self.path / name) for name in names]):
             if self.marker.exists():
                 return
             size, how = self._size_of(group)
-            screen.note(f"{grouping.named(group)} {how}")
-            for part in grouping.parts(group, size):
+            screen.note(f"{groups.named(group)} {how}")
+            for part in groups.parts(group, size):
                 if len(part) == 1:
                     self(part[0].path.name)
                     yield part[0].path.name, None
@@ -340,10 +334,10 @@ class Task:
             self.opened(name)
         except UsageError:
             return 1, "singly: the first one can't be opened"  # which it says itself when it is its turn
-        return grouping.size_of(group, self.secrets.get(name, {}))
+        return groups.size_of(group, self.secrets.get(name, {}))
 
     def _at_once(self, rundirs: Sequence[RunDir]) -> Iterator[tuple[str, None]]:
-        seconds = grouping.seconds_between_writes(len(rundirs))
+        seconds = groups.seconds_between_writes(len(rundirs))
         with self._stopping() as stopping:
             loops = [
                 job.executing(
