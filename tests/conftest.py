@@ -23,8 +23,8 @@ import trainer.commands.run
 import trainer.config.compose
 import trainer.job
 import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
-from trainer import code_import, own_modules
 from trainer.cli import main
+from trainer.runs import code_import, own_modules
 
 # One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
 torch.set_num_threads(1)

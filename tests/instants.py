@@ -16,10 +16,10 @@ import pytest
 import yaml
 from conftest import Run
 
-from trainer import modules, trust_list
 from trainer.config import settings
 from trainer.job import plan
 from trainer.metrics import MetricsFile
+from trainer.runs import trust_list, user_code
 from trainer.saver import Saver
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -52,7 +52,7 @@ def begin(name: str, *words: str) -> Path:
         for part in sections:
             section = section[part]
         section[last] = yaml.safe_load(value)
-    modules.search_working_directory()  # as for whatever the user types
+    user_code.search_working_directory()  # as for whatever the user types
     planned = plan(settings.check(config), {"choices": choices})
     planned.write(Path(name))
     trust_list.add([planned.own_code.digest] if planned.own_code else [])

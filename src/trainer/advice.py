@@ -12,7 +12,7 @@ from trainer.config.catalog import GROUPS
 from trainer.config.secrets import MARK, secrets
 from trainer.config.settings import COMPONENTS, OBJECT, Settings, check
 from trainer.errors import UsageError
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 TENSORBOARD = "trainer.loggers.TensorBoard"
 

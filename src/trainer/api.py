@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from trainer import code_import, modules, own_modules, randomness, runs, screen
 from trainer import device as devices
+from trainer import randomness, screen
 from trainer.checkpoints import manifest, store
 from trainer.commands.resume import as_composed, continuation, require_same_files
 from trainer.commands.run import begin, resumed
@@ -32,7 +32,8 @@ from trainer.log import log
 from trainer.logger_repair import repair
 from trainer.objects import Objects
 from trainer.progress import number
-from trainer.rundir import RunDir, new_path
+from trainer.runs import code_import, find, own_modules, user_code
+from trainer.runs.directory import RunDir, new_path
 from trainer.saver import load_weights, restore
 from trainer.signals import Stopping
 
@@ -185,7 +186,7 @@ def _begin(given: _Given) -> tuple[Begun, bool]:
         parts = given.objects.parts(job.settings)
         if (path := resumed(job.settings)) is None:
             return begin(job, new_path(job.settings.run_dir), parts), False
-    rundir, stored = _known(path, given, modules.own_targets(job.settings))
+    rundir, stored = _known(path, given, user_code.own_targets(job.settings))
     continued = continuation(rundir, stored, as_composed(stored, job.settings), job.choices)
     return continued.begin(given.command, parts), continued.is_complete
 
@@ -194,7 +195,7 @@ def _continue(given: _Given, resume: str | Path | Result) -> tuple[Begun, bool]:
     """Go on with a run; say whether it is complete."""
     path, parts = (resume.path, resume.objects) if isinstance(resume, Result) else (resume, {})
     typed = {str(section["_target_"]) for section in given.choice.sections.values() if "_target_" in section}
-    rundir, stored = _known(runs.find(near_path(Path(path))), given, typed)
+    rundir, stored = _known(find.find(near_path(Path(path))), given, typed)
     changed = override(stored, given.choice, given.catalog)
     chosen = dict(word.split("=", 1) for word in given.choice.groups)
     continued = continuation(rundir, stored, changed, {**chosen, **given.objects.names})
@@ -208,13 +209,13 @@ def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDir, S
         UsageError: It is a sweep, or its code may be somebody else's.
     """
     rundir = RunDir(path)
-    if runs.is_sweep(path):
-        jobs = [repr(RunDir(job).short) for job in runs.jobs(path)]
+    if find.is_sweep(path):
+        jobs = [repr(RunDir(job).short) for job in find.jobs(path)]
         raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
     config = rundir.read_config()
     stored = check(config)
     again = f"trainer resume {shlex.quote(rundir.short)}"
-    modules.open_code({rundir: config}, again, given.trust_code, typed=typed)
+    user_code.open_code({rundir: config}, again, given.trust_code, typed=typed)
     require_same_files([rundir], again)
     return rundir, stored
 

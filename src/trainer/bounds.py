@@ -13,7 +13,7 @@ from trainer.checkpoints import tree
 from trainer.checkpoints.manifest import as_json as state_json
 from trainer.errors import refusal
 from trainer.files import plain_yaml, reading
-from trainer.rundir import as_json
+from trainer.runs.directory import as_json
 
 _SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop
 _FEW = 30  # containers, of which no configuration has too many levels

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import bounds, logger_feed, loop, modules, own_modules, runs, vouching
+from trainer import bounds, logger_feed, loop
 from trainer.build import Built, build, resolved
 from trainer.checkpoints import manifest, store
 from trainer.components import reason_of
@@ -25,10 +25,11 @@ from trainer.log import log, log_evaluation, logging_to
 from trainer.logger_feed import LoggerFeed
 from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
 from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
-from trainer.modules import OwnCode
 from trainer.progress import Display, NoDisplay, Standing
 from trainer.record import SECONDS, Record, first_status, preprocess_of, standing, superseded
-from trainer.rundir import InUse, RunDir
+from trainer.runs import find, own_modules, user_code, vouching
+from trainer.runs.directory import InUse, RunDir
+from trainer.runs.user_code import OwnCode
 from trainer.saver import Saver, restore, start_from
 from trainer.signals import BrokenOff, Stopping
 from trainer.trial import try_out
@@ -72,7 +73,7 @@ class Plan:
     @property
     def own_code(self) -> OwnCode | None:
         """What it would execute beyond trainer and torch."""
-        return modules.of_configs([self.config], self.code)
+        return user_code.of_configs([self.config], self.code)
 
     def _content(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes], dict[str, Any] | None]:
         return self.config, {"id": path.name, **self.status}, self.code, self.preprocess
@@ -91,7 +92,7 @@ def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, A
     try_out(built)
     if settings.init_from is not None:
         # By its path: `last` means another run as soon as this one is written.
-        source = str(runs.find(settings.init_from))
+        source = str(find.find(settings.init_from))
         built.settings = dataclasses.replace(built.settings, init_from=source)
         start_from(built.run.model, source)
     return built
@@ -142,11 +143,11 @@ def plan(settings: Settings, status: dict[str, Any], threads: int | None = None)
 
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
     """Return the plan of a job that has been built already."""
-    config, code = redact.tree(resolved(built, threads).to_dict()), modules.used(built.settings)
+    config, code = redact.tree(resolved(built, threads).to_dict()), user_code.used(built.settings)
     bounds.require_code(code)
     preprocess = preprocess_of(built)
     sums = {"config": sum_of(config), "preprocess": vouching.sum_of_preprocess(preprocess)}
-    first = {**first_status(built), "config": config, "sums": sums, "code": modules.sums(code), **status}
+    first = {**first_status(built), "config": config, "sums": sums, "code": user_code.sums(code), **status}
     first["choices"] = {**status.get("choices", {}), **built.choices}
     bounds.require_files(config, first, preprocess)
     return Plan(config, first, code, preprocess)
@@ -190,8 +191,8 @@ def opened(rundir: RunDir, command: str, force: bool, digest: str | None) -> dic
     """
     own_modules.begin()
     config = rundir.read_config()
-    if (own := modules.require_unchanged(rundir, config, digest)) is not None:
-        modules.admit({rundir: own}, command, trust=not force, force=force)
+    if (own := user_code.require_unchanged(rundir, config, digest)) is not None:
+        user_code.admit({rundir: own}, command, trust=not force, force=force)
     return config
 
 
@@ -351,12 +352,12 @@ def training(
 
 def _keep_code(rundir: RunDir, built: Built, announce: Callable[[str], None]) -> dict[str, str]:
     """Keep the user's modules with a run that goes on, and return the SHA-256 of each by its path."""
-    own, status, config = modules.of_run(rundir), rundir.read_status(), redact.tree(resolved(built).to_dict())
-    sources = modules.to_keep(modules.used(built.settings), own)
+    own, status, config = user_code.of_run(rundir), rundir.read_status(), redact.tree(resolved(built).to_dict())
+    sources = user_code.to_keep(user_code.used(built.settings), own)
     segments = superseded(status.get("segments", []), status.get("config"), config)
-    for remark in modules.trust_next(rundir, own, config, segments, sources):
+    for remark in user_code.trust_next(rundir, own, config, segments, sources):
         announce(remark)
-    return modules.keep(rundir, sources, own)
+    return user_code.keep(rundir, sources, own)
 
 
 def rewrite(rundir: RunDir, record: Record, built: Built) -> None:

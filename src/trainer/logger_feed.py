@@ -17,7 +17,7 @@ from trainer.config.settings import Settings
 from trainer.files import reading
 from trainer.loggers import Logger
 from trainer.loop import Reader, Row
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 _MOST_BYTES = 2**20  # of metrics.jsonl that are in memory at a time
 

@@ -9,7 +9,7 @@ from trainer.config.settings import Settings
 from trainer.errors import UsageError
 from trainer.logger_feed import LoggerFeed
 from trainer.loggers import Logger
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 
 def repair(rundir: RunDir, settings: Settings, command: str, announce: Callable[[str], None]) -> None:

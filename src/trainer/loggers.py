@@ -17,7 +17,7 @@ from trainer.config.annotations import show
 from trainer.config.settings import flat
 from trainer.errors import lacking
 from trainer.files import event_file, reading, writing
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 Row = Mapping[str, Any]
 _MOST_LINE = 2 * reading.LONGEST_ROW  # bytes of a table's line, which may be of two rows

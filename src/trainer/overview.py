@@ -16,7 +16,7 @@ from rich.text import Text
 from trainer import screen
 from trainer.config.annotations import typed
 from trainer.progress import duration, number
-from trainer.runs import Entry, entry
+from trainer.runs.find import Entry, entry
 
 _ENDED = ("done", "failed", "stopped")
 _WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order

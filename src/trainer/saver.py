@@ -14,7 +14,7 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor, nn
 
-from trainer import randomness, runs, vouching
+from trainer import randomness
 from trainer.build import Built, optimizer_like
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
@@ -26,7 +26,8 @@ from trainer.log import log
 from trainer.loop import Run
 from trainer.metrics import MetricsFile
 from trainer.record import preprocess_of
-from trainer.rundir import RunDir
+from trainer.runs import find, vouching
+from trainer.runs.directory import RunDir
 
 
 class Saver:
@@ -304,9 +305,9 @@ def start_from(model: nn.Module, source: str) -> None:
     Raises:
         UsageError: There is no such run, or its weights are those of another model.
     """
-    path = runs.find(source)
-    if runs.is_sweep(path):
-        jobs = [f"init_from={RunDir(job).short}" for job in runs.jobs(path)]
+    path = find.find(source)
+    if find.is_sweep(path):
+        jobs = [f"init_from={RunDir(job).short}" for job in find.jobs(path)]
         raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
     try:
         found = chosen(RunDir(path), "best")

@@ -21,7 +21,7 @@ from trainer.config.annotations import show
 from trainer.config.settings import OBJECT, Change
 from trainer.errors import printable
 from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 from trainer.streams import Stream
 
 if TYPE_CHECKING:

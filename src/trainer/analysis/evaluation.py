@@ -23,7 +23,7 @@ from trainer.loop import evaluate
 from trainer.losses import OVER_PROBABILITIES
 from trainer.metrics import finite
 from trainer.progress import number
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 from trainer.saver import load_weights
 
 MOST_CLASSES = 20  # of which a table is shown

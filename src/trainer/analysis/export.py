@@ -24,7 +24,7 @@ from trainer.commands.export import FORMATS
 from trainer.components import reason_of
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.files import writing
-from trainer.rundir import as_json
+from trainer.runs.directory import as_json
 
 TOLERANCE = 1e-5  # of the largest prediction
 _ROWS = 16  # that are compared

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 from trainer import device as devices
-from trainer import job, randomness, vouching
+from trainer import job, randomness
 from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.build import Built
 from trainer.checkpoints import manifest, store
@@ -33,7 +33,8 @@ from trainer.files import writing
 from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
 from trainer.metrics import finite
 from trainer.progress import number
-from trainer.rundir import RunDir
+from trainer.runs import vouching
+from trainer.runs.directory import RunDir
 from trainer.saver import put_back, snapshot, start_from
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step

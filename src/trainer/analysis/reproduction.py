@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import environment, modules, runs, vouching
+from trainer import environment
 from trainer.build import Built, build
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
@@ -21,7 +21,6 @@ from trainer.checkpoints.store import Checkpoint
 from trainer.config import secrets
 from trainer.config.annotations import show
 from trainer.config.settings import differences, flat
-from trainer.course import Course, Leg
 from trainer.data import Preprocess
 from trainer.files import fingerprint, reading
 from trainer.job import compile_step, failure_of, kept_preprocess
@@ -29,7 +28,9 @@ from trainer.loop import Row, fit
 from trainer.metrics import Lines, few_parameters
 from trainer.progress import Display, Standing
 from trainer.record import differing, first_status
-from trainer.rundir import RunDir
+from trainer.runs import find, user_code, vouching
+from trainer.runs.directory import RunDir
+from trainer.runs.history import Course, Leg
 from trainer.saver import load_weights, put_back, snapshot, start_from
 from trainer.signals import BrokenOff, Stopping
 
@@ -199,14 +200,14 @@ def _circumstances(of: Course, leg: Leg, built: Built) -> list[str]:
     found = [change for segment in leg.segments for change in differing(segment, now)]
     commit = environment.git_commit()
     found += [f"git: {one.get('git')} -> {commit}" for one in leg.segments if one.get("git") != commit]
-    sources, saved = modules.sums(modules.used(built.settings)), modules.kept(of.rundir)
+    sources, saved = user_code.sums(user_code.used(built.settings)), user_code.kept(of.rundir)
     found += [f"{name}: has changed" for name in sorted({*sources, *saved}) if sources.get(name) != saved.get(name)]
     first = first_status(built)
     found += [f"{path}: has changed" for path in fingerprint.changed(of.status.get("data", {}).get("files", {}))]
     for key in ("parameters", "rows"):
         if key in of.status and of.status[key] != first[key]:
             found.append(f"{key}: {show(of.status[key])} -> {show(first[key])}")
-    if (source := leg.settings.init_from) is not None and _started(runs.find(source)) > _started(of.rundir.path):
+    if (source := leg.settings.init_from) is not None and _started(find.find(source)) > _started(of.rundir.path):
         found.append(f"init_from: {source} has been trained on since")
     return found
 

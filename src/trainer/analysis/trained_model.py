@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import device as devices
-from trainer import modules, randomness, runs, vouching
+from trainer import randomness
 from trainer.build import build_model
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
@@ -20,7 +20,8 @@ from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal
 from trainer.job import kept_preprocess
-from trainer.rundir import RunDir
+from trainer.runs import find, user_code, vouching
+from trainer.runs.directory import RunDir
 from trainer.saver import chosen, load_weights
 
 
@@ -72,14 +73,14 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDir,
     Raises:
         UsageError: There is no such run, or it would import code that may be somebody else's.
     """
-    path = runs.find(word)
-    if runs.is_sweep(path):
-        jobs = [RunDir(job).short for job in runs.jobs(path)]
+    path = find.find(word)
+    if find.is_sweep(path):
+        jobs = [RunDir(job).short for job in find.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDir(path).short}/best", *jobs[:8]])
     rundir = RunDir(path)
     config = rundir.read_config()
     settings = check(config)
-    modules.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)
+    user_code.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)
     return rundir, settings
 
 

@@ -17,7 +17,7 @@ from trainer.files.plain_json import has_shape
 from trainer.job import rebuild
 from trainer.loop import NonFinite, dense, gradients, row_numbers
 from trainer.metrics import FEW_NUMBERS, finite
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 from trainer.saver import Snapshot, put_back
 
 

@@ -8,18 +8,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from trainer import advice, curves
+from trainer import advice
 from trainer.charts.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
 from trainer.charts.text_chart import tick
 from trainer.commands.runs import number_of, setting
 from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS
 from trainer.config.settings import flat
-from trainer.curves import Curve
 from trainer.errors import UsageError, nearest, printable, refusal
 from trainer.progress import count, number
-from trainer.rundir import RunDir
-from trainer.runs import Entry, Ranking
+from trainer.runs import curves
+from trainer.runs.curves import Curve
+from trainer.runs.directory import RunDir
+from trainer.runs.find import Entry, Ranking
 
 LOSSES = ("loss", "validation_loss")
 MOST = 10  # lines in colours of their own

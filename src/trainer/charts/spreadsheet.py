@@ -13,7 +13,7 @@ from trainer.charts.from_runs import Measured
 from trainer.commands.runs import number_of, setting
 from trainer.config.annotations import show
 from trainer.errors import printable
-from trainer.runs import Entry, Ranking
+from trainer.runs.find import Entry, Ranking
 
 _OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins so for a formula
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import garbage, runs, screen
+from trainer import garbage, screen
 from trainer.config import arguments
 from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS
 from trainer.config.settings import COMPONENTS, Settings, flat
 from trainer.errors import UsageError
 from trainer.progress import number
-from trainer.rundir import RunDir
-from trainer.runs import Entry, ranking
+from trainer.runs import find
+from trainer.runs.directory import RunDir
+from trainer.runs.find import Entry, ranking
 
 HELP = """Usage: trainer compare RUN RUN [RUN ...] [--json]
 
@@ -68,10 +69,10 @@ def _named(words: Sequence[str]) -> dict[str, Entry]:
     """
     folders = []
     for word in words:
-        path = runs.find(word)
-        folders += runs.jobs(path) if runs.is_sweep(path) else [path]
+        path = find.find(word)
+        folders += find.jobs(path) if find.is_sweep(path) else [path]
     with garbage.uncollected():
-        entries = [runs.entry(path) for path in {path.resolve(): path for path in folders}.values()]
+        entries = [find.entry(path) for path in {path.resolve(): path for path in folders}.values()]
     if len(entries) < 2:
         what = f"{' and '.join(words)} are one and the same run" if len(words) > 1 else "it takes two runs or more"
         raise UsageError(f"compare: {what}; `trainer compare last best`, or paths, ids or their four letters")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal, unknown
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
 

@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer import __version__, runs, screen
+from trainer import __version__, screen
 from trainer.config.catalog import Catalog
 from trainer.errors import refusal
-from trainer.rundir import RUNS
+from trainer.runs import find
+from trainer.runs.directory import RUNS
 
 HELP = """Usage: trainer info [--json]
 
@@ -71,7 +72,7 @@ def gather() -> dict[str, Any]:
         "auto": str(device.choose(DeviceSettings())),
         "devices": devices(),
         "configs": [str(folder) for folder in Catalog().folders],
-        "runs": {"path": str(RUNS.absolute()), "count": len(runs.every())},
+        "runs": {"path": str(RUNS.absolute()), "count": len(find.every())},
     }
 
 

@@ -104,8 +104,8 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
         raise refusal(
             words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
         )
-    from trainer import vouching
     from trainer.analysis import failure, trained_model, weights
+    from trainer.runs import vouching
 
     command = shlex.join(["trainer", "inspect", *secrets.words(argv)])
     rundir, stored = trained_model.open_run(words.overrides[0], words.flags, command)

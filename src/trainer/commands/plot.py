@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer import runs, screen
+from trainer import screen
 from trainer.charts import from_runs, image_file, spreadsheet, text_chart
 from trainer.charts.from_runs import Measured
 from trainer.charts.picture import HeatMap, Panel, Picture
@@ -19,7 +19,8 @@ from trainer.commands.runs import setting
 from trainer.config import arguments
 from trainer.errors import UsageError, refusal, unknown
 from trainer.files import writing
-from trainer.runs import Entry, Ranking
+from trainer.runs import find
+from trainer.runs.find import Entry, Ranking
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
                     [--against KEY[,KEY]] [--curves] [--title TEXT]
@@ -92,11 +93,11 @@ def main(argv: list[str]) -> int:
         raise UsageError("plot: which run? `trainer plot last`, or paths, ids or their four letters")
     file = _file(flags["output"]) if "output" in flags else None
     size = _size(flags["size"], file) if "size" in flags else None
-    paths = list(dict.fromkeys(map(runs.find, words.overrides)))
-    found = runs.entries(paths)
+    paths = list(dict.fromkeys(map(find.find, words.overrides)))
+    found = find.entries(paths)
     if not found:
         raise UsageError(f"plot: {paths[0]} has no jobs")
-    plan = _plan(found, flags, is_sweep=len(paths) == 1 and runs.is_sweep(paths[0]))
+    plan = _plan(found, flags, is_sweep=len(paths) == 1 and find.is_sweep(paths[0]))
     if file is not None and file.suffix.lower() == CSV:
         _write(file, _numbers(plan, flags).encode())
         screen.say(f"wrote {file}")
@@ -193,7 +194,7 @@ def _plan(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
         raise refusal("--curves --against", "exclude each other", "one of them")
     named = _metrics(found, flags)
     judged = [name for name in named if any(name in one.metrics for one in found)]
-    ranking = runs.ranking(found, judged[-1] if judged else None)
+    ranking = find.ranking(found, judged[-1] if judged else None)
     differing = from_runs.differing(found)
     by = _settings(found, flags, "by") if "by" in flags else None
     against = _settings(found, flags, "against")
@@ -287,9 +288,9 @@ def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
         UsageError: The runs have measured nothing yet.
     """
     notes: list[str] = []
-    if runs.differ(plan.entries, "data"):
+    if find.differ(plan.entries, "data"):
         notes.append("the runs have different data: their numbers do not compare")
-    elif runs.differ(plan.entries, "loss") and any(name.endswith("loss") for name in plan.metrics):
+    elif find.differ(plan.entries, "loss") and any(name.endswith("loss") for name in plan.metrics):
         notes.append("the runs have different losses: their losses do not compare")
     parts: list[Panel | HeatMap] = []
     legend, is_ordered = "", False

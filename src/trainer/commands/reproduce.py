@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import advice, modules, runs, sweep_file
+from trainer import advice
 from trainer.commands.resume import changed_by, require_unedited
 from trainer.config import arguments, secrets, settings
 from trainer.config.annotations import show, typed
 from trainer.config.arguments import Words
-from trainer.course import Course, NothingYet, course
 from trainer.errors import UsageError, refusal
-from trainer.rundir import RunDir
+from trainer.runs import find, sweep_file, user_code
+from trainer.runs.directory import RunDir
+from trainer.runs.history import Course, NothingYet, course
 
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
@@ -57,12 +58,12 @@ def main(argv: list[str]) -> int:
         return 0
     if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
-    path, words.overrides = runs.find(words.overrides[0]), words.overrides[1:]
-    is_sweep, as_json = runs.is_sweep(path), "json" in words.flags
+    path, words.overrides = find.find(words.overrides[0]), words.overrides[1:]
+    is_sweep, as_json = find.is_sweep(path), "json" in words.flags
     command = shlex.join(["trainer", "reproduce", *secrets.words(argv)])
     configs: dict[RunDir, dict[str, Any]] = {}
     courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
-    modules.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
+    user_code.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer import screen
     from trainer.signals import Stopping
 
@@ -94,7 +95,7 @@ def _courses(path: Path, words: Words, configs: dict[RunDir, dict[str, Any]]) ->
     """Read how the jobs of a sweep came about that have begun."""
     from trainer import screen
 
-    for folder in runs.jobs(path):
+    for folder in find.jobs(path):
         try:
             yield _course(RunDir(folder), words, configs)
         except NothingYet as nothing:
@@ -153,7 +154,7 @@ def _show(of: Course, finding: Finding) -> None:
         weights = f"the weights of {count(len(finding.checkpoints), 'checkpoint')}"
         what = f"{count(finding.rows, 'row')} of metrics and {weights}, bit for bit"
         screen.result("identical", f"{done}{so_far}: {what}")
-        commands = advice.after(runs.entry(of.rundir.path).state, of.rundir, of.status)
+        commands = advice.after(find.entry(of.rundir.path).state, of.rundir, of.status)
     else:
         screen.result("different", _verdict(finding).partition(" ")[2])
         if not finding.circumstances:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer import modules, runs, vouching
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
 from trainer.config import arguments, settings
@@ -22,8 +21,9 @@ from trainer.config.settings import HARMLESS, REFUSED, REPLANS, Change, Settings
 from trainer.errors import TrainerError, UsageError, nearest, refusal
 from trainer.files import fingerprint
 from trainer.launch.launcher_words import words_of
-from trainer.modules import Opened, OwnCode
-from trainer.rundir import RunDir
+from trainer.runs import find, user_code, vouching
+from trainer.runs.directory import RunDir
+from trainer.runs.user_code import Opened, OwnCode
 
 if TYPE_CHECKING:
     from trainer.config.compose import Job
@@ -89,16 +89,16 @@ def main(argv: list[str]) -> int:
         raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
     name, words.overrides = words.overrides[0], words.overrides[1:]
     command = shlex.join(["trainer", "resume", *redact.words(argv)])
-    path = runs.find(name)
-    folders = runs.jobs(path) if runs.is_sweep(path) else [path]
+    path = find.find(name)
+    folders = find.jobs(path) if find.is_sweep(path) else [path]
     if "allow_data_change" not in words.flags:
         require_same_files([RunDir(folder) for folder in folders], command)
-    if runs.is_sweep(path):
+    if find.is_sweep(path):
         return go_on_with_sweep(path, words, command, force, trust)
     rundir = RunDir(path)
     config = rundir.read_config()
     stored = settings.check(config)
-    opened = modules.open_code({rundir: config}, command, trust, force)
+    opened = user_code.open_code({rundir: config}, command, trust, force)
     changed, chosen = changed_by(words, stored)
     from trainer import screen
 
@@ -133,9 +133,9 @@ def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]
 
 def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
-    configs = {rundir: rundir.read_config() for rundir in map(RunDir, runs.jobs(path))}
+    configs = {rundir: rundir.read_config() for rundir in map(RunDir, find.jobs(path))}
     all_stored = {rundir.path: settings.check(config) for rundir, config in configs.items()}
-    opened = modules.open_code(configs, command, trust, force)
+    opened = user_code.open_code(configs, command, trust, force)
     from trainer import screen
     from trainer.launch import sweep
 
@@ -157,7 +157,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
 
     sweep.require_free(path, described)
     with RunDir(path).lock(command):
-        folders = runs.jobs(path)
+        folders = find.jobs(path)
         with sweep.launching(described):
             launcher = sweep.make_launcher(words_of(described), path)
         found = sweep.checked(launcher, change, folders)
@@ -172,7 +172,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
             with plan.rundir.lock(command):
                 plan.write(opened.code.get(plan.rundir.path))
         sweep.keep_launcher(path, described)
-    code = {**opened.code, **{plan.rundir.path: modules.of_run(plan.rundir, plan.config) for plan in plans}}
+    code = {**opened.code, **{plan.rundir.path: user_code.of_run(plan.rundir, plan.config) for plan in plans}}
     digests = {folder.name: own.digest for folder, own in code.items() if own is not None}
     return sweep.launch(path, described, command, overrides, digests, force, secrets)
 
@@ -202,8 +202,8 @@ class ChangedJob(NamedTuple):
     def trusted(self, opened: Opened) -> list[str]:
         """Let the user's list have what the job becomes, which the user has typed; return remarks on that."""
         before = opened.code.get(self.rundir.path)
-        sources = modules.to_keep(self.sources, before)
-        return modules.trust_next(self.rundir, before, self.config, self.status["segments"], sources)
+        sources = user_code.to_keep(self.sources, before)
+        return user_code.trust_next(self.rundir, before, self.config, self.status["segments"], sources)
 
     def write(self, before: OwnCode | None) -> None:
         """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data.
@@ -211,7 +211,7 @@ class ChangedJob(NamedTuple):
         Args:
             before: The job's own code as it was opened.
         """
-        code = modules.keep(self.rundir, self.sources, before)
+        code = user_code.keep(self.rundir, self.sources, before)
         self.rundir.write_status({**self.status, "code": code})
         if self.is_other_data:
             self.rundir.remove_preprocess()
@@ -257,7 +257,7 @@ def changed_job(
     before = {"sums_before": status["sums"]} if status.get("sums", sums) != sums else {}
     status = {**status, "state": "waiting", **now, "sums": sums, **before, "segments": segments}
     is_other = preprocess is not None and rundir.read_preprocess() != preprocess
-    return ChangedJob(rundir, config, status, modules.used(changed), changes, is_other)
+    return ChangedJob(rundir, config, status, user_code.used(changed), changes, is_other)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
@@ -289,7 +289,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int
     Raises:
         UsageError: What is there are other jobs than the command means.
     """
-    folders = runs.jobs(path) if runs.is_sweep(path) else [path]
+    folders = find.jobs(path) if find.is_sweep(path) else [path]
     if len(folders) != len(jobs):
         raise refusal(
             f"run_dir={path} resume=true", f"has {len(folders)} jobs, the command {len(jobs)}", "the same command"
@@ -297,11 +297,11 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int
     again = f"trainer resume {shlex.quote(RunDir(path).short)}"
     configs = {rundir: rundir.read_config() for rundir in map(RunDir, folders)}
     all_stored = [settings.check(config) for config in configs.values()]
-    typed = set[str]().union(*(modules.own_targets(one.settings) for one in jobs))
-    opened = modules.open_code(configs, again, typed=typed)
+    typed = set[str]().union(*(user_code.own_targets(one.settings) for one in jobs))
+    opened = user_code.open_code(configs, again, typed=typed)
     require_same_files([*configs], again)
     overrides = redact.words(words.overrides)
-    if not runs.is_sweep(path):
+    if not find.is_sweep(path):
         changed = as_composed(all_stored[0], jobs[0].settings)
         return go_on(RunDir(path), all_stored[0], changed, jobs[0].choices, command, overrides, force=False)
     from trainer.launch import sweep

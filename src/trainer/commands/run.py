@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import garbage, runs, trust_list
+from trainer import garbage
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal
-from trainer.rundir import new_path
+from trainer.runs import find, trust_list
+from trainer.runs.directory import new_path
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Choice, Words
@@ -166,6 +167,6 @@ def resumed(settings: Settings) -> Path | None:
         raise refusal("resume=true", "which run? it needs run_dir", "run_dir=PATH resume=true")
     path = Path(settings.run_dir)
     try:
-        return path if runs.is_run(path) else None
+        return path if find.is_run(path) else None
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be read: {error.strerror}") from error

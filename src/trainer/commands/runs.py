@@ -14,15 +14,16 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, garbage, runs, screen
+from trainer import advice, garbage, screen
 from trainer.config import arguments
 from trainer.config.annotations import show, typed
 from trainer.config.arguments import Words
 from trainer.config.settings import flat
 from trainer.errors import UsageError, printable, refusal, unknown
 from trainer.progress import number
-from trainer.rundir import RunDir
-from trainer.runs import Entry, Ranking, ranking
+from trainer.runs import find
+from trainer.runs.directory import RunDir
+from trainer.runs.find import Entry, Ranking, ranking
 
 HELP = """Usage: trainer runs [DIR] [KEY=VALUE ...] [--by METRIC] [--group-by KEY,...]
                     [--all] [--json]
@@ -62,7 +63,7 @@ def _rank(words: Words) -> int:
     folders = [word for word in words.overrides if "=" not in word]
     if len(folders) > 1:
         raise UsageError(f"runs: one directory at a time; {' '.join(folders)} are {len(folders)}")
-    known = runs.entries(_below(folders[0]) if folders else runs.every())
+    known = find.entries(_below(folders[0]) if folders else find.every())
     wanted = dict(word.split("=", 1) for word in words.overrides if "=" in word)
     for key in wanted if known else ():
         _require_setting(known, key)
@@ -102,10 +103,10 @@ def _below(word: str) -> list[Path]:
         UsageError: There is no such directory.
     """
     folder = Path(word)
-    if folder.is_dir() and not runs.is_run(folder):
-        return [path for path in sorted(folder.iterdir()) if runs.is_run(path)]
+    if folder.is_dir() and not find.is_run(folder):
+        return [path for path in sorted(folder.iterdir()) if find.is_run(path)]
     try:
-        return [runs.find(word)]
+        return [find.find(word)]
     except UsageError as error:
         raise UsageError(f"{word}: no such directory, and no such run or sweep") from error
 

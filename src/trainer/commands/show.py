@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, modules, runs, screen, sweep_file, vouching
+from trainer import advice, garbage, screen
 from trainer.charts import from_runs
 from trainer.checkpoints import manifest
 from trainer.commands import runs as leaderboard
@@ -23,9 +23,10 @@ from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
 from trainer.files import reading
 from trainer.progress import count, duration, number, numbers, size_of
-from trainer.rundir import RunDir
-from trainer.runs import Entry
-from trainer.sweep_file import Sweep
+from trainer.runs import find, sweep_file, user_code, vouching
+from trainer.runs.directory import RunDir
+from trainer.runs.find import Entry
+from trainer.runs.sweep_file import Sweep
 
 _STARTS = 100  # that are shown
 HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]
@@ -75,10 +76,10 @@ def main(argv: list[str]) -> int:
         if flag in words.flags and "parameters" not in words.flags:
             what = f"--{flag.replace('_', '-')}"
             raise refusal(what, "goes with --parameters, which it is about", f"--parameters {what}")
-    path = runs.only("show", words.overrides)
-    if runs.is_sweep(path):
+    path = find.only("show", words.overrides)
+    if find.is_sweep(path):
         return _show_sweep(path, words)
-    one = runs.entry(path)
+    one = find.entry(path)
     _warn_of_edits(path / "status.json")
     weights = _parameters(one, words, argv) if "parameters" in words.flags else None
     if "json" in words.flags:
@@ -107,7 +108,7 @@ def _show_sweep(path: Path, words: Words) -> int:
         some = [f"{short}/{name}" for name in sweep["jobs"][:8]]
         raise refusal(f"{short} --parameters", "is a sweep of several jobs", [f"{short}/best", *some])
     with garbage.uncollected():
-        jobs = [runs.entry(path / name) for name in sweep["jobs"]]
+        jobs = [find.entry(path / name) for name in sweep["jobs"]]
     if "json" in words.flags:
         screen.as_json({"run": short, "path": str(path), **sweep, "jobs": [job.to_dict() for job in jobs]})
         return 0
@@ -308,7 +309,7 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     config = rundir.read_config()
     stored = settings.check(config)
     command = shlex.join(["trainer", "show", *secrets.words(argv)])
-    opened = modules.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
+    opened = user_code.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer import saver
     from trainer.analysis import weights
 

@@ -9,12 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer import modules, own_modules, runs, screen, sweep_file, trust_list
+from trainer import screen
 from trainer.config import arguments
 from trainer.errors import TrainerError, UsageError, refusal
 from trainer.launch import launcher_words
-from trainer.modules import OwnCode
-from trainer.rundir import RunDir
+from trainer.runs import find, own_modules, sweep_file, trust_list, user_code
+from trainer.runs.directory import RunDir
+from trainer.runs.user_code import OwnCode
 
 HELP = """Usage: trainer trust RUN [--dry-run] [--forget] [--json]
 
@@ -81,12 +82,12 @@ def _folders(word: str) -> list[Path]:
         UsageError: There is none.
     """
     folder = Path(word)
-    if folder.is_dir() and not runs.is_run(folder):
-        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and runs.is_run(path)]
+    if folder.is_dir() and not find.is_run(folder):
+        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and find.is_run(path)]
         if not found:
             raise UsageError(f"trust: there are no runs in {folder.absolute()}")
         return found
-    return [runs.find(word)]
+    return [find.find(word)]
 
 
 def _users(folders: list[Path]) -> tuple[list[tuple[str, OwnCode, list[str]]], list[str]]:
@@ -108,14 +109,14 @@ def _places(folders: list[Path]) -> Iterator[Path]:
     """Yield runs, sweeps and the jobs of these."""
     for folder in folders:
         yield folder
-        yield from runs.jobs(folder) if runs.is_sweep(folder) else ()
+        yield from find.jobs(folder) if find.is_sweep(folder) else ()
 
 
 def _own_code(place: Path) -> OwnCode | None:
     """Return the own code of a run or a job, or what launches a sweep."""
-    if runs.is_sweep(place):
+    if find.is_sweep(place):
         return launcher_words.launcher_code(sweep_file.read(place))
-    return modules.of_run(RunDir(place))
+    return user_code.of_run(RunDir(place))
 
 
 def _described(own: OwnCode, rundir: RunDir) -> dict[str, str]:
@@ -151,7 +152,7 @@ def _plain(digest: str, own: OwnCode, places: list[str]) -> dict[str, Any]:
         "trusted": trust_list.contains(digest),
         "runs": places,
         "sections": [{"section": group, **section} for group, section in own.sections],
-        "modules": modules.sums(own.sources or {}),
+        "modules": user_code.sums(own.sources or {}),
         "installed": {target: _package(target) for target in own.installed},
         "launcher": own.launcher,
     }

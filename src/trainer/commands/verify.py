@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import agreement, modules, runs, screen
+from trainer import screen
 from trainer.checkpoints import manifest
 from trainer.config import arguments
 from trainer.errors import TrainerError
-from trainer.rundir import RunDir
+from trainer.runs import agreement, find, user_code
+from trainer.runs.directory import RunDir
 
 HELP = """Usage: trainer verify RUN [--json]
 
@@ -37,10 +38,10 @@ def main(argv: list[str]) -> int:
     if "help" in words.flags:
         sys.stdout.write(HELP)
         return 0
-    path = runs.only("verify", words.overrides)
-    folders = runs.jobs(path) if runs.is_sweep(path) else [path]
+    path = find.only("verify", words.overrides)
+    folders = find.jobs(path) if find.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
-    if runs.is_sweep(path):
+    if find.is_sweep(path):
         found += [_entry(path, "sweep.json", problem=problem) for problem in [agreement.of_sweep(path)] if problem]
     wrong = [entry for entry in found if entry["problem"] is not None]
     if "json" in words.flags:
@@ -92,7 +93,7 @@ def problems(run: RunDir, good: Sequence[int]) -> Iterator[agreement.Finding]:
     except TrainerError as error:  # a checkpoint that has gone meanwhile
         yield "checkpoints", str(error), None
     try:
-        yield "code", modules.differing(run, run.read_code()), None
+        yield "code", user_code.differing(run, run.read_code()), None
     except (OSError, ValueError) as error:
         yield "code", str(error), None
 

@@ -21,7 +21,6 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer import modules
 from trainer.config import option_files, secrets, settings
 from trainer.config.annotations import show
 from trainer.config.arguments import Choice
@@ -29,6 +28,7 @@ from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_pat
 from trainer.config.hydra_errors import explained
 from trainer.config.settings import COMPONENTS, LOGGER, Settings
 from trainer.errors import UsageError, nearest, refusal
+from trainer.runs import user_code
 
 SCHEMA = "schema"  # stands first in config.yaml's defaults
 
@@ -98,8 +98,8 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
                 composed[choice.groups] = _composed(choice.groups, catalog)
             config, options = composed[choice.groups]
             jobs.append(_job(config.copy(), dict(options), choice, catalog))
-    if any(modules.own_targets(job.settings) for job in jobs):
-        modules.search_working_directory()
+    if any(user_code.own_targets(job.settings) for job in jobs):
+        user_code.search_working_directory()
     return jobs
 
 
@@ -305,8 +305,8 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             else:  # a section of our own: the option names some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
         changed = _apply(config, choice, catalog)
-    if modules.own_targets(changed) - modules.own_targets(stored):
-        modules.search_working_directory()  # what is typed now is the user's
+    if user_code.own_targets(changed) - user_code.own_targets(stored):
+        user_code.search_working_directory()  # what is typed now is the user's
     return changed
 
 

@@ -12,7 +12,7 @@ from trainer.config import secrets as redact
 from trainer.config.settings import check
 from trainer.errors import TrainerError
 from trainer.record import SECONDS
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 _SAME = ("model", "data", "loss", "device", "batch_size", "accumulate", "compile")  # what jobs must have in common
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # what their optimizers need not

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.config.catalog import LAUNCHERS
-from trainer.modules import OwnCode
-from trainer.sweep_file import Sweep
+from trainer.runs.sweep_file import Sweep
+from trainer.runs.user_code import OwnCode
 
 DEFAULT = "local"
 _CHOICE = re.compile(r"hydra/launcher=")

@@ -13,7 +13,7 @@ from trainer.errors import RunFailed
 from trainer.job import Outcome, train
 from trainer.log import log
 from trainer.progress import Display, NoDisplay, Standing
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 from trainer.signals import Stopping
 
 

@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import bounds, job, runs, screen, sweep_file, trust_list, vectorized
+from trainer import bounds, job, screen, vectorized
 from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
 from trainer.config.annotations import typed
@@ -40,9 +40,10 @@ from trainer.launch.launchers import EachLauncher, Local
 from trainer.launch.owner import Owner
 from trainer.overview import Overview
 from trainer.progress import count
-from trainer.rundir import RunDir
+from trainer.runs import find, sweep_file, trust_list
+from trainer.runs.directory import RunDir
+from trainer.runs.sweep_file import Sweep
 from trainer.signals import Stopping
-from trainer.sweep_file import Sweep
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
@@ -183,7 +184,7 @@ def launch(
     if stopping.signal is None:
         repair_loggers(finished, command, task)
         find_out([RunDir(path / name) for name in sweep["jobs"]], command, task)
-    ended = [runs.entry(path / name) for name in sweep["jobs"]]
+    ended = [find.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
         screen.note(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict, cast
 
-from trainer import runs
 from trainer.errors import UsageError
 from trainer.files import reading
 from trainer.files.plain_json import has_shape
+from trainer.runs import find
 
 FORMAT = 1
 
@@ -48,9 +48,9 @@ def read(path: Path) -> Sweep:
     if sweep["format"] != FORMAT:
         what = f"has format {sweep['format']}, and this version reads {FORMAT}"
         raise UsageError(f"{file} {what}; use the version that wrote it")
-    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in runs.jobs(path)}):
+    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in find.jobs(path)}):
         raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
-    if sweep["jobs"] != (there := [folder.name for folder in runs.jobs(path)]):
+    if sweep["jobs"] != (there := [folder.name for folder in find.jobs(path)]):
         raise UsageError(f"{file} does not name the jobs that are there, each once: {', '.join(there[:5])}")
     return cast(Sweep, sweep)
 

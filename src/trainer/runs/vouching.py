@@ -24,7 +24,7 @@ from trainer.errors import UsageError, refusal
 from trainer.files import reading
 from trainer.files.plain_json import has_shape
 from trainer.files.sums import OWN, is_sealed, sum_of
-from trainer.rundir import RunDir, Sums, as_json
+from trainer.runs.directory import RunDir, Sums, as_json
 
 _CHUNK = 2**20  # bytes
 

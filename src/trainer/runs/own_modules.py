@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 import trainer
-from trainer import code_import
 from trainer.files import reading
+from trainer.runs import code_import
 
 NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")  # of a module's source, below a folder of sys.path
 _INSTALLED = ("site-packages", "dist-packages")  # the user's site-packages among them

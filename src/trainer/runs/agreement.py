@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from trainer import runs, sweep_file, vouching
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.config import settings
@@ -14,8 +13,9 @@ from trainer.errors import UsageError
 from trainer.files import reading
 from trainer.files.plain_json import has_shape
 from trainer.files.sums import sum_of
-from trainer.rundir import RunDir, Sums
-from trainer.vouching import Recorded
+from trainer.runs import find, sweep_file, vouching
+from trainer.runs.directory import RunDir, Sums
+from trainer.runs.vouching import Recorded
 
 _PREPROCESS = 1  # the format of preprocess.json
 _UNRECORDED = "not recorded"
@@ -71,7 +71,7 @@ def of_sweep(path: Path) -> str | None:
         sweep = sweep_file.read(path)
     except UsageError as error:
         return str(error)
-    for folder in runs.jobs(path):
+    for folder in find.jobs(path):
         swept = RunDir(folder).read_status().get("swept")
         if swept is not None and list(swept) != sweep["swept"]:
             return f"{path / 'sweep.json'} says that {', '.join(sweep['swept'])} differ; {folder.name} was another job"

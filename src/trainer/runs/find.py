@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from trainer import garbage
 from trainer.errors import UsageError, nearest, unknown
-from trainer.rundir import RUNS, RunDir
+from trainer.runs.directory import RUNS, RunDir
 
 _JOB = re.compile(r"[0-9]{3,9}")
 

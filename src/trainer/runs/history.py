@@ -9,7 +9,7 @@ from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
 from trainer.config.settings import Settings, check
 from trainer.errors import UsageError, refusal
-from trainer.rundir import RunDir
+from trainer.runs.directory import RunDir
 
 _ENDED = ("done", "stopped", "failed")
 

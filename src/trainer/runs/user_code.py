@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from trainer import code_import, own_modules, trust_list
-from trainer.code_import import Source
 from trainer.config.settings import COMPONENTS, LOGGER, OBJECT, Settings
 from trainer.errors import UsageError, refusal
-from trainer.rundir import RunDir
+from trainer.runs import code_import, own_modules, trust_list
+from trainer.runs.code_import import Source
+from trainer.runs.directory import RunDir
 
 OURS = ("trainer.", "torch.nn.", "torch.optim.")
 _NAMED = 3  # files that a refusal lists
