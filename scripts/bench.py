@@ -138,8 +138,8 @@ def always(*rows: Any) -> Iterator[Any]:
 def runner(words: list[str], chunk: int) -> Iterator[None]:
     """Train as the user's command does; yields once it has been set up, and after every `chunk` steps."""
     from trainer import screen
-    from trainer.job import plan_of, training
-    from trainer.signals import Stopping
+    from trainer.session.stopping import Stopping
+    from trainer.session.train import plan_of, training
 
     built = prepared([*words, "steps=100000000", "device.threads=1"])
     with new_folder() as folder, Stopping() as stopping:
@@ -211,12 +211,12 @@ def comforts(full: bool) -> Iterator[Figure]:
 
 def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dict[str, float]]:
     """Train with everything; return the seconds in all and in each comfort."""
-    from trainer.job import plan_of
-    from trainer.metrics import MetricsFile, few_parameters
     from trainer.progress import LiveDisplay, Standing
-    from trainer.record import Record
-    from trainer.saver import Saver
     from trainer.screen import stderr
+    from trainer.session.metrics_writer import MetricsFile, few_parameters
+    from trainer.session.saver import Saver
+    from trainer.session.status_writer import Record
+    from trainer.session.train import plan_of
 
     run, spent = built.run, dict.fromkeys(("display", "metrics.jsonl", "status.json", "checkpoints"), 0.0)
 
@@ -356,10 +356,10 @@ def checkpoints(full: bool) -> Iterator[Figure]:
     import torch
 
     from trainer.checkpoints import manifest, store
-    from trainer.job import plan_of
     from trainer.loop import fit
-    from trainer.metrics import MetricsFile
-    from trainer.saver import Saver
+    from trainer.session.metrics_writer import MetricsFile
+    from trainer.session.saver import Saver
+    from trainer.session.train import plan_of
 
     width = 10_000 if full else 3_162
     size = "100M" if full else "10M"
@@ -467,7 +467,7 @@ def prepared(argv: list[str]) -> Any:
     """Build the run of a command."""
     from trainer.config import arguments
     from trainer.config.compose import compose_jobs
-    from trainer.job import prepare
+    from trainer.session.train import prepare
 
     split = arguments.split(argv)
     catalog = split.catalog()

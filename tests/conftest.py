@@ -18,11 +18,6 @@ os.environ.pop("COLUMNS", None)  # rich reads it when it is imported; a test tha
 import pytest
 import torch
 
-import trainer.commands.resume
-import trainer.commands.run
-import trainer.config.compose
-import trainer.job
-import trainer.screen  # noqa: F401 (imported once, so that a fork starts warm)
 from trainer.cli import main
 from trainer.runs import code_import, own_modules
 

@@ -29,10 +29,11 @@ import pytest
 from conftest import Fork, Run
 from instants import SMALL, begin, ending, on_row, send_at, trained
 
-from trainer import job, loop, metrics
+from trainer import loop
 from trainer.checkpoints import manifest, store
-from trainer.saver import Saver
-from trainer.signals import ASKED
+from trainer.session import metrics_writer, train
+from trainer.session.saver import Saver
+from trainer.session.stopping import ASKED
 
 Case = str | None
 Cli = Callable[..., Any]
@@ -227,8 +228,8 @@ def kills_with_loggers(cli: Cli, stride: int = 1) -> Iterator[Case]:
 
 def _at_once() -> None:
     """Let every row be written and handed on at once, not about once a second."""
-    metrics._BUFFERED_SECONDS = 0
-    job.training = functools.partial(job.training, seconds=0.0)
+    metrics_writer._BUFFERED_SECONDS = 0
+    train.training = functools.partial(train.training, seconds=0.0)
 
 
 def _kill_in_all(place: str, number: int) -> None:
@@ -596,13 +597,13 @@ def _around(owner: Any, name: str, number: int, step: int | None = None, after: 
 
 # phase: how the signal is sent, and the step after which the run must stand; or one later, where it comes from a thread
 RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
-    "before the first step": (lambda number: _around(job, "Record", number), 0),
+    "before the first step": (lambda number: _around(train, "Record", number), 0),
     "training": (lambda number: _around(loop, "has_non_finite", number, step=11), 12),
     "evaluation": (lambda number: _around(loop, "evaluate", number, step=4), 4),
     "saving": (lambda number: _around(store, "write", number), 7),
 }
 SWEEP_PHASES: dict[str, Callable[[int], None]] = {
-    "between jobs of a sweep": lambda number: _around(job, "execute", number, after=True),
+    "between jobs of a sweep": lambda number: _around(train, "execute", number, after=True),
     "in a sweep's job": lambda number: _around(loop, "has_non_finite", number, step=11),
 }
 

@@ -17,10 +17,10 @@ import yaml
 from conftest import Run
 
 from trainer.config import settings
-from trainer.job import plan
-from trainer.metrics import MetricsFile
 from trainer.runs import trust_list, user_code
-from trainer.saver import Saver
+from trainer.session.metrics_writer import MetricsFile
+from trainer.session.saver import Saver
+from trainer.session.train import plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = {"model": "two_layer", "data": "random", "loss": "sse", "optim": "sgd", "schedule": "constant"}

@@ -26,9 +26,9 @@ from trainer.config.arguments import parse, word
 from trainer.config.catalog import Catalog
 from trainer.data import CSV, Data
 from trainer.errors import RunFailed, UsageError
-from trainer.metrics import MetricsFile
 from trainer.models import MLP
 from trainer.schedules import Cosine
+from trainer.session.metrics_writer import MetricsFile
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own.md").read_text()
 SMALL = ("data.inputs=6", "data.outputs=2", "data.samples=24")

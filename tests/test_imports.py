@@ -71,7 +71,8 @@ def test_only_the_front_talks_to_hydra(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["build", "components", "loop", "job", "saver", "checkpoints.store", "data.__init__", "losses"]
+    "name",
+    ["build", "components", "loop", "session.train", "session.saver", "checkpoints.store", "data.__init__", "losses"],
 )
 def test_a_run_can_be_built_without_the_front(name):
     assert not at_start(name) & {"hydra", "omegaconf"}

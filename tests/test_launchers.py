@@ -310,17 +310,17 @@ def test_a_sweep_is_resumed_with_its_own_launcher(cli, monkeypatch, caplog):
 
 def test_nothing_of_a_job_stays_behind(cli, monkeypatch):
     """A long sweep would fill the memory otherwise."""
-    import trainer.job
+    import trainer.session.train
     from trainer.build import Built
 
-    counts, execute = [], trainer.job.execute
+    counts, execute = [], trainer.session.train.execute
 
     def counted(*rest, **options):
         gc.collect()
         counts.append((sum(type(one) is Built for one in gc.get_objects()), len(gc.get_objects())))
         execute(*rest, **options)
 
-    monkeypatch.setattr("trainer.job.execute", counted)
+    monkeypatch.setattr("trainer.session.train.execute", counted)
     assert cli("run", "-m", "run_dir=sweep", "seed=range(12)", *SMALL).code == 0
     assert {built for built, _ in counts} == {0}
     assert counts[-1][1] - counts[4][1] < 100

@@ -20,8 +20,8 @@ from instants import without_sums
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-import trainer.job
-import trainer.metrics
+import trainer.session.metrics_writer
+import trainer.session.train
 
 SMALL = ("data.validation=0.25", "batch_size=16", "model.hidden=5", "eval_every=4", "device.threads=1")
 METRICS = ("loss", "lr", "validation_loss")
@@ -177,8 +177,8 @@ class Part(torch.nn.Linear):
 
 def at_once():
     """Let every row be written and handed on at once, not about once a second."""
-    trainer.metrics._BUFFERED_SECONDS = 0
-    trainer.job.training = functools.partial(trainer.job.training, seconds=0.0)
+    trainer.session.metrics_writer._BUFFERED_SECONDS = 0
+    trainer.session.train.training = functools.partial(trainer.session.train.training, seconds=0.0)
 
 
 def test_killed_and_resumed_equals_uninterrupted(cli, fork, train, own_part):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from instants import SMALL, trained
 
-from trainer.metrics import MetricsFile, cut_back
+from trainer.session.metrics_writer import MetricsFile, cut_back
 
 SUMMED = [word for word in SMALL if not word.startswith("eval_every=")]
 

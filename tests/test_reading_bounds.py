@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from instants import train_and_copy, without_sums
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from trainer import bounds
 from trainer.checkpoints import tensors
 from trainer.files import data_file, event_file, fingerprint, plain_yaml, reading, sums
+from trainer.session import bounds
 
 MOST_MB = 300
 SECONDS = 10.0

@@ -65,7 +65,7 @@ def test_an_error_does_not_tell_it(cli):
 
 
 def test_a_failure_while_training_does_not_log_it(cli, monkeypatch):
-    from trainer.metrics import MetricsFile
+    from trainer.session.metrics_writer import MetricsFile
 
     def fail(self, row):
         raise ValueError(f"sent {SECRET}")

@@ -13,9 +13,10 @@ from conftest import Run
 from faults import default_handlers
 from instants import SMALL, on_row, require_same, send_at, train_and_copy
 
-from trainer import job, loop
+from trainer import loop
 from trainer.checkpoints import store
-from trainer.signals import ASKED, Stopping
+from trainer.session import train
+from trainer.session.stopping import ASKED, Stopping
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138, "SIGUSR2": 140, "SIGHUP": 129}
 
@@ -71,7 +72,7 @@ def during(owner, name, step=None):
 
 
 PHASES = {
-    "before the first step": (during(job, "Record"), 0),
+    "before the first step": (during(train, "Record"), 0),
     "while it is going back to a checkpoint": (during(store, "newest"), 0),
     "during an evaluation": (during(loop, "evaluate", 4), 4),
     "amid a step": (during(loop, "has_non_finite", 11), 12),

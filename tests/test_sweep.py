@@ -77,7 +77,7 @@ def test_all_jobs_are_written_before_the_first_starts(cli, monkeypatch):
     def look(rundir, *rest):
         seen.append([(r.path.name, r.status["state"], (r.path / "config.yaml").is_file()) for r in jobs()])
 
-    monkeypatch.setattr("trainer.job.execute", look)
+    monkeypatch.setattr("trainer.session.train.execute", look)
     cli("run", "-m", "run_dir=sweep", "seed=0,1,2", *SMALL)
     assert seen[0] == [(f"00{i}", "waiting", True) for i in range(3)]
 

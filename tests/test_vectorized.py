@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from trainer import stackable
 from trainer.config import arguments
 from trainer.config.compose import compose_jobs
-from trainer.job import prepare
+from trainer.session.train import prepare
 
 TOGETHER = ("hydra/launcher=vectorized",)
 SMALL = ("data.inputs=20", "model.hidden=5", "data.samples=24", "data.outputs=2")

@@ -28,14 +28,14 @@ from trainer.config.settings import COMPONENTS, Settings, check
 from trainer.errors import UsageError, refusal
 from trainer.files import reading
 from trainer.launch.start import Begun, follow
-from trainer.log import log
-from trainer.logger_repair import repair
 from trainer.objects import Objects
 from trainer.progress import number
 from trainer.runs import code_import, find, own_modules, user_code
 from trainer.runs.directory import RunDir, new_path
-from trainer.saver import load_weights, restore
-from trainer.signals import Stopping
+from trainer.session.log_file import log
+from trainer.session.logger_repair import repair
+from trainer.session.saver import load_weights, restore
+from trainer.session.stopping import Stopping
 
 
 @dataclass(frozen=True, repr=False)

@@ -24,8 +24,8 @@ from trainer.build import Built
 from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.loop import Run, Taken, dense, gradients, take_step
-from trainer.metrics import few_parameters
-from trainer.trial import copied
+from trainer.session.metrics_writer import few_parameters
+from trainer.session.trial_step import copied
 
 UNROLLED = 10  # steps a call: those of small models take less time than a call
 LARGE = 1_000_000  # numbers from which on one step a call is enough

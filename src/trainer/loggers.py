@@ -1,4 +1,4 @@
-"""Loggers: other places than metrics.jsonl for the numbers of a run. `trainer.logger_feed` hands them the rows."""
+"""Loggers: other places than metrics.jsonl for the numbers of a run. session/logger_feed.py hands them the rows."""
 
 from __future__ import annotations
 

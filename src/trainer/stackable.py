@@ -21,7 +21,7 @@ from trainer.components import reason_of
 from trainer.data.batches import Tensors
 from trainer.loop import NonFinite, Run, gradients
 from trainer.models.handwritten import HandWritten
-from trainer.trial import copied
+from trainer.session.trial_step import copied
 from trainer.vectorized import Stack, layout, own_attributes
 
 MOST = 256  # runs in a stack

@@ -18,13 +18,13 @@ from trainer.config.settings import Settings
 from trainer.data import Batches
 from trainer.errors import RunFailed, TrainerError, printable
 from trainer.files import fingerprint
-from trainer.job import kept_preprocess
 from trainer.loop import evaluate
 from trainer.losses import OVER_PROBABILITIES
-from trainer.metrics import finite
 from trainer.progress import number
 from trainer.runs.directory import RunDir
-from trainer.saver import load_weights
+from trainer.session.metrics_writer import finite
+from trainer.session.saver import load_weights
+from trainer.session.train import kept_preprocess
 
 MOST_CLASSES = 20  # of which a table is shown
 _NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute error"}

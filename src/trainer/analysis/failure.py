@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 from trainer import device as devices
-from trainer import job, randomness
+from trainer import randomness
 from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.build import Built
 from trainer.checkpoints import manifest, store
@@ -31,11 +31,12 @@ from trainer.data import Batch
 from trainer.errors import TrainerError
 from trainer.files import writing
 from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
-from trainer.metrics import finite
 from trainer.progress import number
 from trainer.runs import vouching
 from trainer.runs.directory import RunDir
-from trainer.saver import put_back, snapshot, start_from
+from trainer.session import train
+from trainer.session.metrics_writer import finite
+from trainer.session.saver import put_back, snapshot, start_from
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
 _SECONDS = 10.0  # for taking steps again and trying others
@@ -178,7 +179,7 @@ def _phases(
 
 def _again(rundir: RunDir, settings: Settings, choices: dict[str, str], most: int) -> Built:
     """Build a run anew, set to its newest good checkpoint of at most a step, or to its beginning."""
-    built = job.rebuild(rundir, settings, choices)
+    built = train.rebuild(rundir, settings, choices)
     found, _ = store.newest(rundir.checkpoints)
     if found is not None and found.step <= most:
         put_back(built, found, lambda remark: None)

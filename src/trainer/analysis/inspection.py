@@ -19,7 +19,7 @@ from trainer.analysis.weights import described
 from trainer.build import Built
 from trainer.data import Batch
 from trainer.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
-from trainer.metrics import FEW_NUMBERS, finite
+from trainer.session.metrics_writer import FEW_NUMBERS, finite
 
 WRONG = 1e-3  # difference from which on a gradient is not that of the loss
 _STEP = 1e-6  # of finite differences, in float64

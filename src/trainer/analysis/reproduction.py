@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import environment
 from trainer.build import Built, build
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
@@ -23,16 +22,17 @@ from trainer.config.annotations import show
 from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
 from trainer.files import fingerprint, reading
-from trainer.job import compile_step, failure_of, kept_preprocess
 from trainer.loop import Row, fit
-from trainer.metrics import Lines, few_parameters
 from trainer.progress import Display, Standing
-from trainer.record import differing, first_status
 from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, Leg
-from trainer.saver import load_weights, put_back, snapshot, start_from
-from trainer.signals import BrokenOff, Stopping
+from trainer.session import environment
+from trainer.session.metrics_writer import Lines, few_parameters
+from trainer.session.saver import load_weights, put_back, snapshot, start_from
+from trainer.session.status_writer import differing, first_status
+from trainer.session.stopping import BrokenOff, Stopping
+from trainer.session.train import compile_step, failure_of, kept_preprocess
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from trainer.components import locate, reason_of
 from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal
-from trainer.job import kept_preprocess
 from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDir
-from trainer.saver import chosen, load_weights
+from trainer.session.saver import chosen, load_weights
+from trainer.session.train import kept_preprocess
 
 
 @dataclass(frozen=True)

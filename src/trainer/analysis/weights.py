@@ -14,11 +14,11 @@ from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.errors import TrainerError, UsageError
 from trainer.files.plain_json import has_shape
-from trainer.job import rebuild
 from trainer.loop import NonFinite, dense, gradients, row_numbers
-from trainer.metrics import FEW_NUMBERS, finite
 from trainer.runs.directory import RunDir
-from trainer.saver import Snapshot, put_back
+from trainer.session.metrics_writer import FEW_NUMBERS, finite
+from trainer.session.saver import Snapshot, put_back
+from trainer.session.train import rebuild
 
 
 class _Optimizer(TypedDict):

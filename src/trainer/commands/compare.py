@@ -9,12 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import garbage, screen
+from trainer import screen
 from trainer.config import arguments
 from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS
 from trainer.config.settings import COMPONENTS, Settings, flat
 from trainer.errors import UsageError
+from trainer.files import garbage
 from trainer.progress import number
 from trainer.runs import find
 from trainer.runs.directory import RunDir

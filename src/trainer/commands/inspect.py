@@ -90,7 +90,7 @@ def _of_words(words: Words) -> Built:
     catalog = words.catalog()
     choices = arguments.jobs(words, catalog)
     from trainer.config.compose import compose_jobs
-    from trainer.job import prepare
+    from trainer.session.train import prepare
 
     (job,) = compose_jobs(choices, catalog)
     for text in (*catalog.warnings(), *job.notes):

@@ -103,7 +103,7 @@ def _climb(words: Words) -> dict[str, Any]:
         choices += arguments.jobs(arguments.Words(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
     from trainer.analysis import ladder
     from trainer.config.compose import compose_jobs
-    from trainer.job import prepare
+    from trainer.session.train import prepare
 
     jobs = compose_jobs(choices, catalog)
     for note in dict.fromkeys(note for job in jobs for note in job.notes):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
     from trainer.build import Built
     from trainer.progress import Display, Standing
-    from trainer.signals import Stopping
+    from trainer.session.stopping import Stopping
 
 HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
 
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
     user_code.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer import screen
-    from trainer.signals import Stopping
+    from trainer.session.stopping import Stopping
 
     findings = []
     with Stopping() as stopping:
@@ -216,6 +216,6 @@ def _row(row: Any) -> str:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    from trainer.metrics import finite
+    from trainer.session.metrics_writer import finite
 
     return {"identical": finding.is_identical, **finite(dataclasses.asdict(finding))}

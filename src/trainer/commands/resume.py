@@ -235,10 +235,10 @@ def changed_job(
         return None
     from trainer.build import resolved
     from trainer.checkpoints import store
-    from trainer.job import rebuild
-    from trainer.record import preprocess_of, superseded
-    from trainer.saver import put_back, require_length
-    from trainer.trial import try_out
+    from trainer.session.saver import put_back, require_length
+    from trainer.session.status_writer import preprocess_of, superseded
+    from trainer.session.train import rebuild
+    from trainer.session.trial_step import try_out
 
     found, _ = store.newest(rundir.checkpoints)
     vouching.require_resumable(rundir, None if found is None else found.path, force)
@@ -367,7 +367,7 @@ def go_on(
 
     continued = continuation(rundir, stored, changed, chosen, force)
     if continued.is_complete:
-        from trainer.logger_repair import repair
+        from trainer.session.logger_repair import repair
 
         repair(rundir, stored, command, screen.note)
         screen.complete(rundir)
@@ -403,9 +403,9 @@ class Continuation:
             objects: Parts that are there already, by group.
         """
         from trainer import screen
-        from trainer.job import rebuild
         from trainer.launch.start import Begun
-        from trainer.trial import try_out
+        from trainer.session.train import rebuild
+        from trainer.session.trial_step import try_out
 
         if not self.is_complete:
             self.rundir.require_free()  # at once

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import garbage
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal
+from trainer.files import garbage
 from trainer.runs import find, trust_list
 from trainer.runs.directory import new_path
 
@@ -139,8 +139,8 @@ def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Beg
         objects: Parts that are there already, by group.
     """
     from trainer import screen
-    from trainer.job import plan_of, prepare
     from trainer.launch.start import Begun
+    from trainer.session.train import plan_of, prepare
 
     built = prepare(job.settings, job.choices, objects=objects)
     plan = plan_of(built, {"choices": job.choices})

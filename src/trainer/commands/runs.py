@@ -14,12 +14,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, garbage, screen
+from trainer import advice, screen
 from trainer.config import arguments
 from trainer.config.annotations import show, typed
 from trainer.config.arguments import Words
 from trainer.config.settings import flat
 from trainer.errors import UsageError, printable, refusal, unknown
+from trainer.files import garbage
 from trainer.progress import number
 from trainer.runs import find
 from trainer.runs.directory import RunDir

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, garbage, screen
+from trainer import advice, screen
 from trainer.charts import from_runs
 from trainer.checkpoints import manifest
 from trainer.commands import runs as leaderboard
@@ -21,7 +21,7 @@ from trainer.config.annotations import show
 from trainer.config.arguments import Words
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
-from trainer.files import reading
+from trainer.files import garbage, reading
 from trainer.progress import count, duration, number, numbers, size_of
 from trainer.runs import find, sweep_file, user_code, vouching
 from trainer.runs.directory import RunDir
@@ -310,8 +310,8 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     stored = settings.check(config)
     command = shlex.join(["trainer", "show", *secrets.words(argv)])
     opened = user_code.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
-    from trainer import saver
     from trainer.analysis import weights
+    from trainer.session import saver
 
     which = words.flags.get("checkpoint", "last")
     found = saver.chosen(rundir, which)

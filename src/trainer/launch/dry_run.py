@@ -14,10 +14,10 @@ from trainer.config import secrets
 from trainer.config.arguments import Choice
 from trainer.config.compose import Job
 from trainer.errors import RunFailed
-from trainer.job import prepare
 from trainer.loop import fit
 from trainer.progress import duration
-from trainer.record import num_parameters
+from trainer.session.status_writer import num_parameters
+from trainer.session.train import prepare
 
 MEASURED_SECONDS = 0.2
 _MEASURED_STEPS = 50

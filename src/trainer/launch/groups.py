@@ -7,12 +7,13 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer import job, stackable
+from trainer import stackable
 from trainer.config import secrets as redact
 from trainer.config.settings import check
 from trainer.errors import TrainerError
-from trainer.record import SECONDS
 from trainer.runs.directory import RunDir
+from trainer.session import train
+from trainer.session.status_writer import SECONDS
 
 _SAME = ("model", "data", "loss", "device", "batch_size", "accumulate", "compile")  # what jobs must have in common
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # what their optimizers need not
@@ -43,7 +44,7 @@ def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, s
         return 1, "singly: no other job differs from it in numbers only"
     try:
         settings = check(redact.filled(group[0].read_config(), secrets))
-        built = job.rebuild(group[0], settings, group[0].read_status().get("choices"))
+        built = train.rebuild(group[0], settings, group[0].read_status().get("choices"))
     except (TrainerError, OSError, ArithmeticError, ValueError, RuntimeError):
         return 1, "singly: the first one can't be built"  # which it says itself when it is its turn
     if (reason := stackable.why_singly(built)) is not None:

@@ -10,11 +10,11 @@ from trainer import screen
 from trainer.analysis import failure
 from trainer.build import Built
 from trainer.errors import RunFailed
-from trainer.job import Outcome, train
-from trainer.log import log
 from trainer.progress import Display, NoDisplay, Standing
 from trainer.runs.directory import RunDir
-from trainer.signals import Stopping
+from trainer.session.log_file import log
+from trainer.session.stopping import Stopping
+from trainer.session.train import Outcome, train
 
 
 @dataclass(frozen=True)

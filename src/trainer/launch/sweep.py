@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import bounds, job, screen, vectorized
+from trainer import screen, vectorized
 from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
 from trainer.config.annotations import typed
@@ -33,7 +33,6 @@ from trainer.config.hydra_errors import explained
 from trainer.config.settings import check
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
 from trainer.files import safe_start, writing
-from trainer.job import Plan
 from trainer.launch import groups, launchers
 from trainer.launch.launcher_words import DEFAULT, is_harmless, launcher_code, launcher_name, launcher_words, words_of
 from trainer.launch.launchers import EachLauncher, Local
@@ -43,7 +42,10 @@ from trainer.progress import count
 from trainer.runs import find, sweep_file, trust_list
 from trainer.runs.directory import RunDir
 from trainer.runs.sweep_file import Sweep
-from trainer.signals import Stopping
+from trainer.session import bounds
+from trainer.session import train as job
+from trainer.session.stopping import Stopping
+from trainer.session.train import Plan
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
@@ -215,7 +217,7 @@ def repair_loggers(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
     """Give the loggers of finished jobs what a kill has kept from them."""
     for rundir in rundirs:
         if rundir.read_status().get("config", {}).get("logger"):
-            from trainer.logger_repair import repair
+            from trainer.session.logger_repair import repair
 
             with suppress(UsageError):
                 told = partial(_note_of_job, rundir.path.name)

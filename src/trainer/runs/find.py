@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from trainer import garbage
 from trainer.errors import UsageError, nearest, unknown
+from trainer.files import garbage
 from trainer.runs.directory import RUNS, RunDir
 
 _JOB = re.compile(r"[0-9]{3,9}")

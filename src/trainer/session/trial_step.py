@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainer import bounds, logger_feed, losses, randomness
+from trainer import losses, randomness
 from trainer.build import Built, optimizer_like
 from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.errors import TrainerError, refusal
 from trainer.loop import NonFinite, Run, fit
+from trainer.session import bounds, logger_feed
 from trainer.state import State
 
 

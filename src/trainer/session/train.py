@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import bounds, logger_feed, loop
+from trainer import loop
 from trainer.build import Built, build, resolved
 from trainer.checkpoints import manifest, store
 from trainer.components import reason_of
@@ -21,18 +21,19 @@ from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.files import safe_start, writing
 from trainer.files.sums import sum_of
-from trainer.log import log, log_evaluation, logging_to
-from trainer.logger_feed import LoggerFeed
 from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
-from trainer.metrics import MetricsFile, cut_back, few_parameters, finite
 from trainer.progress import Display, NoDisplay, Standing
-from trainer.record import SECONDS, Record, first_status, preprocess_of, standing, superseded
 from trainer.runs import find, own_modules, user_code, vouching
 from trainer.runs.directory import InUse, RunDir
 from trainer.runs.user_code import OwnCode
-from trainer.saver import Saver, restore, start_from
-from trainer.signals import BrokenOff, Stopping
-from trainer.trial import try_out
+from trainer.session import bounds, logger_feed
+from trainer.session.log_file import log, log_evaluation, logging_to
+from trainer.session.logger_feed import LoggerFeed
+from trainer.session.metrics_writer import MetricsFile, cut_back, few_parameters, finite
+from trainer.session.saver import Saver, restore, start_from
+from trainer.session.status_writer import SECONDS, Record, first_status, preprocess_of, standing, superseded
+from trainer.session.stopping import BrokenOff, Stopping
+from trainer.session.trial_step import try_out
 
 
 @dataclass(frozen=True)

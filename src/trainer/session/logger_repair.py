@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer import logger_feed
 from trainer.config.settings import Settings
 from trainer.errors import UsageError
-from trainer.logger_feed import LoggerFeed
 from trainer.loggers import Logger
 from trainer.runs.directory import RunDir
+from trainer.session import logger_feed
+from trainer.session.logger_feed import LoggerFeed
 
 
 def repair(rundir: RunDir, settings: Settings, command: str, announce: Callable[[str], None]) -> None:

@@ -22,12 +22,12 @@ from trainer.checkpoints.store import Checkpoint, Packed
 from trainer.config.secrets import is_secret
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import has_shape
-from trainer.log import log
 from trainer.loop import Run
-from trainer.metrics import MetricsFile
-from trainer.record import preprocess_of
 from trainer.runs import find, vouching
 from trainer.runs.directory import RunDir
+from trainer.session.log_file import log
+from trainer.session.metrics_writer import MetricsFile
+from trainer.session.status_writer import preprocess_of
 
 
 class Saver:
