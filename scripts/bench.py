@@ -137,9 +137,9 @@ def always(*rows: Any) -> Iterator[Any]:
 
 def runner(words: list[str], chunk: int) -> Iterator[None]:
     """Train as the user's command does; yields once it has been set up, and after every `chunk` steps."""
-    from trainer import screen
     from trainer.session.stopping import Stopping
     from trainer.session.train import plan_of, training
+    from trainer.terminal import screen
 
     built = prepared([*words, "steps=100000000", "device.threads=1"])
     with new_folder() as folder, Stopping() as stopping:
@@ -211,12 +211,12 @@ def comforts(full: bool) -> Iterator[Figure]:
 
 def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dict[str, float]]:
     """Train with everything; return the seconds in all and in each comfort."""
-    from trainer.progress import LiveDisplay, Standing
-    from trainer.screen import stderr
     from trainer.session.metrics_writer import MetricsFile, few_parameters
     from trainer.session.saver import Saver
     from trainer.session.status_writer import Record
     from trainer.session.train import plan_of
+    from trainer.terminal.progress import LiveDisplay, Standing
+    from trainer.terminal.screen import stderr
 
     run, spent = built.run, dict.fromkeys(("display", "metrics.jsonl", "status.json", "checkpoints"), 0.0)
 

@@ -17,8 +17,8 @@ import yaml
 from instants import content, train_and_copy
 
 from trainer import fit
-from trainer.candidates import after
 from trainer.errors import UsageError
+from trainer.terminal.completion import after
 
 CANARY = "executed"
 EVIL = f"open({CANARY!r}, 'w').close()\nfrom torch import nn, optim\n"

@@ -12,8 +12,8 @@ from conftest import Run
 from instants import begin
 from rich.console import Console
 
-from trainer import screen
-from trainer.streams import Stream
+from trainer.terminal import screen
+from trainer.terminal.streams import Stream
 
 TINY = ("data.inputs=4", "model.hidden=3", "steps=6")
 RESULTS = {"state", "step", "loss", "validation loss", "best validation loss"}

@@ -16,11 +16,11 @@ import torch
 import yaml
 from rich.console import Console
 
-from trainer import screen
 from trainer.config import arguments, docstrings
 from trainer.config.catalog import GROUPS, Catalog
 from trainer.config.compose import compose_jobs
 from trainer.config.settings import Settings
+from trainer.terminal import screen
 
 ROOT = Path(__file__).parents[1]
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")

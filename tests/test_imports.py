@@ -97,7 +97,13 @@ def test_the_loop_imports_neither_commands_nor_files():
 
 def test_the_command_line_imports_nothing_heavy():
     assert not at_start("cli") & {"torch", "hydra", "omegaconf", "numpy", "rich", "yaml"}
-    assert ours("cli", everywhere=False) <= {"address_space", "errors", "config.secrets", "streams", "__init__"}
+    assert ours("cli", everywhere=False) <= {
+        "terminal.address_space",
+        "errors",
+        "config.secrets",
+        "terminal.streams",
+        "__init__",
+    }
 
 
 @pytest.mark.parametrize(
@@ -115,10 +121,10 @@ def test_the_command_line_imports_nothing_heavy():
             "config.settings",
         ),
         *(
-            "screen",
-            "progress",
-            "advice",
-            "manual",
+            "terminal.screen",
+            "terminal.progress",
+            "terminal.advice",
+            "terminal.help",
             "commands.info",
             "files.fingerprint",
             "commands.eval",

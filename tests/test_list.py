@@ -9,9 +9,9 @@ import re
 import pytest
 from rich.console import Console
 
-from trainer import screen
 from trainer.config.catalog import GROUPS, Catalog
 from trainer.config.settings import Settings
+from trainer.terminal import screen
 
 
 @pytest.fixture

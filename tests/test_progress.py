@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from trainer import progress
-from trainer.progress import Curve, LiveDisplay, Pace, PlainDisplay, Standing, clock, duration, number
-from trainer.streams import Stream
+from trainer.terminal import progress
+from trainer.terminal.progress import Curve, LiveDisplay, Pace, PlainDisplay, Standing, clock, duration, number
+from trainer.terminal.streams import Stream
 
 
 class Clock:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from trainer import device as devices
-from trainer import randomness, screen
+from trainer import randomness
 from trainer.checkpoints import manifest, store
 from trainer.commands.resume import as_composed, continuation, require_same_files
 from trainer.commands.run import begin, resumed
@@ -29,13 +29,14 @@ from trainer.errors import UsageError, refusal
 from trainer.files import reading
 from trainer.launch.start import Begun, follow
 from trainer.objects import Objects
-from trainer.progress import number
 from trainer.runs import code_import, find, own_modules, user_code
 from trainer.runs.directory import RunDir, new_path
 from trainer.session.log_file import log
 from trainer.session.logger_repair import repair
 from trainer.session.saver import load_weights, restore
 from trainer.session.stopping import Stopping
+from trainer.terminal import screen
+from trainer.terminal.progress import number
 
 
 @dataclass(frozen=True, repr=False)

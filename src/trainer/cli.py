@@ -8,9 +8,10 @@ import importlib
 import os
 import sys
 
-from trainer import __version__, address_space, streams
+from trainer import __version__
 from trainer.config import secrets
 from trainer.errors import TrainerError, UsageError, nearest, printable
+from trainer.terminal import address_space, streams
 
 COMMANDS = {
     "run": "train one model, or a sweep with -m",

@@ -31,12 +31,12 @@ from trainer.data import Batch
 from trainer.errors import TrainerError
 from trainer.files import writing
 from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
-from trainer.progress import number
 from trainer.runs import vouching
 from trainer.runs.directory import RunDir
 from trainer.session import train
 from trainer.session.metrics_writer import finite
 from trainer.session.saver import put_back, snapshot, start_from
+from trainer.terminal.progress import number
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
 _SECONDS = 10.0  # for taking steps again and trying others

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import screen
 from trainer.analysis.trained_model import Trained
 from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import encoded, unknown_names
 from trainer.errors import printable, refusal, unknown
 from trainer.files import writing
+from trainer.terminal import screen
 
 if TYPE_CHECKING:
     import polars as pl

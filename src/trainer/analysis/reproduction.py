@@ -23,7 +23,6 @@ from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
 from trainer.files import fingerprint, reading
 from trainer.loop import Row, fit
-from trainer.progress import Display, Standing
 from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, Leg
@@ -33,6 +32,7 @@ from trainer.session.saver import load_weights, put_back, snapshot, start_from
 from trainer.session.status_writer import differing, first_status
 from trainer.session.stopping import BrokenOff, Stopping
 from trainer.session.train import compile_step, failure_of, kept_preprocess
+from trainer.terminal.progress import Display, Standing
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from trainer import advice
 from trainer.charts.picture import Cell, HeatMap, Line, Panel, Point, is_geometric, is_wide
 from trainer.charts.text_chart import tick
 from trainer.commands.runs import number_of, setting
@@ -16,11 +15,12 @@ from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS
 from trainer.config.settings import flat
 from trainer.errors import UsageError, nearest, printable, refusal
-from trainer.progress import count, number
 from trainer.runs import curves
 from trainer.runs.curves import Curve
 from trainer.runs.directory import RunDir
 from trainer.runs.find import Entry, Ranking
+from trainer.terminal import advice
+from trainer.terminal.progress import count, number
 
 LOSSES = ("loss", "validation_loss")
 MOST = 10  # lines in colours of their own

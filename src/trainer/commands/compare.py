@@ -9,17 +9,17 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import screen
 from trainer.config import arguments
 from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS
 from trainer.config.settings import COMPONENTS, Settings, flat
 from trainer.errors import UsageError
 from trainer.files import garbage
-from trainer.progress import number
 from trainer.runs import find
 from trainer.runs.directory import RunDir
 from trainer.runs.find import Entry, ranking
+from trainer.terminal import screen
+from trainer.terminal.progress import number
 
 HELP = """Usage: trainer compare RUN RUN [RUN ...] [--json]
 

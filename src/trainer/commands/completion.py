@@ -7,9 +7,9 @@ import os
 import shlex
 import sys
 
-from trainer import candidates
-from trainer.candidates import SHELLS
 from trainer.errors import UsageError, refusal, unknown
+from trainer.terminal import completion
+from trainer.terminal.completion import SHELLS
 
 HELP = """Usage: trainer completion SHELL
 
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     if more:
         raise refusal(more[0], "completion takes one shell", SHELLS)
     if dashes < len(argv):
-        candidates.main([shell, *(typed or [""])])
+        completion.main([shell, *(typed or [""])])
     else:
         sys.stdout.write(_script(shell))
     return 0
@@ -111,9 +111,10 @@ def main(argv: list[str]) -> int:
 
 def _script(shell: str) -> str:
     """Return the script for a shell, which asks this very installation, and Python without what it does not need."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(candidates.__file__)))
+    here = os.path.abspath(os.path.join(os.path.dirname(completion.__file__), "..", ".."))
     plugins = [folder for folder in sys.path if os.path.isdir(os.path.join(folder, "hydra_plugins"))]
     folders = list(dict.fromkeys([here, *plugins]))
-    code = f"import sys; sys.path += {json.dumps(folders)}; from trainer.candidates import main; main(sys.argv[1:])"
+    module = "trainer.terminal.completion"
+    code = f"import sys; sys.path += {json.dumps(folders)}; from {module} import main; main(sys.argv[1:])"
     text = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell]
     return text.replace("@ask@", f"{shlex.quote(sys.executable)} -I -S -c {shlex.quote(code)}")

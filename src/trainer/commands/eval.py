@@ -45,9 +45,9 @@ def main(argv: list[str]) -> int:
             hint = None if "=" in word else f"data.path={word}"
             raise refusal(word, "is not a matter of evaluating", ["data.KEY=VALUE"], hint)
     command = shlex.join(["trainer", "eval", *secrets.words(argv)])
-    from trainer import screen
     from trainer.analysis import evaluation, trained_model
     from trainer.commands.resume import changed_by
+    from trainer.terminal import screen
 
     rundir, stored = trained_model.open_run(name, words.flags, command)
     found, called = trained_model.choose(rundir, words.flags.get("checkpoint", "best"))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from trainer import screen
 from trainer.config import annotations as values
 from trainer.config import arguments, secrets, settings
 from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
 from trainer.config.settings import SECTIONS
 from trainer.errors import UsageError, printable, refusal
+from trainer.terminal import screen
 
 if TYPE_CHECKING:
     from trainer.components import Argument

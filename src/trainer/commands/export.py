@@ -52,9 +52,9 @@ def main(argv: list[str]) -> int:
             raise refusal("export", "as what?", [f"--format {name}" for name in FORMATS])
         raise unknown(f"--format={kind}", "no such format", kind, FORMATS)
     command = shlex.join(["trainer", "export", *secrets.words(argv)])
-    from trainer import screen
     from trainer.analysis import export, trained_model
     from trainer.files import safe_start
+    from trainer.terminal import screen
 
     model = trained_model.load(words.overrides[0], words.flags, command)
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))

@@ -9,11 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer import __version__, screen
+from trainer import __version__
 from trainer.config.catalog import Catalog
 from trainer.errors import refusal
 from trainer.runs import find
 from trainer.runs.directory import RUNS
+from trainer.terminal import screen
 
 HELP = """Usage: trainer info [--json]
 

@@ -7,10 +7,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from trainer import screen
 from trainer.config import arguments
 from trainer.errors import UsageError, refusal
 from trainer.files import writing
+from trainer.terminal import screen
 
 HELP = """Usage: trainer init DIR
 

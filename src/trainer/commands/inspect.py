@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer import screen
 from trainer.config import arguments, secrets
 from trainer.config.annotations import show
 from trainer.errors import refusal
-from trainer.progress import count, digits, number, numbers, size_of
+from trainer.terminal import screen
+from trainer.terminal.progress import count, digits, number, numbers, size_of
 
 if TYPE_CHECKING:
     from trainer.build import Built

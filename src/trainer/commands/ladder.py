@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from trainer import screen
 from trainer.config import arguments, secrets
 from trainer.errors import RunFailed, refusal, unknown
-from trainer.progress import number
+from trainer.terminal import screen
+from trainer.terminal.progress import number
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Words

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer import screen
 from trainer.config import annotations as values
 from trainer.config import arguments, settings
 from trainer.config.catalog import GROUPS, Catalog, near_path, summary
 from trainer.errors import UsageError, nearest, refusal
+from trainer.terminal import screen
 
 HELP = """Usage: trainer list [GROUP ...] [--json] [--config-dir DIR]
        trainer list GROUP=OPTION

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer import screen
 from trainer.charts import from_runs, image_file, spreadsheet, text_chart
 from trainer.charts.from_runs import Measured
 from trainer.charts.picture import HeatMap, Panel, Picture
@@ -21,6 +20,7 @@ from trainer.errors import UsageError, refusal, unknown
 from trainer.files import writing
 from trainer.runs import find
 from trainer.runs.find import Entry, Ranking
+from trainer.terminal import screen
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
                     [--against KEY[,KEY]] [--curves] [--title TEXT]

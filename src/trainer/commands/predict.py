@@ -62,8 +62,8 @@ def main(argv: list[str]) -> int:
     if len(files) == 2 and all(file.exists() for file in files) and files[0].samefile(files[1]):
         raise refusal(f"--output {target}", "is the file of the input", "another file")
     command = shlex.join(["trainer", "predict", *secrets.words(argv)])
-    from trainer import screen
     from trainer.analysis import prediction, trained_model
+    from trainer.terminal import screen
 
     model = trained_model.load(words.overrides[0], words.flags, command)
     if source is None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import advice
 from trainer.commands.resume import changed_by, require_unedited
 from trainer.config import arguments, secrets, settings
 from trainer.config.annotations import show, typed
@@ -18,12 +17,13 @@ from trainer.errors import UsageError, refusal
 from trainer.runs import find, sweep_file, user_code
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, NothingYet, course
+from trainer.terminal import advice
 
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
     from trainer.build import Built
-    from trainer.progress import Display, Standing
     from trainer.session.stopping import Stopping
+    from trainer.terminal.progress import Display, Standing
 
 HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
 
@@ -64,8 +64,8 @@ def main(argv: list[str]) -> int:
     configs: dict[RunDir, dict[str, Any]] = {}
     courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
     user_code.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
-    from trainer import screen
     from trainer.session.stopping import Stopping
+    from trainer.terminal import screen
 
     findings = []
     with Stopping() as stopping:
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 def _courses(path: Path, words: Words, configs: dict[RunDir, dict[str, Any]]) -> Iterator[Course]:
     """Read how the jobs of a sweep came about that have begun."""
-    from trainer import screen
+    from trainer.terminal import screen
 
     for folder in find.jobs(path):
         try:
@@ -123,8 +123,8 @@ def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]])
 
 def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
     """Repeat a run on the screen."""
-    from trainer import screen
     from trainer.analysis.reproduction import reproduce
+    from trainer.terminal import screen
 
     def open_screen(built: Built, standing: Standing) -> Display:
         if with_header:
@@ -137,8 +137,8 @@ def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
 
 def _show(of: Course, finding: Finding) -> None:
     """Print what came of repeating one run, and what one may type next."""
-    from trainer import screen
-    from trainer.progress import count, duration
+    from trainer.terminal import screen
+    from trainer.terminal.progress import count, duration
 
     again = shlex.quote(of.rundir.short)
     done = f"{count(finding.step, 'step')} in {duration(finding.seconds)}"
@@ -170,8 +170,8 @@ def _show(of: Course, finding: Finding) -> None:
 
 
 def _show_sweep(courses: Sequence[Course], findings: Sequence[Finding]) -> None:
-    from trainer import screen
-    from trainer.progress import count
+    from trainer.terminal import screen
+    from trainer.terminal.progress import count
 
     same = sum(finding.is_identical for finding in findings)
     screen.say(f"{same} of {count(len(courses), 'job')} are identical")

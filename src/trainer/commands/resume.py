@@ -28,7 +28,7 @@ from trainer.runs.user_code import Opened, OwnCode
 if TYPE_CHECKING:
     from trainer.config.compose import Job
     from trainer.launch.start import Begun
-    from trainer.progress import Standing
+    from trainer.terminal.progress import Standing
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force] [--trust-code]
                       [--allow-data-change]
@@ -78,9 +78,9 @@ FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     if "-h" in argv or "--help" in argv:
-        from trainer import manual
+        from trainer.terminal import help
 
-        changeable = {kind: manual.changeable(kind) for kind in (REPLANS, HARMLESS)}
+        changeable = {kind: help.changeable(kind) for kind in (REPLANS, HARMLESS)}
         sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0
     words = arguments.split(argv, FLAGS)
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> int:
     stored = settings.check(config)
     opened = user_code.open_code({rundir: config}, command, trust, force)
     changed, chosen = changed_by(words, stored)
-    from trainer import screen
+    from trainer.terminal import screen
 
     for module in opened.changed:
         screen.note(f"warning: {module} has changed since the run started: the same bits are not promised")
@@ -136,8 +136,8 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
     configs = {rundir: rundir.read_config() for rundir in map(RunDir, find.jobs(path))}
     all_stored = {rundir.path: settings.check(config) for rundir, config in configs.items()}
     opened = user_code.open_code(configs, command, trust, force)
-    from trainer import screen
     from trainer.launch import sweep
+    from trainer.terminal import screen
 
     overrides, described = redact.words(words.overrides), sweep.described(path, words, command)
     words.overrides = [word for word in words.overrides if word.lstrip("+") not in words.launcher]
@@ -363,7 +363,7 @@ def go_on(
     Raises:
         UsageError: A change would make it another run, or leaves nothing to do.
     """
-    from trainer import screen
+    from trainer.terminal import screen
 
     continued = continuation(rundir, stored, changed, chosen, force)
     if continued.is_complete:
@@ -402,10 +402,10 @@ class Continuation:
             command: What the user typed, for whoever finds the run in use.
             objects: Parts that are there already, by group.
         """
-        from trainer import screen
         from trainer.launch.start import Begun
         from trainer.session.train import rebuild
         from trainer.session.trial_step import try_out
+        from trainer.terminal import screen
 
         if not self.is_complete:
             self.rundir.require_free()  # at once

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.config.compose import Job
     from trainer.config.settings import Settings
     from trainer.launch.start import Begun
-    from trainer.progress import Standing
+    from trainer.terminal.progress import Standing
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
 
@@ -75,9 +75,9 @@ def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv)
     if "help" in words.flags:
-        from trainer import manual
+        from trainer.terminal import help
 
-        sys.stdout.write(HELP.format(groups=manual.groups(words.catalog()), settings=manual.described(*USED_MOST)))
+        sys.stdout.write(HELP.format(groups=help.groups(words.catalog()), settings=help.described(*USED_MOST)))
         return 0
     catalog = words.catalog()
     choices = arguments.jobs(words, catalog)
@@ -94,8 +94,8 @@ def main(argv: list[str]) -> int:
 
 
 def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, command: str) -> int:
-    from trainer import screen
     from trainer.config.compose import compose_jobs
+    from trainer.terminal import screen
 
     with garbage.uncollected():
         jobs = compose_jobs(choices, catalog)
@@ -138,9 +138,9 @@ def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Beg
         path: Its directory.
         objects: Parts that are there already, by group.
     """
-    from trainer import screen
     from trainer.launch.start import Begun
     from trainer.session.train import plan_of, prepare
+    from trainer.terminal import screen
 
     built = prepare(job.settings, job.choices, objects=objects)
     plan = plan_of(built, {"choices": job.choices})

@@ -14,17 +14,17 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainer import advice, screen
 from trainer.config import arguments
 from trainer.config.annotations import show, typed
 from trainer.config.arguments import Words
 from trainer.config.settings import flat
 from trainer.errors import UsageError, printable, refusal, unknown
 from trainer.files import garbage
-from trainer.progress import number
 from trainer.runs import find
 from trainer.runs.directory import RunDir
 from trainer.runs.find import Entry, Ranking, ranking
+from trainer.terminal import advice, screen
+from trainer.terminal.progress import number
 
 HELP = """Usage: trainer runs [DIR] [KEY=VALUE ...] [--by METRIC] [--group-by KEY,...]
                     [--all] [--json]

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer import advice, screen
 from trainer.charts import from_runs
 from trainer.checkpoints import manifest
 from trainer.commands import runs as leaderboard
@@ -22,11 +21,12 @@ from trainer.config.arguments import Words
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
 from trainer.files import garbage, reading
-from trainer.progress import count, duration, number, numbers, size_of
 from trainer.runs import find, sweep_file, user_code, vouching
 from trainer.runs.directory import RunDir
 from trainer.runs.find import Entry
 from trainer.runs.sweep_file import Sweep
+from trainer.terminal import advice, screen
+from trainer.terminal.progress import count, duration, number, numbers, size_of
 
 _STARTS = 100  # that are shown
 HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]

@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer import screen
 from trainer.config import arguments
 from trainer.errors import TrainerError, UsageError, refusal
 from trainer.launch import launcher_words
 from trainer.runs import find, own_modules, sweep_file, trust_list, user_code
 from trainer.runs.directory import RunDir
 from trainer.runs.user_code import OwnCode
+from trainer.terminal import screen
 
 HELP = """Usage: trainer trust RUN [--dry-run] [--forget] [--json]
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import screen
 from trainer.checkpoints import manifest
 from trainer.config import arguments
 from trainer.errors import TrainerError
 from trainer.runs import agreement, find, user_code
 from trainer.runs.directory import RunDir
+from trainer.terminal import screen
 
 HELP = """Usage: trainer verify RUN [--json]
 

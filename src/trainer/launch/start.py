@@ -6,15 +6,15 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
-from trainer import screen
 from trainer.analysis import failure
 from trainer.build import Built
 from trainer.errors import RunFailed
-from trainer.progress import Display, NoDisplay, Standing
 from trainer.runs.directory import RunDir
 from trainer.session.log_file import log
 from trainer.session.stopping import Stopping
 from trainer.session.train import Outcome, train
+from trainer.terminal import screen
+from trainer.terminal.progress import Display, NoDisplay, Standing
 
 
 @dataclass(frozen=True)

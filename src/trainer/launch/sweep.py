@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import screen, vectorized
+from trainer import vectorized
 from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
 from trainer.config.annotations import typed
@@ -37,8 +37,6 @@ from trainer.launch import groups, launchers
 from trainer.launch.launcher_words import DEFAULT, is_harmless, launcher_code, launcher_name, launcher_words, words_of
 from trainer.launch.launchers import EachLauncher, Local
 from trainer.launch.owner import Owner
-from trainer.overview import Overview
-from trainer.progress import count
 from trainer.runs import find, sweep_file, trust_list
 from trainer.runs.directory import RunDir
 from trainer.runs.sweep_file import Sweep
@@ -46,6 +44,9 @@ from trainer.session import bounds
 from trainer.session import train as job
 from trainer.session.stopping import Stopping
 from trainer.session.train import Plan
+from trainer.terminal import screen
+from trainer.terminal.progress import count
+from trainer.terminal.sweep_overview import Overview
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts

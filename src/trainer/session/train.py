@@ -22,7 +22,6 @@ from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.files import safe_start, writing
 from trainer.files.sums import sum_of
 from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
-from trainer.progress import Display, NoDisplay, Standing
 from trainer.runs import find, own_modules, user_code, vouching
 from trainer.runs.directory import InUse, RunDir
 from trainer.runs.user_code import OwnCode
@@ -34,6 +33,7 @@ from trainer.session.saver import Saver, restore, start_from
 from trainer.session.status_writer import SECONDS, Record, first_status, preprocess_of, standing, superseded
 from trainer.session.stopping import BrokenOff, Stopping
 from trainer.session.trial_step import try_out
+from trainer.terminal.progress import Display, NoDisplay, Standing
 
 
 @dataclass(frozen=True)

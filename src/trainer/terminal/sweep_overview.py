@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainer import screen
 from trainer.config.annotations import typed
-from trainer.progress import duration, number
 from trainer.runs.find import Entry, entry
+from trainer.terminal import screen
+from trainer.terminal.progress import duration, number
 
 _ENDED = ("done", "failed", "stopped")
 _WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order

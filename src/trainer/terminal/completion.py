@@ -36,7 +36,7 @@ FLAG_VALUES = {
 }
 FILE_FLAGS = ("--input", "--output", "-o", "--config-dir")
 SETTING_FLAGS = ("--by", "--group-by", "--against")
-_HERE = os.path.dirname(os.path.realpath(__file__))
+_HERE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # the package
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
 _QUOTES = ("'", '"')
 _SPECIAL = " \t!\"#$&'()*;<>?[\\]^`{|}"  # to bash

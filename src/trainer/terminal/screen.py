@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from trainer import advice
 from trainer.config import secrets
 from trainer.config.annotations import show
 from trainer.config.settings import OBJECT, Change
 from trainer.errors import printable
-from trainer.progress import Display, Standing, count, digits, display, duration, number, rate
 from trainer.runs.directory import RunDir
-from trainer.streams import Stream
+from trainer.terminal import advice
+from trainer.terminal.progress import Display, Standing, count, digits, display, duration, number, rate
+from trainer.terminal.streams import Stream
 
 if TYPE_CHECKING:
     from trainer.build import Built
