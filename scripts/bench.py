@@ -195,7 +195,7 @@ def compiled(full: bool) -> Iterator[Figure]:
 
 def comforts(full: bool) -> Iterator[Figure]:
     """What showing, writing and saving take of the loop's time, from within."""
-    from trainer.loop import fit
+    from trainer.training.loop import fit
 
     for work in WORKS if full else ("seed", "tiny"):
         shares: dict[str, list[float]] = {}
@@ -356,10 +356,10 @@ def checkpoints(full: bool) -> Iterator[Figure]:
     import torch
 
     from trainer.checkpoints import manifest, store
-    from trainer.loop import fit
     from trainer.session.metrics_writer import MetricsFile
     from trainer.session.saver import Saver
     from trainer.session.train import plan_of
+    from trainer.training.loop import fit
 
     width = 10_000 if full else 3_162
     size = "100M" if full else "10M"

@@ -29,11 +29,11 @@ import pytest
 from conftest import Fork, Run
 from instants import SMALL, begin, ending, on_row, send_at, trained
 
-from trainer import loop
 from trainer.checkpoints import manifest, store
 from trainer.session import metrics_writer, train
 from trainer.session.saver import Saver
 from trainer.session.stopping import ASKED
+from trainer.training import loop
 
 Case = str | None
 Cli = Callable[..., Any]

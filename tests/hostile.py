@@ -72,7 +72,7 @@ TARGETS = (
         "torch.nn.modules.module.torch.load",
         "runpy.run_path",
     ),
-    *("torch.optim.optimizer.torch.hub.load", "..evil.Evil", "trainer.components.importlib.import_module"),
+    *("torch.optim.optimizer.torch.hub.load", "..evil.Evil", "trainer.training.instantiate.importlib.import_module"),
 )
 CONFIGS = {
     "an alias": "name: &a x\nseed: *a\n",

@@ -106,7 +106,7 @@ def test_a_file_that_shrinks_ends_the_run_in_words(fork):
     words = ("data=npy", "data.path=x.npy", "data.targets=y.npy", "model=linear", "loss=mse", "optim.lr=1e-6")
 
     def shrink() -> None:
-        from trainer import loop
+        from trainer.training import loop
 
         training = loop.training
 

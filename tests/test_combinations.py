@@ -18,8 +18,8 @@ from trainer.config.catalog import Catalog
 from trainer.config.compose import compose_jobs
 from trainer.data import Data
 from trainer.errors import RunFailed, UsageError
-from trainer.loop import fit
 from trainer.session.train import prepare
+from trainer.training.loop import fit
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODELS, LOSSES, OPTIMIZERS = (

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from trainer import compiled
-from trainer.loop import take_step
+from trainer.training import compiled
+from trainer.training.loop import take_step
 
 # All that a span may meet: smaller batches, an optimizer's state, a schedule, clipping, evaluations, checkpoints.
 WHOLE = (

@@ -15,7 +15,7 @@ from torch import nn
 
 from trainer import randomness
 from trainer.data import Batches, Data, Digits, IntegerTriples, Pair, Random, Target, Tensors, split
-from trainer.device import default_dtype
+from trainer.training.devices import default_dtype
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -292,11 +292,11 @@ def test_batches_train_as_in_a_plain_script(train, loss):
 
 
 def test_evaluation_of_many_rows_is_that_of_all_at_once(train, monkeypatch):
-    import trainer.build
+    import trainer.training.build
 
     words = (*WORDS, "data.validation=0.5", "batch_size=4", "steps=4")
     whole = train(*words, "loss=mse", name="whole").evaluations
-    monkeypatch.setattr(trainer.build, "ALL_ROWS", 5)
+    monkeypatch.setattr(trainer.training.build, "ALL_ROWS", 5)
     parts = train(*words, "loss=mse", name="parts").evaluations
     assert [row["validation_loss"] for row in parts] == pytest.approx([row["validation_loss"] for row in whole])
 

@@ -13,9 +13,10 @@ import torch
 import yaml
 from conftest import Run
 
-from trainer import device, randomness
+from trainer import randomness
 from trainer.config.settings import DeviceSettings
 from trainer.errors import UsageError
+from trainer.training import devices
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 SMALL = ("steps=20", "data.inputs=20", "optim.lr=1e-3")
@@ -24,7 +25,7 @@ SMALL = ("steps=20", "data.inputs=20", "optim.lr=1e-3")
 def first_loss(dtype):
     """The first loss of a script that computes in a dtype throughout."""
     torch.manual_seed(0)
-    with device.default_dtype(dtype):
+    with devices.default_dtype(dtype):
         x, y = torch.randn(64, 20), torch.randn(64, 10)
         first, second = torch.nn.Linear(20, 100), torch.nn.Linear(100, 10)
     return (second(first(x).clamp(min=0)) - y).pow(2).sum().item()
@@ -130,18 +131,18 @@ def test_a_gpu_that_is_there_and_does_not_work_is_refused(two_gpus):
         with pytest.raises(
             UsageError, match=r"device=cuda device.dtype=float32: can't be used here: .*; allowed: device=cpu"
         ):
-            device.choose(settings)
+            devices.choose(settings)
 
 
 def test_a_gpu_beyond_the_last_is_refused_with_their_names(two_gpus):
     with pytest.raises(
         UsageError, match=r"device.index=2: no such GPU; allowed: 0 \(GPU of kind 0\), 1 \(GPU of kind 1\)"
     ):
-        device.choose(DeviceSettings("cuda", 2))
+        devices.choose(DeviceSettings("cuda", 2))
 
 
 def test_auto_is_the_cpu_for_models_that_compute_only_there(two_gpus):
-    assert device.choose(DeviceSettings(), cpu_only=True) == torch.device("cpu")
+    assert devices.choose(DeviceSettings(), cpu_only=True) == torch.device("cpu")
 
 
 def test_auto_trains_numpy_on_the_cpu_where_there_is_a_gpu(train, two_gpus):
@@ -149,11 +150,11 @@ def test_auto_trains_numpy_on_the_cpu_where_there_is_a_gpu(train, two_gpus):
 
 
 def test_apples_gpu_has_no_float64(apple_gpu):
-    assert device.choose(DeviceSettings(dtype="float64")) == torch.device("cpu")
+    assert devices.choose(DeviceSettings(dtype="float64")) == torch.device("cpu")
     with pytest.raises(
         UsageError, match=r"device.dtype=float64: mps has no float64; allowed: float32, bfloat16, or device=cpu"
     ):
-        device.choose(DeviceSettings("mps", dtype="float64"))
+        devices.choose(DeviceSettings("mps", dtype="float64"))
 
 
 def test_what_does_not_fit_into_a_gpu_is_refused():
@@ -161,7 +162,7 @@ def test_what_does_not_fit_into_a_gpu_is_refused():
         pytest.raises(
             UsageError, match="device=cuda: its memory does not hold the model and the data: CUDA out of memory"
         ),
-        device.memory_of(torch.device("cuda", 0)),
+        devices.memory_of(torch.device("cuda", 0)),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 

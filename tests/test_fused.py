@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW
 
-from trainer import fused
+from trainer.training import fused
 
 CASES: list[tuple[type[torch.optim.Optimizer], dict[str, object]]] = [
     (SGD, {"fused": True}),

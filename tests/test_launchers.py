@@ -311,7 +311,7 @@ def test_a_sweep_is_resumed_with_its_own_launcher(cli, monkeypatch, caplog):
 def test_nothing_of_a_job_stays_behind(cli, monkeypatch):
     """A long sweep would fill the memory otherwise."""
     import trainer.session.train
-    from trainer.build import Built
+    from trainer.training.build import Built
 
     counts, execute = [], trainer.session.train.execute
 

@@ -483,7 +483,7 @@ def test_from_python(workdir):
     assert (run.path / "tensorboard").exists()
 
 
-@pytest.mark.parametrize("target", ["os.system", "evil.Evil", "trainer.components.importlib.import_module"])
+@pytest.mark.parametrize("target", ["os.system", "evil.Evil", "trainer.training.instantiate.importlib.import_module"])
 def test_a_run_of_somebody_else_runs_no_code_of_a_logger(cli, train, workdir, target):
     run = train(*SMALL, "steps=2")
     Path("evil.py").write_text("open('sprung', 'w')\n\n\nclass Evil:\n    pass\n")

@@ -14,9 +14,9 @@ import torch
 from conftest import Run
 from torch import nn
 
-from trainer import loop
 from trainer.data import Batches, Tensors
 from trainer.schedules import Constant
+from trainer.training import loop
 
 NUMBERS = "model=linear", "data.inputs=4", "data.outputs=3", "data.samples=16"
 HOLEY = """

@@ -118,7 +118,7 @@ def test_a_save_that_fails_ends_the_run_soon(cli, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(writing, "write", full)
         # The next one comes in 100,000 steps.
-        patch.setattr("trainer.loop.due", lambda step, every: step in (7, 14))
+        patch.setattr("trainer.training.loop.due", lambda step, every: step in (7, 14))
         result = cli("resume", "run")
     assert result.code == 1
     line = next(line for line in result.err.splitlines() if line.startswith("error: "))

@@ -13,10 +13,10 @@ from conftest import Run
 from faults import default_handlers
 from instants import SMALL, on_row, require_same, send_at, train_and_copy
 
-from trainer import loop
 from trainer.checkpoints import store
 from trainer.session import train
 from trainer.session.stopping import ASKED, Stopping
+from trainer.training import loop
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138, "SIGUSR2": 140, "SIGHUP": 129}
 

@@ -15,7 +15,7 @@ import torch
 from trainer import randomness
 from trainer.checkpoints import tree as trees
 from trainer.schedules import Plateau
-from trainer.state import State
+from trainer.training.state import State
 
 OPTIMIZERS = {
     name: cls

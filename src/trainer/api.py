@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import nn
 
-from trainer import device as devices
 from trainer import randomness
 from trainer.checkpoints import manifest, store
 from trainer.commands.resume import as_composed, continuation, require_same_files
@@ -28,7 +27,6 @@ from trainer.config.settings import COMPONENTS, Settings, check
 from trainer.errors import UsageError, refusal
 from trainer.files import reading
 from trainer.launch.start import Begun, follow
-from trainer.objects import Objects
 from trainer.runs import code_import, find, own_modules, user_code
 from trainer.runs.directory import RunDir, new_path
 from trainer.session.log_file import log
@@ -37,6 +35,8 @@ from trainer.session.saver import load_weights, restore
 from trainer.session.stopping import Stopping
 from trainer.terminal import screen
 from trainer.terminal.progress import number
+from trainer.training import devices
+from trainer.training.python_parts import Objects
 
 
 @dataclass(frozen=True, repr=False)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from trainer import randomness
 from trainer.batched_updates import UPDATES
-from trainer.build import Built
-from trainer.components import reason_of
 from trainer.data.batches import Tensors
-from trainer.loop import NonFinite, Run, gradients
 from trainer.models.handwritten import HandWritten
 from trainer.session.trial_step import copied
+from trainer.training.build import Built
+from trainer.training.instantiate import reason_of
+from trainer.training.loop import NonFinite, Run, gradients
 from trainer.vectorized import Stack, layout, own_attributes
 
 MOST = 256  # runs in a stack

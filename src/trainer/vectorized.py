@@ -19,7 +19,7 @@ from trainer import randomness
 from trainer.batched_updates import UPDATES, clip, numbers_of
 from trainer.data import Batch
 from trainer.data.batches import Tensors
-from trainer.loop import NonFinite, Run, Taken, has_non_finite, non_finite
+from trainer.training.loop import NonFinite, Run, Taken, has_non_finite, non_finite
 
 Loop = Generator[Run, Taken | None, None]
 

@@ -11,13 +11,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from trainer.build import Built, build, to_look_at
-from trainer.components import reason_of
 from trainer.config.settings import Settings
 from trainer.data import Batches
 from trainer.errors import RunFailed, TrainerError, printable
 from trainer.files import fingerprint
-from trainer.loop import evaluate
 from trainer.losses import OVER_PROBABILITIES
 from trainer.runs.directory import RunDir
 from trainer.session.metrics_writer import finite
@@ -25,6 +22,9 @@ from trainer.session.saver import load_weights
 from trainer.session.train import kept_preprocess
 from trainer.terminal import screen
 from trainer.terminal.progress import number
+from trainer.training.build import Built, build, to_look_at
+from trainer.training.instantiate import reason_of
+from trainer.training.loop import evaluate
 
 MOST_CLASSES = 20  # of which a table is shown
 _NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute error"}

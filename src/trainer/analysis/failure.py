@@ -17,26 +17,26 @@ import torch
 import yaml
 from torch import Tensor
 
-from trainer import device as devices
 from trainer import randomness
 from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
-from trainer.build import Built
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.store import Checkpoint
-from trainer.components import reason_of
 from trainer.config.annotations import show
 from trainer.config.catalog import Catalog
 from trainer.config.settings import Settings
 from trainer.data import Batch
 from trainer.errors import TrainerError
 from trainer.files import writing
-from trainer.loop import NonFinite, Row, Run, fit, gradients, take_step, training
 from trainer.runs import vouching
 from trainer.runs.directory import RunDir
 from trainer.session import train
 from trainer.session.metrics_writer import finite
 from trainer.session.saver import put_back, snapshot, start_from
 from trainer.terminal.progress import number
+from trainer.training import devices
+from trainer.training.build import Built
+from trainer.training.instantiate import reason_of
+from trainer.training.loop import NonFinite, Row, Run, fit, gradients, take_step, training
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
 _SECONDS = 10.0  # for taking steps again and trying others

@@ -13,8 +13,8 @@ from rich.tree import Tree
 from torch import Tensor
 
 from trainer.analysis.inspection import undone
-from trainer.build import Built
 from trainer.errors import UsageError, lacking, refusal
+from trainer.training.build import Built
 
 MOST_PASSES = 5
 PICTURES = (".svg", ".pdf", ".png")

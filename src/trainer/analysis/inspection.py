@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer import device as devices
 from trainer import randomness
 from trainer.analysis.weights import described
-from trainer.build import Built
 from trainer.data import Batch
-from trainer.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
 from trainer.session.metrics_writer import FEW_NUMBERS, finite
+from trainer.training import devices
+from trainer.training.build import Built
+from trainer.training.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
 
 WRONG = 1e-3  # difference from which on a gradient is not that of the loss
 _STEP = 1e-6  # of finite differences, in float64

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.build import Built
-from trainer.loop import Row, Run, fit
 from trainer.optimizers import GradientDescent
+from trainer.training.build import Built
+from trainer.training.loop import Row, Run, fit
 
 
 def start_alike(models: Sequence[nn.Module]) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.build import Built, build
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
@@ -22,7 +21,6 @@ from trainer.config.annotations import show
 from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
 from trainer.files import fingerprint, reading
-from trainer.loop import Row, fit
 from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, Leg
@@ -33,6 +31,8 @@ from trainer.session.status_writer import differing, first_status
 from trainer.session.stopping import BrokenOff, Stopping
 from trainer.session.train import compile_step, failure_of, kept_preprocess
 from trainer.terminal.progress import Display, Standing
+from trainer.training.build import Built, build
+from trainer.training.loop import Row, fit
 
 
 @dataclass(frozen=True)

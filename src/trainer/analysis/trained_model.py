@@ -9,13 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainer import device as devices
 from trainer import randomness
-from trainer.build import build_model
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
-from trainer.components import locate, reason_of
 from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError, refusal
@@ -23,6 +20,9 @@ from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDir
 from trainer.session.saver import chosen, load_weights
 from trainer.session.train import kept_preprocess
+from trainer.training import devices
+from trainer.training.build import build_model
+from trainer.training.instantiate import locate, reason_of
 
 
 @dataclass(frozen=True)

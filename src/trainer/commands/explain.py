@@ -20,10 +20,10 @@ from trainer.errors import UsageError, printable, refusal
 from trainer.terminal import screen
 
 if TYPE_CHECKING:
-    from trainer.components import Argument
     from trainer.config.arguments import Choice, Words
     from trainer.config.compose import Job
     from trainer.config.origins import Source
+    from trainer.training.instantiate import Argument
 
 HELP = """Usage: trainer explain [KEY] [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
 
@@ -165,19 +165,19 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
     elif name == _TARGET:
         kind, what = str, f"the class of the {group}"
     else:
-        from trainer import components
         from trainer.config import docstrings
+        from trainer.training import instantiate
 
         part = parts[group]
         target, (first, _, inner) = part[_TARGET], name.partition(".")
         is_set = key in composed.settings
-        cls = components.locate(part, group)
-        argument = components.argument(cls, first if is_set else name, group)
+        cls = instantiate.locate(part, group)
+        argument = instantiate.argument(cls, first if is_set else name, group)
         if argument.cls is not cls:  # which says how a Dataset of torch is fed
             target = f"{argument.cls.__module__}.{argument.cls.__qualname__}"
         kind, what = Any if inner else argument.kind, docstrings.sentence(argument.cls, first)
         if is_set and value != _UNSET:
-            components.fitting(key, value, kind)
+            instantiate.fitting(key, value, kind)
         if not inner and argument.default is not inspect.Parameter.empty:
             default = _default_of(argument, first, target)
             sources.insert(len(sources) if is_set else 0, default)

@@ -64,8 +64,8 @@ def main(argv: list[str]) -> int:
 
 def gather() -> dict[str, Any]:
     """Return everything that is shown, as plain data; memory in bytes."""
-    from trainer import device
     from trainer.config.settings import DeviceSettings
+    from trainer.training import devices as device
 
     return {
         "versions": versions(),

@@ -15,9 +15,9 @@ from trainer.terminal import screen
 from trainer.terminal.progress import count, digits, number, numbers, size_of
 
 if TYPE_CHECKING:
-    from trainer.build import Built
     from trainer.config.arguments import Words
     from trainer.data import Batch
+    from trainer.training.build import Built
 
 HELP = """Usage: trainer inspect [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
        trainer inspect RUN [--checkpoint best|last|STEP] [--json]

@@ -21,9 +21,9 @@ from trainer.terminal import advice
 
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
-    from trainer.build import Built
     from trainer.session.stopping import Stopping
     from trainer.terminal.progress import Display, Standing
+    from trainer.training.build import Built
 
 HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
 

@@ -233,12 +233,12 @@ def changed_job(
     changes = require_possible(rundir, stored, changed, force, choices)
     if not changes:
         return None
-    from trainer.build import resolved
     from trainer.checkpoints import store
     from trainer.session.saver import put_back, require_length
     from trainer.session.status_writer import preprocess_of, superseded
     from trainer.session.train import rebuild
     from trainer.session.trial_step import try_out
+    from trainer.training.build import resolved
 
     found, _ = store.newest(rundir.checkpoints)
     vouching.require_resumable(rundir, None if found is None else found.path, force)

@@ -1,7 +1,7 @@
 """The settings that are ours: each with its type, default, limits and meaning, in one place.
 
 What a group selects (model, data, loss, optim, schedule) is checked against the signature of
-its class instead; see build.py.
+its class instead; see training/build.py.
 """
 
 from __future__ import annotations

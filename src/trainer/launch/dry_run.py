@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from trainer.build import Built
 from trainer.config import secrets
 from trainer.config.arguments import Choice
 from trainer.config.compose import Job
 from trainer.errors import RunFailed
-from trainer.loop import fit
 from trainer.session.status_writer import num_parameters
 from trainer.session.train import prepare
 from trainer.terminal import screen
 from trainer.terminal.progress import duration
+from trainer.training.build import Built
+from trainer.training.loop import fit
 
 MEASURED_SECONDS = 0.2
 _MEASURED_STEPS = 50

@@ -263,9 +263,11 @@ def _serve(
     not_mine.close()
     sys.stdout = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # a live display is its owner's to draw
     if "torch" in sys.modules:
-        from trainer import device  # not at the top: an application of Hydra's may use these launchers without torch
+        from trainer.training import (
+            devices,  # not at the top: an application of Hydra's may use these launchers without torch
+        )
 
-        device.one_thread()
+        devices.one_thread()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while (index := mine.recv()) is not None:
             answer: tuple[bool, Any]

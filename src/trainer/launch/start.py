@@ -7,7 +7,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from trainer.analysis import failure
-from trainer.build import Built
 from trainer.errors import RunFailed
 from trainer.runs.directory import RunDir
 from trainer.session.log_file import log
@@ -15,6 +14,7 @@ from trainer.session.stopping import Stopping
 from trainer.session.train import Outcome, train
 from trainer.terminal import screen
 from trainer.terminal.progress import Display, NoDisplay, Standing
+from trainer.training.build import Built
 
 
 @dataclass(frozen=True)

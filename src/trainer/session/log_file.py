@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from trainer.config.secrets import hide
-from trainer.loop import Row
+from trainer.training.loop import Row
 
 log = logging.getLogger("trainer")
 _file: ContextVar[LogFile | None] = ContextVar("_file", default=None)  # that of the run at work: many may be open

@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from trainer import randomness
-from trainer.components import check_arguments, construct, locate, reason_of, supplied
 from trainer.config import secrets
 from trainer.config.settings import Settings
 from trainer.files import reading
 from trainer.loggers import Logger
-from trainer.loop import Reader, Row
 from trainer.runs.directory import RunDir
+from trainer.training.instantiate import check_arguments, construct, locate, reason_of, supplied
+from trainer.training.loop import Reader, Row
 
 _MOST_BYTES = 2**20  # of metrics.jsonl that are in memory at a time
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 from torch import nn
 
 from trainer.files import reading, writing
-from trainer.loop import Row, due
+from trainer.training.loop import Row, due
 
 FEW_NUMBERS = 16
 _STEP = {"step", "epoch", "loss", "lr"}  # the row of a step

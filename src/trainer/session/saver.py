@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from trainer import randomness
-from trainer.build import Built, optimizer_like
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint, Packed
 from trainer.config.secrets import is_secret
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import has_shape
-from trainer.loop import Run
 from trainer.runs import find, vouching
 from trainer.runs.directory import RunDir
 from trainer.session.log_file import log
 from trainer.session.metrics_writer import MetricsFile
 from trainer.session.status_writer import preprocess_of
+from trainer.training.build import Built, optimizer_like
+from trainer.training.loop import Run
 
 
 class Saver:

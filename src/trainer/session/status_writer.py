@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainer.build import Built, resolved
 from trainer.config import secrets
 from trainer.files import fingerprint
-from trainer.loop import Row, Run
 from trainer.runs import vouching
 from trainer.runs.directory import FORMAT, RunDir
 from trainer.session import environment
 from trainer.session.metrics_writer import finite
+from trainer.training.build import Built, resolved
+from trainer.training.loop import Row, Run
 
 SECONDS = 1.0  # between two writings while a run trains
 

@@ -11,17 +11,13 @@ from typing import Any
 
 import torch
 
-from trainer import loop
-from trainer.build import Built, build, resolved
 from trainer.checkpoints import manifest, store
-from trainer.components import reason_of
 from trainer.config import secrets as redact
 from trainer.config.settings import Settings, check
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.files import safe_start, writing
 from trainer.files.sums import sum_of
-from trainer.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
 from trainer.runs import find, own_modules, user_code, vouching
 from trainer.runs.directory import InUse, RunDir
 from trainer.runs.user_code import OwnCode
@@ -34,6 +30,10 @@ from trainer.session.status_writer import SECONDS, Record, first_status, preproc
 from trainer.session.stopping import BrokenOff, Stopping
 from trainer.session.trial_step import try_out
 from trainer.terminal.progress import Display, NoDisplay, Standing
+from trainer.training import loop
+from trainer.training.build import Built, build, resolved
+from trainer.training.instantiate import reason_of
+from trainer.training.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ def rewrite(rundir: RunDir, record: Record, built: Built) -> None:
 def compile_step(built: Built, announce: Callable[[str], None]) -> None:
     """Let a run that is ready to train take compiled steps if its settings ask for that."""
     if built.settings.compile == "step":
-        from trainer import compiled  # it imports torch's compiler
+        from trainer.training import compiled  # it imports torch's compiler
 
         with safe_start.safe_path():  # torch asks processes of Python what this machine can do
             compiled.install(built, announce)

@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainer import losses, randomness
-from trainer.build import Built, optimizer_like
-from trainer.components import reason_of
 from trainer.data import Batch
 from trainer.errors import TrainerError, refusal
-from trainer.loop import NonFinite, Run, fit
 from trainer.session import bounds, logger_feed
-from trainer.state import State
+from trainer.training.build import Built, optimizer_like
+from trainer.training.instantiate import reason_of
+from trainer.training.loop import NonFinite, Run, fit
+from trainer.training.state import State
 
 
 def try_out(built: Built) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from trainer.config.annotations import show
 
 if TYPE_CHECKING:
-    from trainer.loop import Row
+    from trainer.training.loop import Row
 
 REFRESH_SECONDS = 0.1
 _MOST_OF_THE_TIME = 0.04  # a terminal that is slow to write to is redrawn less often

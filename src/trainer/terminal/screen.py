@@ -25,9 +25,9 @@ from trainer.terminal.progress import Display, Standing, count, digits, display,
 from trainer.terminal.streams import Stream
 
 if TYPE_CHECKING:
-    from trainer.build import Built
     from trainer.charts.picture import Panel
     from trainer.session.train import Outcome
+    from trainer.training.build import Built
 
 # Texts come from files and users: nothing in them is markup. What can't be read any more must not end a run.
 stdout = Console(file=Stream("stdout", BrokenPipeError), markup=False, emoji=False, highlight=False)  # type: ignore[arg-type]
@@ -193,8 +193,8 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
 
 def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
     """Say what is about to be trained, on what and where."""
-    from trainer.build import resolved
     from trainer.session.status_writer import num_parameters
+    from trainer.training.build import resolved
 
     parameters = num_parameters(built.run)
     model = printable(choices.get("model", type(built.run.model).__name__))

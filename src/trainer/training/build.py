@@ -15,14 +15,14 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from trainer import device as devices
 from trainer import losses, optimizers, randomness
-from trainer.components import check_arguments, check_feeding, construct, locate, split_arguments, supplied
 from trainer.config.settings import COMPONENTS, Settings
 from trainer.data import Batches, Data, Items, Preprocess, Rows
 from trainer.errors import refusal, unknown
-from trainer.loop import Run
 from trainer.schedules import Schedule
+from trainer.training import devices
+from trainer.training.instantiate import check_arguments, check_feeding, construct, locate, split_arguments, supplied
+from trainer.training.loop import Run
 
 ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
 DEFAULT_BATCH = 256

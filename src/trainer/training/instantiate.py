@@ -271,7 +271,7 @@ def reason_of(error: BaseException) -> str:
 
 def _place_of(error: BaseException) -> str:
     """Return the file and line in the user's own code that an error comes from; empty if it comes from elsewhere."""
-    here, package = Path.cwd(), Path(__file__).parent
+    here, package = Path.cwd(), Path(__file__).parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
         if file.is_relative_to(here) and not file.is_relative_to(package) and "site-packages" not in file.parts:

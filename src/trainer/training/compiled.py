@@ -19,13 +19,14 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from trainer import fused, randomness
-from trainer.build import Built
-from trainer.components import reason_of
+from trainer import randomness
 from trainer.data import Batch
-from trainer.loop import Run, Taken, dense, gradients, take_step
 from trainer.session.metrics_writer import few_parameters
 from trainer.session.trial_step import copied
+from trainer.training import fused
+from trainer.training.build import Built
+from trainer.training.instantiate import reason_of
+from trainer.training.loop import Run, Taken, dense, gradients, take_step
 
 UNROLLED = 10  # steps a call: those of small models take less time than a call
 LARGE = 1_000_000  # numbers from which on one step a call is enough

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from trainer import fused, randomness
+from trainer import randomness
 from trainer.data import Batch, Batches
 from trainer.errors import RunFailed
 from trainer.schedules import Schedule
-from trainer.state import State
+from trainer.training import fused
+from trainer.training.state import State
 
 MANY = 4096  # numbers
 Row = dict[str, Any]
