@@ -13,10 +13,10 @@ from conftest import Run, wait_until
 from faults import default_handlers
 from safetensors.torch import load_file
 
-from trainer import stackable
 from trainer.config import arguments
 from trainer.config.compose import compose_jobs
 from trainer.session.train import prepare
+from trainer.training.stacked import eligible
 
 TOGETHER = ("hydra/launcher=vectorized",)
 SMALL = ("data.inputs=20", "model.hidden=5", "data.samples=24", "data.outputs=2")
@@ -26,7 +26,7 @@ TOLERANCE = {"float32": 1e-3, "float64": 1e-7}
 @pytest.fixture(autouse=True)
 def as_many_as_possible(monkeypatch):
     """What is measured to be the fastest must not decide what is tested."""
-    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: (count, 0.5))
+    monkeypatch.setattr("trainer.training.stacked.eligible.best_size", lambda built, count, same_rows: (count, 0.5))
 
 
 def jobs(path: str) -> list[Run]:
@@ -134,7 +134,7 @@ def test_losses_are_those_of_a_plain_script(cli):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_number_of_jobs_at_a_time_does_not_matter(both, monkeypatch, size):
-    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: (size, 0.5))
+    monkeypatch.setattr("trainer.training.stacked.eligible.best_size", lambda built, count, same_rows: (size, 0.5))
     both("seed=range(5)", "steps=40", "optim=adam", "batch_size=7")
 
 
@@ -144,7 +144,7 @@ def test_the_size_is_measured_and_nothing_moves(monkeypatch):
     (job,) = compose_jobs(arguments.jobs(split, split.catalog()), split.catalog())
     built = prepare(job.settings, job.choices)
     before, weights = torch.get_rng_state(), [w.clone() for w in built.run.weights]
-    size, share = stackable.best_size(built, 7, same_rows=False)
+    size, share = eligible.best_size(built, 7, same_rows=False)
     assert size in (1, 4, 7)
     assert share > 0
     assert torch.equal(torch.get_rng_state(), before)
@@ -196,7 +196,7 @@ def test_a_job_is_resumed_alone_or_with_the_others(cli, optim):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_all_jobs(cli, fork, number, monkeypatch):
     """Those that train have stopped, those whose turn had not come wait, and all go on to what they would have been."""
-    monkeypatch.setattr("trainer.stackable.best_size", lambda built, count, same_rows: (2, 0.5))
+    monkeypatch.setattr("trainer.training.stacked.eligible.best_size", lambda built, count, same_rows: (2, 0.5))
     words = (*SMALL, "seed=0,1,2,3", "device.dtype=float64", "log_every=100")
     child = fork("run", "-m", "run_dir=sweep", *TOGETHER, *words, "steps=10000000", prepare=default_handlers)
     wait_until(lambda: Path("sweep/001/metrics.jsonl").exists() and "running" in states("sweep"))

@@ -7,13 +7,13 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer import stackable
 from trainer.config import secrets as redact
 from trainer.config.settings import check
 from trainer.errors import TrainerError
 from trainer.runs.directory import RunDir
 from trainer.session import train
 from trainer.session.status_writer import SECONDS
+from trainer.training.stacked import eligible
 
 _SAME = ("model", "data", "loss", "device", "batch_size", "accumulate", "compile")  # what jobs must have in common
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # what their optimizers need not
@@ -47,12 +47,12 @@ def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, s
         built = train.rebuild(group[0], settings, group[0].read_status().get("choices"))
     except (TrainerError, OSError, ArithmeticError, ValueError, RuntimeError):
         return 1, "singly: the first one can't be built"  # which it says itself when it is its turn
-    if (reason := stackable.why_singly(built)) is not None:
+    if (reason := eligible.why_singly(built)) is not None:
         return 1, f"singly: {reason}"
     seeds = {rundir.read_config().get("seed") for rundir in group}
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(len(group), max((files - _OTHER_FILES) // _FILES, 1))
-    size, share = stackable.best_size(built, count, same_rows=len(seeds) == 1)
+    size, share = eligible.best_size(built, count, same_rows=len(seeds) == 1)
     measured = f"together each takes {share:.2g} times as long as alone"
     how = "singly" if size == 1 else f"together, {_largest(len(group), size)} at a time"
     return size, f"{how}: {measured}"

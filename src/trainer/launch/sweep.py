@@ -22,7 +22,6 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer import vectorized
 from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
 from trainer.config.annotations import typed
@@ -47,6 +46,7 @@ from trainer.session.train import Plan
 from trainer.terminal import screen
 from trainer.terminal.progress import count
 from trainer.terminal.sweep_overview import Overview
+from trainer.training.stacked import stack
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
 STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
@@ -356,7 +356,7 @@ class Task:
                 )
                 for rundir in rundirs
             ]
-            for number in vectorized.train(loops):
+            for number in stack.train(loops):
                 yield rundirs[number].path.name, None
 
     def compose(self, config: DictConfig) -> None:

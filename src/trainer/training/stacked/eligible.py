@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from trainer import randomness
-from trainer.batched_updates import UPDATES
 from trainer.data.batches import Tensors
 from trainer.models.handwritten import HandWritten
 from trainer.session.trial_step import copied
 from trainer.training.build import Built
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import NonFinite, Run, gradients
-from trainer.vectorized import Stack, layout, own_attributes
+from trainer.training.stacked.stack import Stack, layout, own_attributes
+from trainer.training.stacked.updates import UPDATES
 
 MOST = 256  # runs in a stack
 _LARGEST = 2**30  # bytes of weights, gradients and data in a stack

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from trainer import randomness
-from trainer.batched_updates import UPDATES, clip, numbers_of
 from trainer.data import Batch
 from trainer.data.batches import Tensors
 from trainer.training.loop import NonFinite, Run, Taken, has_non_finite, non_finite
+from trainer.training.stacked.updates import UPDATES, clip, numbers_of
 
 Loop = Generator[Run, Taken | None, None]
 
@@ -181,7 +181,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
     """Train runs together, each by its own loop; yield their numbers as they end.
 
     Args:
-        loops: Those of runs for which `stackable.why_singly` finds nothing, not started.
+        loops: Those of runs for which `eligible.why_singly` finds nothing, not started.
     """
     contexts = [copy_context() for _ in loops]
     runs: dict[int, Run] = {}
