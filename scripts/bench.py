@@ -137,14 +137,15 @@ def always(*rows: Any) -> Iterator[Any]:
 
 def runner(words: list[str], chunk: int) -> Iterator[None]:
     """Train as the user's command does; yields once it has been set up, and after every `chunk` steps."""
+    from trainer.session.prepare import plan_of
     from trainer.session.stopping import Stopping
-    from trainer.session.train import plan_of, training
-    from trainer.terminal import screen
+    from trainer.session.train import training
+    from trainer.terminal import run_screen, screen
 
     built = prepared([*words, "steps=100000000", "device.threads=1"])
     with new_folder() as folder, Stopping() as stopping:
         rundir = plan_of(built, {}).write(folder / "run")
-        loop = training(rundir, built, "", [], screen.progress, screen.note, False, stopping)
+        loop = training(rundir, built, "", [], run_screen.progress, screen.note, False, stopping)
         run = next(loop)
         try:
             while True:
@@ -211,12 +212,14 @@ def comforts(full: bool) -> Iterator[Figure]:
 
 def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dict[str, float]]:
     """Train with everything; return the seconds in all and in each comfort."""
-    from trainer.session.metrics_writer import MetricsFile, few_parameters
+    from trainer.session.display import Standing
+    from trainer.session.metrics_writer import MetricsFile
+    from trainer.session.prepare import plan_of
     from trainer.session.saver import Saver
     from trainer.session.status_writer import Record
-    from trainer.session.train import plan_of
-    from trainer.terminal.progress import LiveDisplay, Standing
+    from trainer.terminal.progress import LiveDisplay
     from trainer.terminal.screen import stderr
+    from trainer.training.parameters import few_parameters
 
     run, spent = built.run, dict.fromkeys(("display", "metrics.jsonl", "status.json", "checkpoints"), 0.0)
 
@@ -357,8 +360,8 @@ def checkpoints(full: bool) -> Iterator[Figure]:
 
     from trainer.checkpoints import manifest, store
     from trainer.session.metrics_writer import MetricsFile
+    from trainer.session.prepare import plan_of
     from trainer.session.saver import Saver
-    from trainer.session.train import plan_of
     from trainer.training.loop import fit
 
     width = 10_000 if full else 3_162
@@ -467,7 +470,7 @@ def prepared(argv: list[str]) -> Any:
     """Build the run of a command."""
     from trainer.config import arguments
     from trainer.config.compose import compose_jobs
-    from trainer.session.train import prepare
+    from trainer.session.prepare import prepare
 
     split = arguments.split(argv)
     catalog = split.catalog()

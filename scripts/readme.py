@@ -19,9 +19,9 @@ import tempfile
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from trainer.config.annotations import show
 from trainer.config.catalog import Catalog, summary
 from trainer.config.settings import CheckpointSettings, DeviceSettings, Settings
+from trainer.text import show
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

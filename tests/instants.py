@@ -16,11 +16,11 @@ import pytest
 import yaml
 from conftest import Run
 
-from trainer.config import settings
-from trainer.runs import trust_list, user_code
+from trainer.config import settings, targets
+from trainer.runs import trust_list
 from trainer.session.metrics_writer import MetricsFile
+from trainer.session.prepare import plan
 from trainer.session.saver import Saver
-from trainer.session.train import plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = {"model": "two_layer", "data": "random", "loss": "sse", "optim": "sgd", "schedule": "constant"}
@@ -52,7 +52,7 @@ def begin(name: str, *words: str) -> Path:
         for part in sections:
             section = section[part]
         section[last] = yaml.safe_load(value)
-    user_code.search_working_directory()  # as for whatever the user types
+    targets.search_working_directory()  # as for whatever the user types
     planned = plan(settings.check(config), {"choices": choices})
     planned.write(Path(name))
     trust_list.add([planned.own_code.digest] if planned.own_code else [])

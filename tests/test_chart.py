@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from trainer import text
 from trainer.charts import text_chart
 from trainer.charts.picture import Line, Panel, Point, is_geometric, is_wide
 
@@ -165,7 +166,7 @@ def test_any_numbers_fit(y, width, log):
     [(1e-5, "1e-5"), (0.05, "0.05"), (2000.0, "2,000"), (1e6, "1,000,000"), (1e7, "1e7"), (1.5, "1.5"), (0.0, "0")],
 )
 def test_numbers_at_axes_are_short(value, written):
-    assert text_chart.tick(value) == written
+    assert text.tick(value) == written
 
 
 def test_a_scale_is_logarithmic_where_it_should_be():

@@ -18,7 +18,7 @@ from trainer.config.catalog import Catalog
 from trainer.config.compose import compose_jobs
 from trainer.data import Data
 from trainer.errors import RunFailed, UsageError
-from trainer.session.train import prepare
+from trainer.session.prepare import prepare
 from trainer.training.loop import fit
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -15,6 +15,8 @@ FILES = {
 }
 # These talk to Hydra; whatever a run is made of does not.
 WITH_HYDRA = {
+    "launch.hydra_launchers",
+    "launch.sweep_task",
     "config.compose",
     "config.hydra_errors",
     "config.option_files",
@@ -114,6 +116,7 @@ def test_the_loop_imports_neither_commands_nor_files():
 def test_the_command_line_imports_nothing_heavy():
     assert not at_start("cli") & {"torch", "hydra", "omegaconf", "numpy", "rich", "yaml"}
     assert ours("cli", everywhere=False) <= {
+        "version",
         "terminal.address_space",
         "errors",
         "config.secrets",

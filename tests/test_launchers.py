@@ -21,7 +21,7 @@ from hydra import version
 from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
-from trainer.launch import launchers
+from trainer.launch import hydra_launchers, launchers
 
 SMALL = ("data.inputs=20", "model.hidden=5", "steps=20")
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.n_jobs=2")
@@ -41,7 +41,7 @@ def registered() -> Iterator[None]:
     """What Hydra's tests need, and undone what they leave behind."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    launchers.register()
+    hydra_launchers.register()
     state = copy.deepcopy(Singleton.get_state())
     version.VersionBase.instance().version_base = version._UNSPECIFIED_  # as in a process that has not asked for one
     yield
@@ -76,7 +76,7 @@ class TestInBatches(BatchedSweeperTestSuite):
 class InFreshProcesses(IntegrationTestSuite):
     def generate_custom_cmd(self) -> Callable[..., list[str]]:
         start = (
-            "import runpy, sys; from trainer.launch import launchers; launchers.register(); "
+            "import runpy, sys; from trainer.launch import hydra_launchers; hydra_launchers.register(); "
             "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
         )
         return lambda cmd, filename: [sys.executable, "-c", start, *cmd[1:]]

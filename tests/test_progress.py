@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from trainer.session.display import Standing
 from trainer.terminal import progress
-from trainer.terminal.progress import Curve, LiveDisplay, Pace, PlainDisplay, Standing, clock, duration, number
+from trainer.terminal.progress import Curve, LiveDisplay, Pace, PlainDisplay
 from trainer.terminal.streams import Stream
+from trainer.text import clock, duration, number
 
 
 class Clock:

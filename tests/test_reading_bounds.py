@@ -25,7 +25,7 @@ from instants import train_and_copy, without_sums
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from trainer.checkpoints import tensors
-from trainer.files import data_file, event_file, fingerprint, plain_yaml, reading, sums
+from trainer.files import data_file, event_file, fingerprint, plain_json, plain_yaml, reading, sums
 from trainer.session import bounds
 
 MOST_MB = 300
@@ -124,7 +124,7 @@ def test_a_run_that_could_not_be_read_again_is_refused_before_it_begins(refused,
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, most)
             if name == "MOST_CONTAINERS":
-                patched.setattr(reading.require_few, "__defaults__", (most, reading.MOST_VALUES))
+                patched.setattr(plain_json.require_few, "__defaults__", (most, reading.MOST_VALUES))
             assert said in refused(*words)
 
 

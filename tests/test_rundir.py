@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import random
 import re
 import time
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import UsageError
-from trainer.runs import directory
-from trainer.runs.directory import RunDir, new_path
+from trainer.runs.directory import RunDir
+from trainer.runs.new_path import new_path
 
 
 def created(name: str = "run") -> RunDir:
@@ -27,7 +28,7 @@ def test_an_id_is_date_time_and_four_letters_of_its_own(monkeypatch):
     assert re.fullmatch(r"runs/\d{8}-\d{6}-[bcdfghjklmnpqrstvwxz]{4}", str(path))
     letters = iter(["bcdf", "bcdf", "ghjk"])
     path.with_name("20200101-000000-bcdf").mkdir(parents=True)
-    monkeypatch.setattr(directory.random.SystemRandom, "choices", lambda self, of, k: next(letters))
+    monkeypatch.setattr(random.SystemRandom, "choices", lambda self, of, k: next(letters))
     assert new_path(None).name.endswith("-ghjk")
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from trainer.config import arguments
 from trainer.config.compose import compose_jobs
-from trainer.session.train import prepare
+from trainer.session.prepare import prepare
 from trainer.training.stacked import eligible
 
 TOGETHER = ("hydra/launcher=vectorized",)

@@ -1,12 +1,13 @@
 """Trains PyTorch models that a configuration describes."""
 
+from trainer.version import __version__
+
 TYPE_CHECKING = False  # typing's own would be imported with every TAB that completes a command
 if TYPE_CHECKING:
     from typing import Any
 
     from trainer.api import fit
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "fit"]
 
 

@@ -16,25 +16,27 @@ from torch import nn
 
 from trainer import randomness
 from trainer.checkpoints import manifest, store
-from trainer.commands.resume import as_composed, continuation, require_same_files
-from trainer.commands.run import begin, resumed
-from trainer.config import arguments, secrets
+from trainer.config import arguments, secrets, targets
 from trainer.config.arguments import Words
 from trainer.config.catalog import Catalog, near_path
 from trainer.config.compose import compose_jobs, override
 from trainer.config.option_files import with_source
 from trainer.config.settings import COMPONENTS, Settings, check
 from trainer.errors import UsageError, refusal
-from trainer.files import reading
-from trainer.launch.start import Begun, follow
-from trainer.runs import code_import, find, own_modules, user_code
-from trainer.runs.directory import RunDir, new_path
+from trainer.files import plain_json
+from trainer.launch.resume import as_composed, continuation, resumed
+from trainer.launch.start import Begun, begin, follow
+from trainer.runs import code_import, directory, find, own_modules, user_code
+from trainer.runs.directory import RunDir
+from trainer.runs.new_path import new_path
+from trainer.runs.open import require_same_files
 from trainer.session.log_file import log
 from trainer.session.logger_repair import repair
-from trainer.session.saver import load_weights, restore
+from trainer.session.restore import restore
+from trainer.session.run_state import load_weights
 from trainer.session.stopping import Stopping
-from trainer.terminal import screen
-from trainer.terminal.progress import number
+from trainer.terminal import run_screen, screen
+from trainer.text import number
 from trainer.training import devices
 from trainer.training.python_parts import Objects
 
@@ -83,7 +85,7 @@ class Result:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl: one a step and one an evaluation."""
-        return list(reading.json_lines(self.path / "metrics.jsonl"))
+        return list(plain_json.json_lines(self.path / "metrics.jsonl"))
 
     @property
     def best_model(self) -> nn.Module:
@@ -137,7 +139,7 @@ def fit(
             repair(begun.rundir, begun.built.settings, given.command, log.info if quiet else screen.note)
             restore(begun.built, begun.rundir, screen.note)
             if not quiet:
-                screen.complete(begun.rundir)
+                run_screen.complete(begun.rundir)
         else:
             follow(begun, given.command, given.words, stopping=stopping, quiet=quiet)
     if stopping.signal not in (None, signal.SIGINT):
@@ -187,7 +189,7 @@ def _begin(given: _Given) -> tuple[Begun, bool]:
         parts = given.objects.parts(job.settings)
         if (path := resumed(job.settings)) is None:
             return begin(job, new_path(job.settings.run_dir), parts), False
-    rundir, stored = _known(path, given, user_code.own_targets(job.settings))
+    rundir, stored = _known(path, given, targets.own_targets(job.settings))
     continued = continuation(rundir, stored, as_composed(stored, job.settings), job.choices)
     return continued.begin(given.command, parts), continued.is_complete
 
@@ -210,8 +212,8 @@ def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDir, S
         UsageError: It is a sweep, or its code may be somebody else's.
     """
     rundir = RunDir(path)
-    if find.is_sweep(path):
-        jobs = [repr(RunDir(job).short) for job in find.jobs(path)]
+    if directory.is_sweep(path):
+        jobs = [repr(RunDir(job).short) for job in directory.jobs(path)]
         raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
     config = rundir.read_config()
     stored = check(config)

@@ -8,10 +8,10 @@ import importlib
 import os
 import sys
 
-from trainer import __version__
 from trainer.config import secrets
 from trainer.errors import TrainerError, UsageError, nearest, printable
 from trainer.terminal import address_space, streams
+from trainer.version import __version__
 
 COMMANDS = {
     "run": "train one model, or a sweep with -m",

@@ -13,11 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.config.annotations import show
 from trainer.config.settings import flat
 from trainer.errors import lacking
 from trainer.files import event_file, reading, writing
-from trainer.runs.directory import RunDir
+from trainer.text import show
 
 Row = Mapping[str, Any]
 _MOST_LINE = 2 * reading.LONGEST_ROW  # bytes of a table's line, which may be of two rows
@@ -133,8 +132,9 @@ class TensorBoard(Logger):
         from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-        rundir = RunDir(run_dir)
-        folder = rundir.tensorboard
+        from trainer.files import plain_yaml  # which loads YAML
+
+        folder = run_dir / "tensorboard"
         writing.make_folders(folder)
         files = sorted(folder.glob("events.out.tfevents.*"))
         self._first, self._stretch = min(_end(files)[0], step + 1), -1
@@ -142,7 +142,7 @@ class TensorBoard(Logger):
         seconds = max([int(time.time()), *(number + 1 for number in map(_seconds, files))])
         self._path = folder / f"events.out.tfevents.{seconds:010d}.trainer"
         now = time.time()
-        settings = hparams_pb(_hyperparameters(rundir.read_config()), trial_id=str(run_dir))
+        settings = hparams_pb(_hyperparameters(plain_yaml.data(run_dir / "config.yaml")), trial_id=str(run_dir))
         events = [
             event_pb2.Event(wall_time=now, file_version="brain.Event:2"),
             event_pb2.Event(
@@ -175,7 +175,7 @@ class TensorBoard(Logger):
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
         """Say whether the curves reach up to the last of these rows: a kill takes no more than their end."""
-        last, tags = _end(sorted(RunDir(run_dir).tensorboard.glob("events.out.tfevents.*")))
+        last, tags = _end(sorted((run_dir / "tensorboard").glob("events.out.tfevents.*")))
         self._stretch = -1
         rest = [row for row in self._thinned(rows) if row["step"] >= last]
         return all(row["step"] == last and tags.issuperset(tag for tag, _ in _tagged(row)) for row in rest)

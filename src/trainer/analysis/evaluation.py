@@ -7,27 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from trainer.config.settings import Settings
 from trainer.data import Batches
-from trainer.errors import RunFailed, TrainerError, printable
+from trainer.errors import RunFailed, TrainerError
 from trainer.files import fingerprint
+from trainer.files.plain_json import finite
 from trainer.losses import OVER_PROBABILITIES
 from trainer.runs.directory import RunDir
-from trainer.session.metrics_writer import finite
-from trainer.session.saver import load_weights
-from trainer.session.train import kept_preprocess
-from trainer.terminal import screen
-from trainer.terminal.progress import number
+from trainer.session.prepare import kept_preprocess
+from trainer.session.run_state import load_weights
 from trainer.training.build import Built, build, to_look_at
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import evaluate
-
-MOST_CLASSES = 20  # of which a table is shown
-_NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute error"}
 
 
 def rows_of(rundir: RunDir, stored: Settings, changed: Settings, weights: dict[str, Any]) -> tuple[Built, Batches, str]:
@@ -91,24 +84,6 @@ class Report:
         """Return all of it for programs."""
         table = {} if self.classes is None else {"classes": self.classes, "confusion": self.confusion()}
         return {**finite(self.metrics()), **table}
-
-    def show(self, heading: str, what: str, rows: str) -> None:
-        """Print it."""
-        screen.heading(heading, what)
-        texts = {"rows": rows}
-        for name, value in self.metrics().items():
-            texts[_NAMES.get(name, name)] = f"{value:.2%}" if name == "accuracy" else number(value)
-        screen.rows(texts)
-        classes = self.classes or []
-        if not 2 <= len(classes) <= MOST_CLASSES:
-            return
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("is, taken for")
-        for name in classes:
-            table.add_column(printable(name), justify="right", overflow="fold")
-        for name, counts in zip(classes, self.confusion(), strict=True):
-            table.add_row(Text(printable(name)), *(f"{count:,}" if count else "." for count in counts))
-        screen.table(table)
 
     def _errors(self, column: int) -> dict[str, float]:
         """Return R2 = 1 - sum (y - p)^2 / sum (y - mean y)^2, the root of the mean square, and the mean error."""

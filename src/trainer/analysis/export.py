@@ -18,12 +18,12 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from trainer import randomness
+from trainer.analysis.formats import FORMATS
 from trainer.analysis.trained_model import Trained
 from trainer.checkpoints.manifest import MODEL, require_sum, sum_of, verifying
-from trainer.commands.export import FORMATS
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.files import writing
-from trainer.runs.directory import as_json
+from trainer.files.plain_json import as_json
 from trainer.training.instantiate import reason_of
 
 TOLERANCE = 1e-5  # of the largest prediction

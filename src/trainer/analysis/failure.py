@@ -21,18 +21,18 @@ from trainer import randomness
 from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.store import Checkpoint
-from trainer.config.annotations import show
 from trainer.config.catalog import Catalog
 from trainer.config.settings import Settings
 from trainer.data import Batch
 from trainer.errors import TrainerError
 from trainer.files import writing
+from trainer.files.plain_json import finite
 from trainer.runs import vouching
 from trainer.runs.directory import RunDir
-from trainer.session import train
-from trainer.session.metrics_writer import finite
-from trainer.session.saver import put_back, snapshot, start_from
-from trainer.terminal.progress import number
+from trainer.session import prepare
+from trainer.session.restore import start_from
+from trainer.session.run_state import put_back, snapshot
+from trainer.text import number, show
 from trainer.training import devices
 from trainer.training.build import Built
 from trainer.training.instantiate import reason_of
@@ -179,7 +179,7 @@ def _phases(
 
 def _again(rundir: RunDir, settings: Settings, choices: dict[str, str], most: int) -> Built:
     """Build a run anew, set to its newest good checkpoint of at most a step, or to its beginning."""
-    built = train.rebuild(rundir, settings, choices)
+    built = prepare.rebuild(rundir, settings, choices)
     found, _ = store.newest(rundir.checkpoints)
     if found is not None and found.step <= most:
         put_back(built, found, lambda remark: None)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from trainer import randomness
 from trainer.analysis.weights import described
 from trainer.data import Batch
-from trainer.session.metrics_writer import FEW_NUMBERS, finite
+from trainer.files.plain_json import finite
 from trainer.training import devices
 from trainer.training.build import Built
 from trainer.training.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
+from trainer.training.parameters import FEW_NUMBERS
 
 WRONG = 1e-3  # difference from which on a gradient is not that of the loss
 _STEP = 1e-6  # of finite differences, in float64

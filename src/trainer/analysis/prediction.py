@@ -18,9 +18,8 @@ from trainer.analysis.trained_model import Trained
 from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import encoded, unknown_names
-from trainer.errors import printable, refusal, unknown
+from trainer.errors import refusal, unknown
 from trainer.files import writing
-from trainer.terminal import screen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,15 +27,17 @@ if TYPE_CHECKING:
 _ROWS = 65_536  # that are read at a time
 _NUMBERS = 2**22  # that go through a model at a time
 _OF_PROBABILITIES = (".CrossEntropyLoss", ".NLLLoss")  # whose scores a softmax makes probabilities
+Tell = Callable[[str], None]
 TABLES, ARRAYS = (".csv", ".tsv", ".txt", ".parquet"), (".npy",)
 
 
-def of_rows(model: Trained, rows: Sequence[str]) -> list[dict[str, Any]]:
+def of_rows(model: Trained, rows: Sequence[str], warn: Tell) -> list[dict[str, Any]]:
     """Return the predictions of rows that were typed, by the names of the targets.
 
     Args:
         model: The model.
         rows: Values in the order of the columns, or as NAME=VALUE, separated by commas.
+        warn: Is told of values that the model has never seen.
 
     Raises:
         UsageError: A row does not fit.
@@ -51,17 +52,19 @@ def of_rows(model: Trained, rows: Sequence[str]) -> list[dict[str, Any]]:
         cells = [_cells(row, preprocess.columns) for row in rows]
         columns = {name: [row[index] or None for row in cells] for index, name in enumerate(preprocess.columns)}
         frame = polars.DataFrame(columns, schema=dict.fromkeys(columns, polars.String))
-        named = _of_frame(model, frame, lambda row: f"--row={rows[row]}")
+        named = _of_frame(model, frame, lambda row: f"--row={rows[row]}", warn)
     return [{name: values[index] for name, values in named.items()} for index in range(len(rows))]
 
 
-def of_file(model: Trained, source: Path, target: Path | None) -> int:
+def of_file(model: Trained, source: Path, target: Path | Tell, tell: Tell, warn: Tell) -> int:
     """Write the predictions of a file's rows, beside its columns if it is a table.
 
     Args:
         model: The model.
         source: A table or an array.
-        target: Where to; None is stdout, as CSV.
+        target: The file to write, or what takes CSV text.
+        tell: Is told how far it is.
+        warn: Is told of values that the model has never seen.
 
     Returns:
         Number of rows.
@@ -75,21 +78,20 @@ def of_file(model: Trained, source: Path, target: Path | None) -> int:
     if suffix not in (*TABLES, *ARRAYS):
         raise refusal(f"--input={source}", "is of no kind that can be read", (*TABLES, *ARRAYS))
     written = (".csv", ".npy") if suffix in ARRAYS else (".csv", ".parquet")
-    if target is not None and target.suffix not in written:
+    if isinstance(target, Path) and target.suffix not in written:
         raise refusal(f"--output={target}", "is of no kind that can be written", written)
-    if target is not None and not target.absolute().parent.is_dir():
+    if isinstance(target, Path) and not target.absolute().parent.is_dir():
         raise refusal(f"--output={target}", f"no such folder: {target.absolute().parent}")
     if suffix in ARRAYS:
         if preprocess.array is None:
             raise refusal(f"--input={source}", f"the run learned from columns: {', '.join(preprocess.columns)}", TABLES)
         parts = _of_array(model, source)
     else:
-        parts = _of_table(model, source)
-    with screen.busy("predicting") as tell:
-        return _write(parts, target, tell)
+        parts = _of_table(model, source, warn)
+    return _write(parts, target, tell)
 
 
-def _of_table(model: Trained, source: Path) -> Iterator[Any]:
+def _of_table(model: Trained, source: Path, warn: Tell) -> Iterator[Any]:
     """Yield parts of a table with the predicted columns."""
     polars = files.load_polars()
     preprocess = model.preprocess
@@ -100,7 +102,7 @@ def _of_table(model: Trained, source: Path) -> Iterator[Any]:
     for frame in _parts(source, separator):
         columns = _columns(preprocess, frame, place)
         where = partial(_line, source, separator, start)
-        named = _of_frame(model, frame.select(columns), where)
+        named = _of_frame(model, frame.select(columns), where, warn)
         if taken := [name for name in named if name in frame.columns]:
             raise refusal(place, f"has a column {taken[0]} already", "another name there")
         yield frame.with_columns([polars.Series(name, values) for name, values in named.items()])
@@ -130,7 +132,7 @@ def _parts(source: Path, separator: str | None) -> Iterator[Any]:
     yield from files.csv_parts(source, "--input", _ROWS, separator)
 
 
-def _of_frame(model: Trained, frame: pl.DataFrame, place: Callable[[int], str]) -> dict[str, list[Any]]:
+def _of_frame(model: Trained, frame: pl.DataFrame, place: Callable[[int], str], warn: Tell) -> dict[str, list[Any]]:
     """Return the predicted columns of a table whose cells are text or numbers."""
     polars = files.load_polars()
     preprocess = model.preprocess
@@ -159,7 +161,7 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Callable[[int], str]) 
     else:
         raw = encoded(frame, preprocess)
         for remark in unknown_names(frame, preprocess, raw):
-            screen.note(f"warning: {remark}")
+            warn(remark)
     holes = ~raw.flatten(1).isfinite().all(1)
     if bool(holes.any()) and model.settings.data.get("nan") != "drop":
         row = int(holes.nonzero()[0, 0])
@@ -217,16 +219,13 @@ def _named(model: Trained, predictions: Tensor) -> dict[str, list[Any]]:
     return {f"predicted_{name}": best, f"probability_{name}": predictions.double().softmax(1).amax(1).tolist()}
 
 
-def _write(parts: Iterator[Any], target: Path | None, tell: Callable[[str], None]) -> int:
+def _write(parts: Iterator[Any], target: Path | Tell, tell: Tell) -> int:
     """Write tables one below the other, whole or not at all; return the number of rows."""
     polars = files.load_polars()
     count = 0
-    if target is None:
+    if not isinstance(target, Path):
         for part in parts:
-            text = part.write_csv(include_header=count == 0)
-            if screen.stdout.is_terminal:  # which would obey control characters
-                text = "".join(f"{printable(line)}\n" for line in text.splitlines())
-            screen.stdout.file.write(text)
+            target(part.write_csv(include_header=count == 0))
             count += part.height
         return count
     with _whole(target) as file:

@@ -17,22 +17,25 @@ from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
 from trainer.config import secrets
-from trainer.config.annotations import show
 from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
-from trainer.files import fingerprint, reading
+from trainer.files import fingerprint, plain_json
 from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, Leg
 from trainer.session import environment
-from trainer.session.metrics_writer import Lines, few_parameters
-from trainer.session.saver import load_weights, put_back, snapshot, start_from
+from trainer.session.display import Display, Standing
+from trainer.session.metrics_writer import Lines
+from trainer.session.prepare import kept_preprocess
+from trainer.session.restore import start_from
+from trainer.session.run_state import load_weights, put_back, snapshot
 from trainer.session.status_writer import differing, first_status
 from trainer.session.stopping import BrokenOff, Stopping
-from trainer.session.train import compile_step, failure_of, kept_preprocess
-from trainer.terminal.progress import Display, Standing
+from trainer.session.train import compile_step, failure_of
+from trainer.text import show
 from trainer.training.build import Built, build
 from trainer.training.loop import Row, fit
+from trainer.training.parameters import few_parameters
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ class Comparison:
 
     def __init__(self, of: Course, finding: Finding) -> None:
         self._of, self._finding = of, finding
-        self._rows: Iterator[Any] = reading.json_lines(of.rundir.metrics)
+        self._rows: Iterator[Any] = plain_json.json_lines(of.rundir.metrics)
         self._saved = set(manifest.steps(of.rundir.checkpoints))
 
     def follow(self, built: Built) -> None:

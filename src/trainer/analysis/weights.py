@@ -12,13 +12,13 @@ from torch.nn.utils import get_total_norm
 from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.errors import TrainerError, UsageError
-from trainer.files.plain_json import has_shape
+from trainer.files.plain_json import finite, has_shape
 from trainer.runs.directory import RunDir
-from trainer.session.metrics_writer import FEW_NUMBERS, finite
-from trainer.session.saver import Snapshot, put_back
-from trainer.session.train import rebuild
+from trainer.session.prepare import rebuild
+from trainer.session.run_state import Snapshot, put_back
 from trainer.training.build import Built
 from trainer.training.loop import NonFinite, dense, gradients, row_numbers
+from trainer.training.parameters import FEW_NUMBERS
 
 
 class _Optimizer(TypedDict):

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer.charts.picture import STEP, HeatMap, Line, Panel, Picture
-from trainer.charts.text_chart import tick
 from trainer.errors import UsageError, lacking
+from trainer.text import tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

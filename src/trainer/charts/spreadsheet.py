@@ -10,10 +10,11 @@ from typing import Any
 
 from trainer.charts import from_runs
 from trainer.charts.from_runs import Measured
-from trainer.commands.runs import number_of, setting
-from trainer.config.annotations import show
 from trainer.errors import printable
-from trainer.runs.find import Entry, Ranking
+from trainer.runs.differences import number_of, setting
+from trainer.runs.entries import Entry
+from trainer.runs.ranking import Ranking
+from trainer.text import show
 
 _OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins so for a formula
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.charts.picture import Cell, HeatMap, Line, Panel
+from trainer.text import tick
 
 WIDEST = 100  # columns
 _TALLEST, _LOWEST = 16, 8  # rows of a chart with its axis
@@ -98,13 +99,6 @@ def _square(cell: Cell, spread: bool) -> str:
         return "failed" if cell.failed else "no result"
     deviation = f"\n± {cell.spread:.2g}" if spread and cell.spread is not None else ""
     return f"{cell.value:.3g}{deviation}" + (f"\n{cell.failed} failed" if cell.failed else "")
-
-
-def tick(value: float) -> str:
-    """Write a number at an axis: 2,000, 0.05, 1e-5, 1e7."""
-    if 1000 <= abs(value) < 1e7 and value == round(value):
-        return f"{value:,.0f}"
-    return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 class _Axis:
@@ -321,3 +315,9 @@ def _flowing(entries: Iterable[Text], width: int) -> Iterator[Text]:
 
 def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: max(width - 3, 1)]}..."
+
+
+def charts(panels: Iterable[Panel], console: Console) -> None:
+    """Print curves, as wide and as colourful as the screen is."""
+    for panel in panels:
+        console.print(draw(panel, console), soft_wrap=True)

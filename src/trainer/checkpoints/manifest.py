@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import TrainerError, UsageError
-from trainer.files import reading
+from trainer.files import plain_json, reading
 from trainer.files.sums import is_sealed, sealed
 
 FORMAT = 1
@@ -67,7 +67,7 @@ def verify(path: Path) -> int:
         sums = list(threads.map(lambda name: sum_of(path / name), FILES))
         for name, found in zip(FILES, sums, strict=True):
             require_sum(path / name, found, expected[name])
-        require_place(path, reading.json_data(path / STATE))
+        require_place(path, plain_json.json_data(path / STATE))
         return sum(expected[name]["size"] for name in FILES)
 
 
@@ -87,7 +87,7 @@ def verifying(path: Path) -> Iterator[dict[str, Any]]:
         NewerFormat: A later version has written them.
     """
     try:
-        manifest = reading.json_data(path / MANIFEST)
+        manifest = plain_json.json_data(path / MANIFEST)
         if manifest["format"] != FORMAT:
             _require_damage(path, manifest["format"])
             raise BadCheckpoint(f"{path / MANIFEST} has changed: its format is {manifest['format']}")
@@ -127,7 +127,7 @@ def as_json(data: Any) -> bytes:
 
 def _require_damage(path: Path, format_: Any) -> None:
     """Raise NewerFormat if state.json names the same other format; a damaged manifest is alone with it."""
-    if reading.json_data(path / STATE)["format"] == format_:
+    if plain_json.json_data(path / STATE)["format"] == format_:
         raise NewerFormat(
             f"{path} has format {format_}, and this version reads {FORMAT}; use the version that wrote it"
         )

@@ -33,7 +33,7 @@ from trainer.checkpoints.manifest import (
 )
 from trainer.checkpoints.tensors import Image
 from trainer.errors import RunFailed
-from trainer.files import reading, writing
+from trainer.files import plain_json, reading, writing
 from trainer.files.plain_json import has_shape
 
 
@@ -147,8 +147,8 @@ def load(path: Path) -> Checkpoint:
         require_sum(path / STATE, hashlib.sha256(content).hexdigest(), expected[STATE])
         stored, tensors = files
     try:
-        reading.require_few(content)
-        state = reading.decoded(content.decode())
+        plain_json.require_few(content)
+        state = plain_json.decoded(content.decode())
         if not has_shape(_State)(state):
             raise BadCheckpoint(f"{path / STATE} does not hold what it must")
         require_place(path, state)

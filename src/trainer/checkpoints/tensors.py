@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.files import reading
+from trainer.files import plain_json, reading
 
 # As the package orders them in a file: the largest first.
 _DTYPES = {
@@ -161,7 +161,7 @@ def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, list[int]
     """Return name, type, shape and bytes of each tensor in the order of the data, of which there are `size` bytes."""
     if (tensors := header.count(b"{")) > MOST_TENSORS + 2:  # the outermost, and one of texts of somebody's own
         raise ValueError(f"its header names {tensors:,} tensors, more than the {MOST_TENSORS:,} that it may")
-    reading.require_few(header, 3 * MOST_TENSORS + 2, _MOST_VALUES)
+    plain_json.require_few(header, 3 * MOST_TENSORS + 2, _MOST_VALUES)
     try:
         listed = json.loads(header)
         listed.pop("__metadata__", None)

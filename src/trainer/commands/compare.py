@@ -10,16 +10,17 @@ from typing import Any
 from rich.table import Table
 
 from trainer.config import arguments
-from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS
 from trainer.config.settings import COMPONENTS, Settings, flat
 from trainer.errors import UsageError
 from trainer.files import garbage
-from trainer.runs import find
+from trainer.runs import directory, find
+from trainer.runs import entries as run_entries
 from trainer.runs.directory import RunDir
-from trainer.runs.find import Entry, ranking
+from trainer.runs.entries import Entry
+from trainer.runs.ranking import ranking
 from trainer.terminal import screen
-from trainer.terminal.progress import number
+from trainer.text import number, show
 
 HELP = """Usage: trainer compare RUN RUN [RUN ...] [--json]
 
@@ -71,9 +72,9 @@ def _named(words: Sequence[str]) -> dict[str, Entry]:
     folders = []
     for word in words:
         path = find.find(word)
-        folders += find.jobs(path) if find.is_sweep(path) else [path]
+        folders += directory.jobs(path) if directory.is_sweep(path) else [path]
     with garbage.uncollected():
-        entries = [find.entry(path) for path in {path.resolve(): path for path in folders}.values()]
+        entries = [run_entries.entry(path) for path in {path.resolve(): path for path in folders}.values()]
     if len(entries) < 2:
         what = f"{' and '.join(words)} are one and the same run" if len(words) > 1 else "it takes two runs or more"
         raise UsageError(f"compare: {what}; `trainer compare last best`, or paths, ids or their four letters")

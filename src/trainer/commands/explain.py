@@ -13,11 +13,11 @@ from rich.text import Text
 
 from trainer.config import annotations as values
 from trainer.config import arguments, secrets, settings
-from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
 from trainer.config.settings import SECTIONS
 from trainer.errors import UsageError, printable, refusal
 from trainer.terminal import screen
+from trainer.text import show
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Choice, Words

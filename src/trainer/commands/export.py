@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from trainer.analysis.formats import FORMATS
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal, unknown
 from trainer.runs.directory import RunDir
@@ -34,7 +35,6 @@ Examples:
   trainer export last --format onnx
   trainer export kfrw --format safetensors --output house_prices
 """
-FORMATS = {"safetensors": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
 FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", "--force", *arguments.HELP_FLAGS)
 
 

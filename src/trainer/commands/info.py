@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer import __version__
 from trainer.config.catalog import Catalog
 from trainer.errors import refusal
-from trainer.runs import find
+from trainer.runs import directory
 from trainer.runs.directory import RUNS
 from trainer.terminal import screen
+from trainer.version import __version__
 
 HELP = """Usage: trainer info [--json]
 
@@ -73,7 +73,7 @@ def gather() -> dict[str, Any]:
         "auto": str(device.choose(DeviceSettings())),
         "devices": devices(),
         "configs": [str(folder) for folder in Catalog().folders],
-        "runs": {"path": str(RUNS.absolute()), "count": len(find.every())},
+        "runs": {"path": str(RUNS.absolute()), "count": len(directory.every())},
     }
 
 

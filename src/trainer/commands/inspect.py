@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import arguments, secrets
-from trainer.config.annotations import show
 from trainer.errors import refusal
 from trainer.terminal import screen
-from trainer.terminal.progress import count, digits, number, numbers, size_of
+from trainer.text import count, digits, number, numbers, show, size_of
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Words
@@ -90,7 +89,7 @@ def _of_words(words: Words) -> Built:
     catalog = words.catalog()
     choices = arguments.jobs(words, catalog)
     from trainer.config.compose import compose_jobs
-    from trainer.session.train import prepare
+    from trainer.session.prepare import prepare
 
     (job,) = compose_jobs(choices, catalog)
     for text in (*catalog.warnings(), *job.notes):
@@ -104,18 +103,20 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
         raise refusal(
             words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
         )
-    from trainer.analysis import failure, trained_model, weights
+    from trainer.analysis import failure, weights
     from trainer.runs import vouching
+    from trainer.runs.open import open_run
+    from trainer.session import restore
 
     command = shlex.join(["trainer", "inspect", *secrets.words(argv)])
-    rundir, stored = trained_model.open_run(words.overrides[0], words.flags, command)
+    rundir, stored = open_run(words.overrides[0], words.flags, command)
     choices = rundir.read_status().get("choices") or {}
     if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
         vouching.require(rundir, kept.path)
         screen.note(f"{rundir.short} as it was before step {kept.step + 1:,}, at which it failed")
         built = weights.built_at(kept, stored, choices)
         return built, failure.rows(kept, built)
-    found, called = trained_model.choose(rundir, words.flags.get("checkpoint", "last"))
+    found, called = restore.choose(rundir, words.flags.get("checkpoint", "last"))
     screen.note(f"{rundir.short} at {called}")
     return weights.built_at(found, stored, choices), None
 

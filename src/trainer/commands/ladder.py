@@ -18,7 +18,7 @@ from rich.text import Text
 from trainer.config import arguments, secrets
 from trainer.errors import RunFailed, refusal, unknown
 from trainer.terminal import screen
-from trainer.terminal.progress import number
+from trainer.text import number
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Words
@@ -103,7 +103,7 @@ def _climb(words: Words) -> dict[str, Any]:
         choices += arguments.jobs(arguments.Words(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
     from trainer.analysis import ladder
     from trainer.config.compose import compose_jobs
-    from trainer.session.train import prepare
+    from trainer.session.prepare import prepare
 
     jobs = compose_jobs(choices, catalog)
     for note in dict.fromkeys(note for job in jobs for note in job.notes):

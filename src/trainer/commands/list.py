@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.config import annotations as values
+from trainer import text
 from trainer.config import arguments, settings
 from trainer.config.catalog import GROUPS, Catalog, near_path, summary
 from trainer.errors import UsageError, nearest, refusal
@@ -96,7 +96,7 @@ def _settings() -> list[dict[str, Any]]:
 def _row(entry: dict[str, Any]) -> tuple[str, str]:
     """Return what stands in the two columns."""
     if "file" not in entry:
-        return f"{entry['name']}={values.show(entry['default'])}", entry["summary"]
+        return f"{entry['name']}={text.show(entry['default'])}", entry["summary"]
     marks = ["(default)"] if entry["default"] else []
     if not entry["shipped"]:
         marks.append(f"({near_path(Path(entry['file']))})")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
-import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from trainer.charts import from_runs, image_file, spreadsheet, text_chart
-from trainer.charts.from_runs import Measured
-from trainer.charts.picture import HeatMap, Panel, Picture
-from trainer.commands.runs import setting
+from trainer.charts import image_file, text_chart
+from trainer.charts.picture import HeatMap, Picture
+from trainer.charts.plan import numbers_of, picture_of, planned
 from trainer.config import arguments
-from trainer.errors import UsageError, refusal, unknown
+from trainer.errors import UsageError, refusal
 from trainer.files import writing
-from trainer.runs import find
-from trainer.runs.find import Entry, Ranking
+from trainer.runs import directory, entries, find
 from trainer.terminal import screen
 
 HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
@@ -54,32 +50,6 @@ FLAGS = ("-o", "--output", "--metric", "--by", "--against", "--curves", "--title
 CSV = ".csv"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)")
 _SMALLEST, _LARGEST = 2.0, 50.0  # inches
-_LEAST = 3  # values of a number that make a curve
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be drawn of which runs.
-
-    Args:
-        entries: The runs.
-        metrics: What they measured.
-        ranking: What they are judged by.
-        differing: The settings that set them apart.
-        by: The settings to group by; None: a line a run.
-        against: The settings to draw the result against.
-        curves: Whether curves are drawn.
-        chosen: Whether the settings to draw against were chosen here, and not asked for.
-    """
-
-    entries: list[Entry]
-    metrics: list[str]
-    ranking: Ranking
-    differing: list[str]
-    by: list[str] | None
-    against: list[str]
-    curves: bool
-    chosen: bool = False
 
 
 def main(argv: list[str]) -> int:
@@ -94,15 +64,15 @@ def main(argv: list[str]) -> int:
     file = _file(flags["output"]) if "output" in flags else None
     size = _size(flags["size"], file) if "size" in flags else None
     paths = list(dict.fromkeys(map(find.find, words.overrides)))
-    found = find.entries(paths)
+    found = entries.entries(paths)
     if not found:
         raise UsageError(f"plot: {paths[0]} has no jobs")
-    plan = _plan(found, flags, is_sweep=len(paths) == 1 and find.is_sweep(paths[0]))
+    plan = replace(planned(found, flags, is_sweep=len(paths) == 1 and directory.is_sweep(paths[0])), track=screen.track)
     if file is not None and file.suffix.lower() == CSV:
-        _write(file, _numbers(plan, flags).encode())
+        _write(file, numbers_of(plan, flags).encode())
         screen.say(f"wrote {file}")
         return 0
-    picture, notes = _picture(plan, flags.get("title", ""))
+    picture, notes = picture_of(plan, flags.get("title", ""))
     if file is None:
         _show(picture)
     else:
@@ -184,215 +154,6 @@ def _told(size: tuple[float, float], file: Path) -> str:
     return f"{size[0]:g} x {size[1]:g} inches"
 
 
-def _plan(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
-    """Choose what to draw: what is asked for, else what the runs differ in suggests.
-
-    Raises:
-        UsageError: A metric or a setting that no run has, or flags that exclude each other.
-    """
-    if "curves" in flags and "against" in flags:
-        raise refusal("--curves --against", "exclude each other", "one of them")
-    named = _metrics(found, flags)
-    judged = [name for name in named if any(name in one.metrics for one in found)]
-    ranking = find.ranking(found, judged[-1] if judged else None)
-    differing = from_runs.differing(found)
-    by = _settings(found, flags, "by") if "by" in flags else None
-    against = _settings(found, flags, "against")
-    _require_numbers(found, against, differing)
-    curves, chosen = not against, False
-    if is_sweep and not against:
-        free = [key for key in differing if key != from_runs.SEED]
-        if "curves" not in flags and by is None and _suggests_numbers(found, free, ranking):
-            against, curves, chosen = free, len(free) == 1, True
-        if by is None and from_runs.SEED in differing:
-            by = free
-    if against and ranking.metric is None:
-        raise refusal("--against", "the runs have different losses or data", "--metric NAME as well")
-    return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves, chosen)
-
-
-def _metrics(found: Sequence[Entry], flags: dict[str, str]) -> list[str]:
-    """Return the metrics that were asked for.
-
-    Raises:
-        UsageError: No run has measured one of them.
-    """
-    named = [name.replace(" ", "_") for name in _listed(flags, "metric")]
-    known = {"loss", "lr", *(name for one in found for name in one.metrics)}
-    for name in named:
-        if name not in known:
-            raise unknown(f"--metric={name}", "no run here has measured it", name, known, "--metric=")
-    return named
-
-
-def _settings(found: Sequence[Entry], flags: dict[str, str], flag: str) -> list[str]:
-    """Return the settings that a flag names.
-
-    Raises:
-        UsageError: No run has one of them.
-    """
-    keys = _listed(flags, flag)
-    for key in keys:
-        from_runs.require_setting(found, key, f"--{flag}")
-    return keys
-
-
-def _require_numbers(found: Sequence[Entry], against: list[str], differing: list[str]) -> None:
-    """Refuse settings that results can't be drawn against.
-
-    Raises:
-        UsageError: They are too many, or a single one that is no number.
-    """
-    if len(against) > 2:
-        raise refusal(f"--against={','.join(against)}", "are more than two settings", "KEY, or KEY,KEY for a heat map")
-    if len(against) == 1 and not from_runs.is_number(found, against[0]):
-        numbers = [key for key in differing if from_runs.is_number(found, key)]
-        raise refusal(f"--against={against[0]}", "is no number in each of the runs", numbers)
-
-
-def _listed(flags: dict[str, str], flag: str) -> list[str]:
-    """Return the words that a flag is followed by.
-
-    Raises:
-        UsageError: One of them is empty.
-    """
-    if flag not in flags:
-        return []
-    words = [word.strip() for word in flags[flag].split(",")]
-    if not all(words):
-        raise refusal(f"--{flag}={flags[flag]}", "has an empty name", f"--{flag} NAME,NAME")
-    return list(dict.fromkeys(words))
-
-
-def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> bool:
-    """Say whether a sweep is one over one or two numbers, so that the result against them is what one wants to see."""
-    if ranking.metric is None or not all(from_runs.is_number(found, key) for key in free):
-        return False
-    levels = [len({setting(one, key) for one in found}) for key in free]
-    return (len(free) == 1 and levels[0] >= _LEAST) or len(free) == 2
-
-
-def _usual(found: list[Entry], ranking: Ranking) -> list[str]:
-    """Return the metrics that are drawn unless others are named: the losses of one run, of several what is watched."""
-    if len(found) == 1:
-        return [*from_runs.LOSSES]
-    watched = ranking.metric or "validation_loss"
-    measured = {name for one in found for name in one.metrics}
-    return ["loss", *([watched] if watched in measured and watched != "loss" else [])]
-
-
-def _picture(plan: Plan, title: str) -> tuple[Picture, list[str]]:
-    """Return the picture, and what there is to say of it.
-
-    Raises:
-        UsageError: The runs have measured nothing yet.
-    """
-    notes: list[str] = []
-    if find.differ(plan.entries, "data"):
-        notes.append("the runs have different data: their numbers do not compare")
-    elif find.differ(plan.entries, "loss") and any(name.endswith("loss") for name in plan.metrics):
-        notes.append("the runs have different losses: their losses do not compare")
-    parts: list[Panel | HeatMap] = []
-    legend, is_ordered = "", False
-    if plan.curves:
-        if len(plan.entries) == 1:
-            parts += from_runs.of_run(plan.entries[0], plan.metrics)
-        elif plan.by is not None:
-            panels, more = _groups(plan, plan.by)
-            parts, notes = [*parts, *panels], [*notes, *more]
-            legend, is_ordered = _heading(plan, plan.by), _is_ordered(plan.entries, plan.by)
-        else:
-            panels, more, legend = _each(plan)
-            parts, notes = [*parts, *panels], [*notes, *more]
-            is_ordered = _is_ordered(plan.entries, plan.differing)
-    if len(plan.against) == 1:
-        (key,) = plan.against
-        others = [other for other in plan.differing if other not in (key, from_runs.SEED)]
-        parts = [*parts[-1:], from_runs.against(plan.entries, plan.ranking, key, others)]
-        if plan.chosen:
-            notes.append(f"{key} is a number, so the results against it are drawn as well; --curves leaves them out")
-    elif plan.against:
-        squares = from_runs.heat_map(plan.entries, plan.ranking, *plan.against)
-        parts.append(squares)
-        if any(cell.spread is not None for cell in squares.cells.values()):
-            notes.append("numbers are means, ± the standard deviation, over the runs that are equal in both")
-        if plan.chosen:
-            notes.append("a sweep over two numbers: their results; --curves draws its curves instead")
-    if not any(_has_numbers(part) for part in parts):
-        raise UsageError(f"plot: no numbers yet in {', '.join(one.short for one in plan.entries[:5])}")
-    failed = [one for one in plan.entries if one.state == "failed"]
-    notes += [f"failed: {one.short}: {one.error}" for one in failed[:3]]
-    if len(failed) > 3:
-        notes.append(f"{len(failed) - 3} more failed; `trainer runs state=failed` lists them")
-    return Picture(parts, title, legend, is_ordered), notes
-
-
-def _is_ordered(found: list[Entry], keys: Sequence[str]) -> bool:
-    """Say whether colours can follow the one number that runs differ in."""
-    return len(keys) == 1 and keys[0] != from_runs.SEED and from_runs.is_number(found, keys[0])
-
-
-def _has_numbers(part: Panel | HeatMap) -> bool:
-    if isinstance(part, HeatMap):
-        return any(cell.value is not None for cell in part.cells.values())
-    return any(math.isfinite(y) for line in part.lines for y in line.y)
-
-
-def _measured(plan: Plan, of: Sequence[Entry], labels: Sequence[str]) -> list[Measured]:
-    tracked = screen.track(of, "reading")
-    return [
-        Measured(one, from_runs.measured(one, plan.metrics), label) for one, label in zip(tracked, labels, strict=True)
-    ]
-
-
-def _grouped(plan: Plan, by: Sequence[str]) -> dict[tuple[str, ...], list[Measured]]:
-    groups = from_runs.grouped(plan.entries, by)
-    return {values: _measured(plan, of, [one.short for one in of]) for values, of in groups.items()}
-
-
-def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
-    """Return the curves with a line a run, what there is to say of them, and a heading for their names."""
-    best_first = sorted(plan.entries, key=plan.ranking.key)
-    if plan.ranking.metric is None:
-        best_first.sort(key=lambda one: one.name, reverse=True)
-    bright = {one.short for one in best_first[: from_runs.MOST]}
-    if _is_ordered(plan.entries, plan.differing):
-        best_first.sort(key=lambda one: float(setting(one, plan.differing[0])))
-    heading, labels = from_runs.labels(best_first, plan.differing)
-    several = _measured(plan, best_first, labels)
-    notes = []
-    if len(several) > len(bright):
-        which = "best" if plan.ranking.metric is not None else "newest"
-        notes.append(f"{len(several)} runs: the {which} {len(bright)} are in colour, the others pale")
-    return from_runs.of_runs(several, plan.metrics, bright), notes, heading
-
-
-def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
-    """Return the curves with a line a group, and what there is to say of them."""
-    groups = _grouped(plan, by)
-    means = {}
-    for values, members in groups.items():
-        results = [value for one in members if (value := from_runs.result(one.entry, plan.ranking)) is not None]
-        if results:
-            means[values] = statistics.fmean(results)
-    best_first = sorted(means, key=means.__getitem__, reverse=plan.ranking.descending)
-    bright = {*[*best_first, *(values for values in groups if values not in means)][: from_runs.MOST]}
-    notes = []
-    if len(groups) > len(bright):
-        which = "best" if means else "first"
-        notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in colour, the others pale")
-    if any(from_runs.stops_apart(members, plan.metrics) for members in groups.values()):
-        notes.append("a mean ends where the first run of its group stopped")
-    return from_runs.of_groups(groups, plan.metrics, bright), notes
-
-
-def _heading(plan: Plan, by: Sequence[str]) -> str:
-    """Return what explains the names of groups: their settings, and of how many runs each is the mean."""
-    counts = [sum(one.state != "failed" for one in of) for of in from_runs.grouped(plan.entries, by).values()]
-    told = from_runs.mean_of([number for number in counts if number])
-    return f"{', '.join(by)} ({told})" if by and told else ", ".join(by)
-
-
 def _show(picture: Picture) -> None:
     """Draw in the terminal."""
     if picture.title:
@@ -407,18 +168,4 @@ def _show(picture: Picture) -> None:
             whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
             screen.table(squares if whole else text_chart.table(part, spread=False))
         else:
-            screen.charts([part])
-
-
-def _numbers(plan: Plan, flags: dict[str, str]) -> str:
-    """Return the numbers as CSV: what --by or --against asks for, else every value of every run."""
-    if "against" in flags:
-        return spreadsheet.of_results(plan.entries, plan.differing, plan.ranking)
-    if "metric" not in flags:
-        measured = (name for one in plan.entries for name in one.metrics)
-        plan = replace(plan, metrics=list(dict.fromkeys([*plan.metrics, *measured])))
-    if "by" in flags:
-        by = plan.by or []
-        return spreadsheet.of_means(_grouped(plan, by), by, plan.metrics)
-    several = _measured(plan, plan.entries, [one.short for one in plan.entries])
-    return spreadsheet.of_runs(several, plan.differing, plan.metrics)
+            text_chart.charts([part], screen.stdout)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.config import arguments, secrets
-from trainer.errors import UsageError, refusal
+from trainer.errors import UsageError, printable, refusal
 
 HELP = """Usage: trainer predict RUN --input FILE [--output FILE]
        trainer predict RUN --row=VALUE,VALUE,... [--row=...]
@@ -67,15 +67,15 @@ def main(argv: list[str]) -> int:
 
     model = trained_model.load(words.overrides[0], words.flags, command)
     if source is None:
-        rows = prediction.of_rows(model, words.rows)
+        rows = prediction.of_rows(model, words.rows, _warn)
         if "json" in words.flags:
             screen.as_json(rows)
         else:
             screen.rows({name: ", ".join(_text(row[name]) for row in rows) for name in rows[0]})
             screen.note(f"{model.rundir.path}, {model.called}")
         return 0
-    with _file_of(source) as file:
-        count = prediction.of_file(model, file, None if target is None else Path(target))
+    with _file_of(source) as file, screen.busy("predicting") as tell:
+        count = prediction.of_file(model, file, _print if target is None else Path(target), tell, _warn)
     screen.note(f"{model.rundir.path}, {model.called}")
     if target is not None:
         screen.say(f"{count:,} predictions in {target}")
@@ -108,3 +108,18 @@ def _file_of(source: str) -> Iterator[Path]:
 
 def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _warn(remark: str) -> None:
+    from trainer.terminal import screen
+
+    screen.note(f"warning: {remark}")
+
+
+def _print(text: str) -> None:
+    """Write CSV as it is, but for control characters that a terminal would obey."""
+    from trainer.terminal import screen
+
+    if screen.stdout.is_terminal:
+        text = "".join(f"{printable(line)}\n" for line in text.splitlines())
+    screen.stdout.file.write(text)

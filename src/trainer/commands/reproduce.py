@@ -9,20 +9,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.resume import changed_by, require_unedited
 from trainer.config import arguments, secrets, settings
-from trainer.config.annotations import show, typed
 from trainer.config.arguments import Words
+from trainer.config.changes import changed_by
 from trainer.errors import UsageError, refusal
-from trainer.runs import find, sweep_file, user_code
+from trainer.runs import directory, entries, find, sweep_file, user_code
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, NothingYet, course
+from trainer.runs.open import require_unedited
 from trainer.terminal import advice
+from trainer.text import show, typed
 
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
+    from trainer.session.display import Display, Standing
     from trainer.session.stopping import Stopping
-    from trainer.terminal.progress import Display, Standing
     from trainer.training.build import Built
 
 HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
     if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
     path, words.overrides = find.find(words.overrides[0]), words.overrides[1:]
-    is_sweep, as_json = find.is_sweep(path), "json" in words.flags
+    is_sweep, as_json = directory.is_sweep(path), "json" in words.flags
     command = shlex.join(["trainer", "reproduce", *secrets.words(argv)])
     configs: dict[RunDir, dict[str, Any]] = {}
     courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
@@ -95,7 +96,7 @@ def _courses(path: Path, words: Words, configs: dict[RunDir, dict[str, Any]]) ->
     """Read how the jobs of a sweep came about that have begun."""
     from trainer.terminal import screen
 
-    for folder in find.jobs(path):
+    for folder in directory.jobs(path):
         try:
             yield _course(RunDir(folder), words, configs)
         except NothingYet as nothing:
@@ -124,13 +125,13 @@ def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]])
 def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
     """Repeat a run on the screen."""
     from trainer.analysis.reproduction import reproduce
-    from trainer.terminal import screen
+    from trainer.terminal import run_screen, screen
 
     def open_screen(built: Built, standing: Standing) -> Display:
         if with_header:
-            screen.opening("reproducing", of.rundir, of.status)
-            screen.header(built, {**of.status.get("choices", {}), **built.choices}, of.rundir)
-        return screen.progress(standing)
+            run_screen.opening("reproducing", of.rundir, of.status)
+            run_screen.header(built, {**of.status.get("choices", {}), **built.choices}, of.rundir)
+        return run_screen.progress(standing)
 
     return reproduce(of, open_screen, screen.note, stopping)
 
@@ -138,7 +139,7 @@ def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
 def _show(of: Course, finding: Finding) -> None:
     """Print what came of repeating one run, and what one may type next."""
     from trainer.terminal import screen
-    from trainer.terminal.progress import count, duration
+    from trainer.text import count, duration
 
     again = shlex.quote(of.rundir.short)
     done = f"{count(finding.step, 'step')} in {duration(finding.seconds)}"
@@ -154,7 +155,7 @@ def _show(of: Course, finding: Finding) -> None:
         weights = f"the weights of {count(len(finding.checkpoints), 'checkpoint')}"
         what = f"{count(finding.rows, 'row')} of metrics and {weights}, bit for bit"
         screen.result("identical", f"{done}{so_far}: {what}")
-        commands = advice.after(find.entry(of.rundir.path).state, of.rundir, of.status)
+        commands = advice.after(entries.entry(of.rundir.path).state, of.rundir, of.status)
     else:
         screen.result("different", _verdict(finding).partition(" ")[2])
         if not finding.circumstances:
@@ -171,7 +172,7 @@ def _show(of: Course, finding: Finding) -> None:
 
 def _show_sweep(courses: Sequence[Course], findings: Sequence[Finding]) -> None:
     from trainer.terminal import screen
-    from trainer.terminal.progress import count
+    from trainer.text import count
 
     same = sum(finding.is_identical for finding in findings)
     screen.say(f"{same} of {count(len(courses), 'job')} are identical")
@@ -216,6 +217,6 @@ def _row(row: Any) -> str:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    from trainer.session.metrics_writer import finite
+    from trainer.files.plain_json import finite
 
     return {"identical": finding.is_identical, **finite(dataclasses.asdict(finding))}

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.config import arguments, secrets
-from trainer.errors import UsageError, refusal
+from trainer.errors import UsageError
 from trainer.files import garbage
-from trainer.runs import find, trust_list
-from trainer.runs.directory import new_path
+from trainer.launch.resume import resumed
+from trainer.runs.new_path import new_path
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Choice, Words
     from trainer.config.catalog import Catalog
-    from trainer.config.compose import Job
-    from trainer.config.settings import Settings
-    from trainer.launch.start import Begun
-    from trainer.terminal.progress import Standing
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
 
@@ -108,65 +103,23 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         from trainer.launch import dry_run
 
         if words.multirun:
-            from trainer.launch import sweep
+            from trainer.launch import hydra_launchers
 
-            sweep.asked_launcher(words, Path())
+            hydra_launchers.asked_launcher(words, Path())
         return dry_run.show(jobs, choices)
     settings = jobs[0].settings
     if (there := resumed(settings)) is not None:
-        from trainer.commands import resume
+        from trainer.launch import resume_sweep
 
-        return resume.go_on_as(there, jobs, command, words)
+        return resume_sweep.go_on_as(there, jobs, command, words)
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer.launch import sweep
 
         return sweep.start(path, jobs, choices, words, command)
     with screen.busy("preparing"), garbage.uncollected():
-        from trainer.launch.start import follow
+        from trainer.launch.start import begin, follow
 
         begun = begin(jobs[0], path)
     with garbage.kept():
         return follow(begun, command, secrets.words(words.overrides)).exit_code
-
-
-def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:
-    """Check and write one job.
-
-    Args:
-        job: Its configuration.
-        path: Its directory.
-        objects: Parts that are there already, by group.
-    """
-    from trainer.launch.start import Begun
-    from trainer.session.train import plan_of, prepare
-    from trainer.terminal import screen
-
-    built = prepare(job.settings, job.choices, objects=objects)
-    plan = plan_of(built, {"choices": job.choices})
-    notes = [*job.notes, *trust_list.remarks([plan.own_code.digest] if plan.own_code else [])]
-    rundir = plan.write(path)
-
-    def open_screen(standing: Standing) -> None:
-        screen.header(built, {**job.choices, **built.choices}, rundir)
-        for note in notes:
-            screen.note(note)
-
-    return Begun(rundir, built, open_screen)
-
-
-def resumed(settings: Settings) -> Path | None:
-    """Return the run or sweep that resume=true goes on with; None if one is to begin.
-
-    Raises:
-        UsageError: The settings don't say which, or one can't look.
-    """
-    if not settings.resume:
-        return None
-    if settings.run_dir is None:
-        raise refusal("resume=true", "which run? it needs run_dir", "run_dir=PATH resume=true")
-    path = Path(settings.run_dir)
-    try:
-        return path if find.is_run(path) else None
-    except OSError as error:
-        raise refusal(f"run_dir={path}", f"can't be read: {error.strerror}") from error

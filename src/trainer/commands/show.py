@@ -12,21 +12,19 @@ from typing import Any
 
 from rich.table import Table
 
-from trainer.charts import from_runs
+from trainer.charts import from_runs, text_chart
 from trainer.checkpoints import manifest
-from trainer.commands import runs as leaderboard
 from trainer.config import arguments, secrets, settings
-from trainer.config.annotations import show
 from trainer.config.arguments import Words
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
-from trainer.files import garbage, reading
-from trainer.runs import find, sweep_file, user_code, vouching
+from trainer.files import garbage, plain_json
+from trainer.runs import directory, entries, find, sweep_file, user_code, vouching
 from trainer.runs.directory import RunDir
-from trainer.runs.find import Entry
+from trainer.runs.entries import Entry
 from trainer.runs.sweep_file import Sweep
-from trainer.terminal import advice, screen
-from trainer.terminal.progress import count, duration, number, numbers, size_of
+from trainer.terminal import advice, run_screen, run_tables, screen
+from trainer.text import count, duration, number, numbers, show, size_of
 
 _STARTS = 100  # that are shown
 HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]
@@ -77,9 +75,9 @@ def main(argv: list[str]) -> int:
             what = f"--{flag.replace('_', '-')}"
             raise refusal(what, "goes with --parameters, which it is about", f"--parameters {what}")
     path = find.only("show", words.overrides)
-    if find.is_sweep(path):
+    if directory.is_sweep(path):
         return _show_sweep(path, words)
-    one = find.entry(path)
+    one = entries.entry(path)
     _warn_of_edits(path / "status.json")
     weights = _parameters(one, words, argv) if "parameters" in words.flags else None
     if "json" in words.flags:
@@ -95,7 +93,7 @@ def main(argv: list[str]) -> int:
 def _warn_of_edits(file: Path) -> None:
     """Say so if what is shown is not what the run wrote."""
     with suppress(OSError, ValueError):  # shown as unreadable
-        status = reading.json_data(file, as_is=True)
+        status = plain_json.json_data(file, as_is=True)
         if isinstance(status, dict) and (problem := vouching.seal_problem(status)) is not None:
             screen.note(f"warning: {file} {problem}")
 
@@ -108,14 +106,14 @@ def _show_sweep(path: Path, words: Words) -> int:
         some = [f"{short}/{name}" for name in sweep["jobs"][:8]]
         raise refusal(f"{short} --parameters", "is a sweep of several jobs", [f"{short}/best", *some])
     with garbage.uncollected():
-        jobs = [find.entry(path / name) for name in sweep["jobs"]]
+        jobs = [entries.entry(path / name) for name in sweep["jobs"]]
     if "json" in words.flags:
         screen.as_json({"run": short, "path": str(path), **sweep, "jobs": [job.to_dict() for job in jobs]})
         return 0
     screen.heading(short, str(path))
     screen.rows(_varied(sweep, jobs))
     screen.heading("results", "")
-    leaderboard.print_results(path, jobs, sweep["swept"])
+    run_tables.print_results(path, jobs, sweep["swept"])
     return 0
 
 
@@ -136,7 +134,7 @@ def _print_run(one: Entry) -> None:
     rundir = RunDir(one.path)
     screen.heading(one.short, str(one.path))
     screen.rows(_result(one))
-    screen.charts(from_runs.of_run(one))
+    text_chart.charts(from_runs.of_run(one), screen.stdout)
     screen.heading("config", "")
     screen.rows(_config(one, _settings_of(one)))
     screen.heading("made by", "")
@@ -182,14 +180,14 @@ def _config(one: Entry, config: Mapping[str, Any]) -> dict[str, str]:
     for group in (*(("experiment",) if "experiment" in one.choices else ()), *COMPONENTS):
         part = config.get(group)
         words = [one.choices.get(group, ""), _facts(one, group)]
-        words.append(screen.arguments(group, part) if isinstance(part, dict) else "")
+        words.append(run_screen.arguments(group, part) if isinstance(part, dict) else "")
         lines[group] = "  ".join(filter(None, words))
     if lines["schedule"] == "constant":
         del lines["schedule"]
     lines["steps"] = _length(one, config)
     lines["device"] = _device(one, config)
     if loggers := {name: part for name, part in dict(config.get(LOGGER) or {}).items() if isinstance(part, dict)}:
-        lines[LOGGER] = screen.loggers(loggers)
+        lines[LOGGER] = run_screen.loggers(loggers)
     usual, parts = flat(settings.defaults()), (*COMPONENTS, LOGGER)
     given = {key: value for key, value in flat(dict(config)).items() if key.partition(".")[0] not in parts}
     lines.update({key: show(value) for key, value in given.items() if _is_told(key, value, usual)})
@@ -217,7 +215,7 @@ def _length(one: Entry, config: Mapping[str, Any]) -> str:
     sizes = [(one.status.get("rows") or {}).get("training"), config.get("batch_size"), config.get("accumulate")]
     epochs = f", {count(config['epochs'], 'epoch')}" if isinstance(config.get("epochs"), int) else ""
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
-    return f"{one.steps:,}{epochs}" + (f", {screen.step_rows(*sizes)}" if whole else "")  # type: ignore[arg-type]
+    return f"{one.steps:,}{epochs}" + (f", {run_screen.step_rows(*sizes)}" if whole else "")  # type: ignore[arg-type]
 
 
 def _device(one: Entry, config: Mapping[str, Any]) -> str:
@@ -311,10 +309,10 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     command = shlex.join(["trainer", "show", *secrets.words(argv)])
     opened = user_code.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer.analysis import weights
-    from trainer.session import saver
+    from trainer.session import restore
 
     which = words.flags.get("checkpoint", "last")
-    found = saver.chosen(rundir, which)
+    found = restore.chosen(rundir, which)
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)

@@ -12,7 +12,7 @@ from typing import Any
 from trainer.config import arguments
 from trainer.errors import TrainerError, UsageError, refusal
 from trainer.launch import launcher_words
-from trainer.runs import find, own_modules, sweep_file, trust_list, user_code
+from trainer.runs import directory, find, own_modules, sweep_file, trust_list, user_code
 from trainer.runs.directory import RunDir
 from trainer.runs.user_code import OwnCode
 from trainer.terminal import screen
@@ -82,8 +82,8 @@ def _folders(word: str) -> list[Path]:
         UsageError: There is none.
     """
     folder = Path(word)
-    if folder.is_dir() and not find.is_run(folder):
-        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and find.is_run(path)]
+    if folder.is_dir() and not directory.is_run(folder):
+        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and directory.is_run(path)]
         if not found:
             raise UsageError(f"trust: there are no runs in {folder.absolute()}")
         return found
@@ -109,12 +109,12 @@ def _places(folders: list[Path]) -> Iterator[Path]:
     """Yield runs, sweeps and the jobs of these."""
     for folder in folders:
         yield folder
-        yield from find.jobs(folder) if find.is_sweep(folder) else ()
+        yield from directory.jobs(folder) if directory.is_sweep(folder) else ()
 
 
 def _own_code(place: Path) -> OwnCode | None:
     """Return the own code of a run or a job, or what launches a sweep."""
-    if find.is_sweep(place):
+    if directory.is_sweep(place):
         return launcher_words.launcher_code(sweep_file.read(place))
     return user_code.of_run(RunDir(place))
 

@@ -11,7 +11,7 @@ from typing import Any
 from trainer.checkpoints import manifest
 from trainer.config import arguments
 from trainer.errors import TrainerError
-from trainer.runs import agreement, find, user_code
+from trainer.runs import agreement, directory, find, user_code
 from trainer.runs.directory import RunDir
 from trainer.terminal import screen
 
@@ -39,9 +39,9 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     path = find.only("verify", words.overrides)
-    folders = find.jobs(path) if find.is_sweep(path) else [path]
+    folders = directory.jobs(path) if directory.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
-    if find.is_sweep(path):
+    if directory.is_sweep(path):
         found += [_entry(path, "sweep.json", problem=problem) for problem in [agreement.of_sweep(path)] if problem]
     wrong = [entry for entry in found if entry["problem"] is not None]
     if "json" in words.flags:

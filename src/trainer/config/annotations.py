@@ -6,32 +6,15 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from trainer.config.secrets import MARK, is_secret
 from trainer.errors import UsageError, nearest, refusal
+from trainer.text import is_number, show
 
 _SEQUENCES = (list, tuple, Sequence, typing.get_origin(typing.Iterable[int]))
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a section"}
-
-
-def show(value: Any) -> str:
-    """Write a value as it would be typed in a config."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(show, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{show(v)}" for k, v in value.items()) + "}"
-    return str(value)
-
-
-def typed(words: Mapping[str, str]) -> str:
-    """Write keys and values as one types them."""
-    return " ".join(f"{key}={value}" for key, value in words.items())
 
 
 def fits(value: Any, kind: Any) -> tuple[bool, Any]:
@@ -46,10 +29,10 @@ def fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind in (str, bool):
         return isinstance(value, kind), value
     if kind is int:
-        whole = _is_number(value) and math.isfinite(value) and value == int(value)
+        whole = is_number(value) and math.isfinite(value) and value == int(value)
         return whole, int(value) if whole else value
     if kind is float:
-        return _is_number(value), value
+        return is_number(value), value
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return next((hit for hit in (fits(value, a) for a in arguments) if hit[0]), (False, value))
@@ -103,13 +86,6 @@ def misfit(key: str, value: Any, kind: Any) -> UsageError:
         return refusal(f"{key}={shown}", "no such choice", describe(kind), near and f"{key}={near}")
     is_bare = describe(kind).startswith("text") and isinstance(value, bool | int | float)
     return refusal(f"{key}={shown}", f"is not {describe(kind)}", (), f"""{key}="'{shown}'\"""" if is_bare else None)
-
-
-def _is_number(value: Any) -> bool:
-    """Say whether a value is a number that a computer counts with: whole ones have at most 64 bits."""
-    if isinstance(value, int):
-        return not isinstance(value, bool) and -(2**63) <= value < 2**64
-    return isinstance(value, float)
 
 
 def _fits_sequence(value: Any, origin: Any, arguments: tuple[Any, ...]) -> tuple[bool, Any]:

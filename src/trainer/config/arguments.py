@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import secrets
-from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, names
 from trainer.config.settings import Settings
 from trainer.errors import UsageError, nearest, refusal, unknown
+from trainer.text import show
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

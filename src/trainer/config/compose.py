@@ -21,14 +21,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer.config import option_files, secrets, settings
-from trainer.config.annotations import show
+from trainer.config import option_files, secrets, settings, targets
 from trainer.config.arguments import Choice
 from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_path, shipped_configs
 from trainer.config.hydra_errors import explained
 from trainer.config.settings import COMPONENTS, LOGGER, Settings
 from trainer.errors import UsageError, nearest, refusal
-from trainer.runs import user_code
+from trainer.text import show
 
 SCHEMA = "schema"  # stands first in config.yaml's defaults
 
@@ -98,8 +97,8 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
                 composed[choice.groups] = _composed(choice.groups, catalog)
             config, options = composed[choice.groups]
             jobs.append(_job(config.copy(), dict(options), choice, catalog))
-    if any(user_code.own_targets(job.settings) for job in jobs):
-        user_code.search_working_directory()
+    if any(targets.own_targets(job.settings) for job in jobs):
+        targets.search_working_directory()
     return jobs
 
 
@@ -305,8 +304,8 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             else:  # a section of our own: the option names some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
         changed = _apply(config, choice, catalog)
-    if user_code.own_targets(changed) - user_code.own_targets(stored):
-        user_code.search_working_directory()  # what is typed now is the user's
+    if targets.own_targets(changed) - targets.own_targets(stored):
+        targets.search_working_directory()  # what is typed now is the user's
     return changed
 
 

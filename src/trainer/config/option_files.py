@@ -11,12 +11,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config.annotations import show
 from trainer.config.arguments import Choice
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, names, near_path
 from trainer.config.hydra_errors import explain_yaml
 from trainer.config.settings import COMPONENTS, LOGGER
 from trainer.errors import UsageError, refusal
+from trainer.text import show
 
 
 def selected(words: Iterable[str], catalog: Catalog) -> dict[str, Path]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from trainer.config import secrets
-from trainer.config.annotations import choices, fits, misfit, show
+from trainer.config.annotations import choices, fits, misfit
 from trainer.errors import refusal, unknown
+from trainer.text import show
 
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
 LOGGER = "logger"  # the group that selects any number of components, each in a section of its own

@@ -7,7 +7,8 @@ from trainer.data.datasets import Items
 from trainer.data.made import IntegerTriples, Pair, Random, Target
 from trainer.data.preprocess import Preprocess
 from trainer.data.sets import Digits, Sklearn
-from trainer.data.tables import CSV, Parquet, Table
+from trainer.data.table_files import CSV, Parquet
+from trainer.data.tables import Table
 
 __all__ = [
     "CSV",

@@ -1,17 +1,36 @@
-"""Whether data that was read from a file has the shape that a TypedDict describes."""
+"""JSON from files: read with limits, written, and whether it has the shape that a TypedDict describes."""
 
 from __future__ import annotations
 
 import functools
+import json
+import math
+import os
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from trainer.config.annotations import fits
+from trainer.errors import printable
+from trainer.files.reading import (
+    LONGEST_ROW,
+    MOST_CONTAINERS,
+    MOST_JSON,
+    MOST_PREPROCESS,
+    MOST_PREPROCESS_VALUES,
+    MOST_VALUES,
+    Unreadable,
+    content,
+    opened,
+)
+from trainer.text import is_number
 
 Check = Callable[[Any], bool]
 _NONE = object()
+
+_DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
 
 
 @functools.cache
@@ -68,7 +87,7 @@ def _check(kind: Any) -> Check:
     if kind in (str, dict):
         return lambda value: isinstance(value, kind)
     if kind is int:  # as most are, else looked at more closely
-        return lambda value: (type(value) is int and 0 <= value < 2**63) or fits(value, int)[0]
+        return lambda value: (type(value) is int and 0 <= value < 2**63) or (is_number(value) and value % 1 == 0)
     if origin in (typing.Union, types.UnionType):
         checks = list(map(has_shape, arguments))
         return lambda value: any(check(value) for check in checks)
@@ -80,7 +99,11 @@ def _check(kind: Any) -> Check:
     if origin is list:
         items = _all_of(*arguments)
         return lambda value: isinstance(value, list) and items(value)
-    return lambda value: fits(value, kind)[0]
+    if kind is float:
+        return is_number
+    if origin is typing.Literal:
+        return lambda value: value in arguments
+    return lambda value: isinstance(value, kind)
 
 
 def _sure(kind: Any) -> frozenset[type]:
@@ -110,3 +133,125 @@ def _dict_with(inner: dict[str, Check], required: frozenset[str]) -> Check:
         return all(inner[key](item) for key, item in value.items() if key in inner)
 
     return check
+
+
+def finite(value: Any) -> Any:
+    """Return the value with null where it is not a finite number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return value
+
+
+def as_json(data: dict[str, Any], in_ascii: bool = True) -> bytes:
+    """Return a file's content, a line for each key: indenting all of it would take four times as long."""
+    encode = json.JSONEncoder(allow_nan=False, ensure_ascii=in_ascii).encode
+    items = (f" {encode(key)}: {encode(value)}" for key, value in data.items())
+    return ("{\n" + ",\n".join(items) + "\n}\n").encode()
+
+
+def _refuse(constant: str) -> None:
+    raise Unreadable(f"holds {constant}")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
+
+
+def json_data(path: str | Path, as_is: bool = False, most: int = MOST_JSON) -> Any:
+    """Return what a JSON file holds, with the control characters in its texts escaped, which a terminal would obey.
+
+    Args:
+        path: The file.
+        as_is: Whether texts are to stay as they are, for whoever compares them with data before showing them.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is no JSON, or more than such a file may hold.
+    """
+    return _json_data(content(path), as_is, MOST_VALUES)
+
+
+def preprocess_data(path: str | Path) -> Any:
+    """Return what a preprocess.json holds, its texts as they are; raises what `json_data` does."""
+    return _json_data(content(path, MOST_PREPROCESS), True, MOST_PREPROCESS_VALUES)
+
+
+def _json_data(text: bytes, as_is: bool, values: int) -> Any:
+    containers = require_few(text, values=values)
+    # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
+    is_plain = as_is or (text.isascii() and b"\\" not in text and b"\x7f" not in text)
+    characters = text.decode()
+    del text
+    data = decoded(characters)
+    if containers > _DEEPEST_JSON:
+        _require_shallow(data)
+    return data if is_plain else _printable(data)
+
+
+def require_few(text: bytes, containers: int = MOST_CONTAINERS, values: int = MOST_VALUES) -> int:
+    """Return how many lists and dicts a text of JSON has, at most: brackets within its texts count, too.
+
+    Raises:
+        Unreadable: They, or the values, are more than such a file may have; to decode them could fill the memory.
+    """
+    found = text.count(b"{") + text.count(b"[")
+    if found > containers:
+        raise Unreadable(f"has {found:,} lists and dicts, more than the {containers:,} that such a file may have")
+    if (commas := text.count(b",")) > values:
+        raise Unreadable(f"has {commas:,} values, more than the {values:,} that such a file may have")
+    return found
+
+
+def decoded(text: str) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    try:
+        return _JSON.decode(text)
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply") from error
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """Yield what the lines of a file hold, each of which is JSON.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: A line is no JSON; names it.
+    """
+    with os.fdopen(opened(path), "rb") as file:
+        for number, line in enumerate(iter(partial(file.readline, LONGEST_ROW), b""), 1):
+            try:
+                yield _JSON.decode(line.decode())
+            except (ValueError, RecursionError) as error:
+                raise Unreadable(f"line {number}: {error}") from error
+
+
+def _require_shallow(data: Any) -> None:
+    """Refuse what is nested too deeply, level by level: most of many containers hold no others."""
+    level = [data]
+    for _ in range(_DEEPEST_JSON + 1):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise Unreadable("is nested too deeply")
+
+
+def _printable(data: Any) -> Any:
+    """Return the data with its texts escaped, in their own lists and dicts where that can be: a copy takes memory."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, list):
+        data[:] = map(_printable, data)
+    elif isinstance(data, dict):
+        items = [(printable(key), _printable(value)) for key, value in data.items()]
+        data.clear()
+        data.update(items)
+    return data

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
-
-from trainer.errors import printable
+from typing import Self
 
 # Bounds that no real run meets; `bounds` keeps a run from writing what is beyond them.
 MOST_JSON = 2**23  # bytes of status.json, sweep.json, state.json, a manifest
@@ -24,18 +19,10 @@ MOST_PREPROCESS_VALUES = 3_500_000
 LONGEST_ROW = 2**20  # bytes of a line of metrics.jsonl
 _LARGE = 2**27
 _CHUNK = 2**20  # bytes that are summed while they are in the processor's cache
-_DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
 
 
 class Unreadable(ValueError):
     """A file is not what a run would hold; the message says what is wrong, without the path."""
-
-
-def _refuse(constant: str) -> None:
-    raise Unreadable(f"holds {constant}")
-
-
-_JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
 def opened(path: str | Path) -> int:
@@ -153,100 +140,3 @@ class Summed:
         memory = memoryview(bytearray(_CHUNK))
         for start in range(os.lseek(self._descriptor, 0, os.SEEK_CUR), self.size, _CHUNK):
             self.into(memory[: self.size - start])
-
-
-def json_data(path: str | Path, as_is: bool = False, most: int = MOST_JSON) -> Any:
-    """Return what a JSON file holds, with the control characters in its texts escaped, which a terminal would obey.
-
-    Args:
-        path: The file.
-        as_is: Whether texts are to stay as they are, for whoever compares them with data before showing them.
-        most: Bytes that it may have.
-
-    Raises:
-        OSError: It can't be read.
-        ValueError: It is no JSON, or more than such a file may hold.
-    """
-    return _json_data(content(path), as_is, MOST_VALUES)
-
-
-def preprocess_data(path: str | Path) -> Any:
-    """Return what a preprocess.json holds, its texts as they are; raises what `json_data` does."""
-    return _json_data(content(path, MOST_PREPROCESS), True, MOST_PREPROCESS_VALUES)
-
-
-def _json_data(text: bytes, as_is: bool, values: int) -> Any:
-    containers = require_few(text, values=values)
-    # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
-    is_plain = as_is or (text.isascii() and b"\\" not in text and b"\x7f" not in text)
-    characters = text.decode()
-    del text
-    data = decoded(characters)
-    if containers > _DEEPEST_JSON:
-        _require_shallow(data)
-    return data if is_plain else _printable(data)
-
-
-def require_few(text: bytes, containers: int = MOST_CONTAINERS, values: int = MOST_VALUES) -> int:
-    """Return how many lists and dicts a text of JSON has, at most: brackets within its texts count, too.
-
-    Raises:
-        Unreadable: They, or the values, are more than such a file may have; to decode them could fill the memory.
-    """
-    found = text.count(b"{") + text.count(b"[")
-    if found > containers:
-        raise Unreadable(f"has {found:,} lists and dicts, more than the {containers:,} that such a file may have")
-    if (commas := text.count(b",")) > values:
-        raise Unreadable(f"has {commas:,} values, more than the {values:,} that such a file may have")
-    return found
-
-
-def decoded(text: str) -> Any:
-    """Return what a text of JSON holds.
-
-    Raises:
-        ValueError: It is no JSON.
-    """
-    try:
-        return _JSON.decode(text)
-    except RecursionError as error:
-        raise Unreadable("is nested too deeply") from error
-
-
-def json_lines(path: Path) -> Iterator[Any]:
-    """Yield what the lines of a file hold, each of which is JSON.
-
-    Raises:
-        OSError: It can't be read.
-        ValueError: A line is no JSON; names it.
-    """
-    with os.fdopen(opened(path), "rb") as file:
-        for number, line in enumerate(iter(partial(file.readline, LONGEST_ROW), b""), 1):
-            try:
-                yield _JSON.decode(line.decode())
-            except (ValueError, RecursionError) as error:
-                raise Unreadable(f"line {number}: {error}") from error
-
-
-def _require_shallow(data: Any) -> None:
-    """Refuse what is nested too deeply, level by level: most of many containers hold no others."""
-    level = [data]
-    for _ in range(_DEEPEST_JSON + 1):
-        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
-        level = [one for values in inner for one in values if isinstance(one, dict | list)]
-        if not level:
-            return
-    raise Unreadable("is nested too deeply")
-
-
-def _printable(data: Any) -> Any:
-    """Return the data with its texts escaped, in their own lists and dicts where that can be: a copy takes memory."""
-    if isinstance(data, str):
-        return printable(data)
-    if isinstance(data, list):
-        data[:] = map(_printable, data)
-    elif isinstance(data, dict):
-        items = [(printable(key), _printable(value)) for key, value in data.items()]
-        data.clear()
-        data.update(items)
-    return data

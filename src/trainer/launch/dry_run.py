@@ -12,12 +12,12 @@ from trainer.config import secrets
 from trainer.config.arguments import Choice
 from trainer.config.compose import Job
 from trainer.errors import RunFailed
-from trainer.session.status_writer import num_parameters
-from trainer.session.train import prepare
+from trainer.session.prepare import prepare
 from trainer.terminal import screen
-from trainer.terminal.progress import duration
+from trainer.text import duration
 from trainer.training.build import Built
 from trainer.training.loop import fit
+from trainer.training.parameters import num_parameters
 
 MEASURED_SECONDS = 0.2
 _MEASURED_STEPS = 50

@@ -11,7 +11,7 @@ from trainer.config import secrets as redact
 from trainer.config.settings import check
 from trainer.errors import TrainerError
 from trainer.runs.directory import RunDir
-from trainer.session import train
+from trainer.session import prepare
 from trainer.session.status_writer import SECONDS
 from trainer.training.stacked import eligible
 
@@ -44,7 +44,7 @@ def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, s
         return 1, "singly: no other job differs from it in numbers only"
     try:
         settings = check(redact.filled(group[0].read_config(), secrets))
-        built = train.rebuild(group[0], settings, group[0].read_status().get("choices"))
+        built = prepare.rebuild(group[0], settings, group[0].read_status().get("choices"))
     except (TrainerError, OSError, ArithmeticError, ValueError, RuntimeError):
         return 1, "singly: the first one can't be built"  # which it says itself when it is its turn
     if (reason := eligible.why_singly(built)) is not None:

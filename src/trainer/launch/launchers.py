@@ -17,14 +17,11 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -327,45 +324,3 @@ def calling(idle: Idle | None) -> Iterator[None]:
 def num_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass
-class LocalConfig:
-    """hydra/launcher=local."""
-
-    _target_: str = "trainer.launch.launchers.Local"
-
-
-@dataclass
-class ProcessesConfig:
-    """hydra/launcher=processes."""
-
-    _target_: str = "trainer.launch.launchers.Processes"
-    n_jobs: int | None = None
-
-
-@dataclass
-class VectorizedConfig:
-    """hydra/launcher=vectorized."""
-
-    _target_: str = "trainer.launch.launchers.Vectorized"
-
-
-def register() -> None:
-    """Tell Hydra of the launchers; again each time, for its registries may have been swapped."""
-    # Hydra 1.3 builds plugins of hydra_plugins.* only, which are found by their place; ours are registered by hand.
-    Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[method-assign, assignment]
-    for name, launcher, node in (
-        ("local", Local, LocalConfig),
-        ("processes", Processes, ProcessesConfig),
-        ("vectorized", Vectorized, VectorizedConfig),
-    ):
-        Plugins.instance().register(launcher)
-        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="trainer")
-
-
-_HYDRAS_OWN = Plugins.is_in_toplevel_plugins_module
-
-
-def _is_plugin(name: str) -> bool:
-    return name.startswith(f"{__name__}.") or _HYDRAS_OWN(name)

@@ -1,20 +1,26 @@
-"""Trains a written run before the user's eyes: what it is, how it goes, how it ended."""
+"""Writes a new run and trains it before the user's eyes: what it is, how it goes, how it ended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainer.analysis import failure
 from trainer.errors import RunFailed
+from trainer.runs import trust_list
 from trainer.runs.directory import RunDir
+from trainer.session.display import Display, NoDisplay, Standing
 from trainer.session.log_file import log
 from trainer.session.stopping import Stopping
 from trainer.session.train import Outcome, train
-from trainer.terminal import screen
-from trainer.terminal.progress import Display, NoDisplay, Standing
+from trainer.terminal import run_screen, screen
 from trainer.training.build import Built
+
+if TYPE_CHECKING:
+    from trainer.config.compose import Job
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def follow(
         if quiet:
             return NoDisplay()
         begun.open_screen(standing)
-        return screen.progress(standing)
+        return run_screen.progress(standing)
 
     announce = log.info if quiet else screen.note
     try:
@@ -67,8 +73,33 @@ def follow(
         with suppress(KeyboardInterrupt), nullcontext() if quiet else screen.busy("finding out why it failed"):
             failure.find_out(begun.rundir, begun.built.settings, begun.built.choices, command, begun.built)
         if begun.rundir.exists:
-            error.add_note(screen.failure(begun.rundir))
+            error.add_note(run_screen.failure(begun.rundir))
         raise
     if not quiet:
-        screen.summary(outcome, begun.rundir)
+        run_screen.summary(outcome, begun.rundir)
     return outcome
+
+
+def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:
+    """Check and write one job.
+
+    Args:
+        job: Its configuration.
+        path: Its directory.
+        objects: Parts that are there already, by group.
+    """
+
+    from trainer.session.prepare import plan_of, prepare
+    from trainer.terminal import run_screen, screen
+
+    built = prepare(job.settings, job.choices, objects=objects)
+    plan = plan_of(built, {"choices": job.choices})
+    notes = [*job.notes, *trust_list.remarks([plan.own_code.digest] if plan.own_code else [])]
+    rundir = plan.write(path)
+
+    def open_screen(standing: Standing) -> None:
+        run_screen.header(built, {**job.choices, **built.choices}, rundir)
+        for note in notes:
+            screen.note(note)
+
+    return Begun(rundir, built, open_screen)

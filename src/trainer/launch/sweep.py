@@ -1,56 +1,48 @@
-"""`trainer run -m` and `trainer resume SWEEP`: every job is written before the first one starts."""
+"""Starts and continues sweeps: every job is written before the first one starts."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra import compose
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher as HydraLauncher
-from hydra.types import HydraContext
-from omegaconf import DictConfig
 
-from trainer.commands import runs as leaderboard
 from trainer.config import secrets as redact
-from trainer.config.annotations import typed
 from trainer.config.arguments import Choice, Words
-from trainer.config.catalog import LAUNCHERS, Catalog
-from trainer.config.compose import Job, hydra_setup
-from trainer.config.hydra_errors import explained
+from trainer.config.compose import Job
 from trainer.config.settings import check
-from trainer.errors import RunFailed, TrainerError, UsageError, refusal, unknown
+from trainer.errors import RunFailed, UsageError, refusal
 from trainer.files import safe_start, writing
-from trainer.launch import groups, launchers
-from trainer.launch.launcher_words import DEFAULT, is_harmless, launcher_code, launcher_name, launcher_words, words_of
+from trainer.launch import launchers
+from trainer.launch.hydra_launchers import (
+    IN_PROCESS,
+    asked_launcher,
+    launching,
+    make_launcher,
+    require_no_secrets_in_files,
+)
+from trainer.launch.launcher_words import DEFAULT, is_harmless, launcher_code, launcher_name, words_of
 from trainer.launch.launchers import EachLauncher, Local
 from trainer.launch.owner import Owner
-from trainer.runs import find, sweep_file, trust_list
+from trainer.launch.sweep_task import Task
+from trainer.runs import entries, sweep_file, trust_list
 from trainer.runs.directory import RunDir
 from trainer.runs.sweep_file import Sweep
-from trainer.session import bounds
-from trainer.session import train as job
+from trainer.session import bounds, prepare
+from trainer.session.prepare import Plan
 from trainer.session.stopping import Stopping
-from trainer.session.train import Plan
-from trainer.terminal import screen
-from trainer.terminal.progress import count
+from trainer.terminal import run_tables, screen
 from trainer.terminal.sweep_overview import Overview
-from trainer.training.stacked import stack
+from trainer.text import count, typed
 
 WHY_SECONDS = 30.0  # for finding out why jobs failed
-STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
-IN_PROCESS = ("basic", "local", "vectorized")  # launchers whose jobs run in this process, and not at the same time
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -75,7 +67,7 @@ def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Wor
     def plan(index: int) -> Plan:
         status = {"choices": jobs[index].choices, "swept": redact.tree(choices[index].swept)}
         try:
-            return job.plan(jobs[index].settings, status, threads=None if name in IN_PROCESS else 1)
+            return prepare.plan(jobs[index].settings, status, threads=None if name in IN_PROCESS else 1)
         except UsageError as error:
             raise error.within(f"job {index} ({typed(status['swept'])})") from error
 
@@ -187,13 +179,13 @@ def launch(
     if stopping.signal is None:
         repair_loggers(finished, command, task)
         find_out([RunDir(path / name) for name in sweep["jobs"]], command, task)
-    ended = [find.entry(path / name) for name in sweep["jobs"]]
+    ended = [entries.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
         screen.note(
             f"stopped by {signal.Signals(stopping.signal).name} with {done:,} of {count(len(ended), 'job')} done"
         )
-    leaderboard.print_results(path, ended, sweep["swept"])
+    run_tables.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal
     if problem is not None:
@@ -245,19 +237,6 @@ def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
                 failure.find_out(rundir, check(config), status.get("choices") or {}, command)
 
 
-@contextmanager
-def launching(sweep: Sweep) -> Iterator[None]:
-    """Let Hydra find what a sweep's launcher is set up with, for the duration of a block."""
-    with hydra_setup(_launcher_catalog(words_of(sweep), sweep["launcher"]["config_dirs"])), explained():
-        yield
-
-
-def _launcher_catalog(words: Sequence[str], config_dirs: Sequence[str]) -> Catalog:
-    """Return where the configuration of a launcher comes from: of a harmless one from no file but the shipped ones."""
-    harmless = all(map(is_harmless, words))
-    return Catalog(shipped_only=True) if harmless else Catalog(tuple(map(Path, config_dirs)))
-
-
 def require_free(path: Path, sweep: Sweep) -> None:
     """Refuse a sweep that another process trains, or a job of; nothing is changed.
 
@@ -280,106 +259,6 @@ def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
             with rundir.lock(command):
                 rundir.write_status({**rundir.read_status(), "state": "waiting", "error": None})
     return names
-
-
-@dataclass(frozen=True)
-class Task:
-    """Trains the job of a name: what is called for each, here or in a worker process."""
-
-    path: Path
-    command: str
-    overrides: tuple[str, ...]
-    force: bool
-    digests: Mapping[str, str]
-    secrets: Mapping[str, Mapping[str, Any]]
-    owner: Owner
-
-    @property
-    def marker(self) -> Path:
-        """The file that keeps further jobs from starting."""
-        return self.path / STOP
-
-    def __call__(self, name: str) -> None:
-        """Train a job; how it ends stands in its status.json."""
-        with safe_start.lifted(), self.owner.working():
-            if not self.marker.exists() and not self.owner.is_gone:
-                self._train(name)
-
-    def opened(self, name: str) -> dict[str, Any]:
-        """Return the configuration of a job, whose own code may be imported from then on.
-
-        Raises:
-            UsageError: The code is not what was checked.
-        """
-        rundir = RunDir(self.path / name)
-        return job.opened(rundir, self.command, self.force, self.digests.get(name))
-
-    def _train(self, name: str) -> None:
-        rundir, digest, secrets = RunDir(self.path / name), self.digests.get(name), self.secrets.get(name)
-        job.execute(rundir, self.command, list(self.overrides), self.force, self._stopping(), secrets, digest)
-
-    def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
-        """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
-        for group in groups.groups([RunDir(self.path / name) for name in names]):
-            if self.marker.exists():
-                return
-            size, how = self._size_of(group)
-            screen.note(f"{groups.named(group)} {how}")
-            for part in groups.parts(group, size):
-                if len(part) == 1:
-                    self(part[0].path.name)
-                    yield part[0].path.name, None
-                elif not self.marker.exists():
-                    yield from self._at_once(part)
-
-    def _size_of(self, group: Sequence[RunDir]) -> tuple[int, str]:
-        name = group[0].path.name
-        try:
-            self.opened(name)
-        except UsageError:
-            return 1, "singly: the first one can't be opened"  # which it says itself when it is its turn
-        return groups.size_of(group, self.secrets.get(name, {}))
-
-    def _at_once(self, rundirs: Sequence[RunDir]) -> Iterator[tuple[str, None]]:
-        seconds = groups.seconds_between_writes(len(rundirs))
-        with self._stopping() as stopping:
-            loops = [
-                job.executing(
-                    rundir,
-                    self.command,
-                    list(self.overrides),
-                    self.force,
-                    stopping,
-                    self.secrets.get(rundir.path.name),
-                    self.digests.get(rundir.path.name),
-                    seconds,
-                )
-                for rundir in rundirs
-            ]
-            for number in stack.train(loops):
-                yield rundirs[number].path.name, None
-
-    def compose(self, config: DictConfig) -> None:
-        """Train the job that a configuration of Hydra's names."""
-        self(config.run_dir)
-        if self.marker.exists() and self.owner.is_me:
-            raise KeyboardInterrupt
-
-    def note_death(self, name: str, problem: RunFailed) -> None:
-        """Let the status of a job say that its process has died over it."""
-        rundir = RunDir(self.path / name)
-        with suppress(OSError, TrainerError), rundir.lock(self.command):
-            if rundir.read_status().get("state") in ("waiting", "running"):
-                rundir.write_status({**rundir.read_status(), "state": "failed", "error": str(problem)})
-
-    def _stopping(self) -> Stopping:
-        if self.owner.is_me:
-            return Stopping(asked=self.marker.exists)
-
-        def asked() -> bool:
-            return self.marker.exists() or self.owner.is_gone
-
-        return Stopping(asked=asked, leave=lambda: os._exit(128 + signal.SIGINT))
 
 
 def described(path: Path, words: Words, command: str) -> Sweep:
@@ -432,58 +311,3 @@ def require_no_secrets(launcher: list[str]) -> None:
     """
     if redact.words(launcher) != launcher:
         raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")
-
-
-def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse jobs that hold a secret for a launcher that hands them on in files.
-
-    Raises:
-        UsageError: One does; names the key.
-    """
-    key = next((key for values in secrets for key in values), None)
-    if key is not None and launcher not in LAUNCHERS:
-        what = f"hydra/launcher={launcher}"
-        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(LAUNCHERS))
-
-
-def asked_launcher(words: Words, path: Path) -> HydraLauncher:
-    """Build the launcher that a command asks for.
-
-    Args:
-        words: The command line.
-        path: Directory of the sweep.
-
-    Raises:
-        UsageError: There is no such launcher, or it lacks a setting.
-    """
-    typed = launcher_words(words.launcher)
-    with hydra_setup(_launcher_catalog(typed, words.config_dirs)), explained():
-        if words.launcher:
-            launchers.register()
-            choice = f"hydra/launcher={launcher_name(typed)}"
-            of_it = compose("config", [choice], return_hydra_config=True).hydra.launcher
-            known = [f"hydra.launcher.{name}" for name in of_it if not name.startswith("_")]
-            for word in typed:
-                key = word.partition("=")[0]
-                if word != choice and ".".join(key.split(".")[:3]) not in known:
-                    raise unknown(word, f"{choice} has no such setting", key, known)
-        return make_launcher(typed, path)
-
-
-def make_launcher(
-    words: Sequence[str], path: Path, task: Callable[[DictConfig], None] = lambda config: None
-) -> HydraLauncher:
-    """Build a launcher, which is told where the jobs are, and to write no files of Hydra's own."""
-    launchers.register()
-    folder = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
-    fixed = [
-        f"hydra.sweep.dir='{folder}'",
-        "hydra.sweep.subdir=${run_dir}",
-        "hydra.output_subdir=null",
-        "hydra.mode=MULTIRUN",
-        "hydra/job_logging=none",
-        "hydra/hydra_logging=none",
-    ]
-    config = compose("config", [*words, *fixed], return_hydra_config=True)
-    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
-    return Plugins.instance().instantiate_launcher(context, task, config)

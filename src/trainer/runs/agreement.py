@@ -10,11 +10,12 @@ from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.config import settings
 from trainer.errors import UsageError
-from trainer.files import reading
+from trainer.files import plain_json
 from trainer.files.plain_json import has_shape
 from trainer.files.sums import sum_of
-from trainer.runs import find, sweep_file, vouching
-from trainer.runs.directory import RunDir, Sums
+from trainer.runs import directory, sweep_file, vouching
+from trainer.runs.directory import RunDir
+from trainer.runs.status import Sums
 from trainer.runs.vouching import Recorded
 
 _PREPROCESS = 1  # the format of preprocess.json
@@ -71,7 +72,7 @@ def of_sweep(path: Path) -> str | None:
         sweep = sweep_file.read(path)
     except UsageError as error:
         return str(error)
-    for folder in find.jobs(path):
+    for folder in directory.jobs(path):
         swept = RunDir(folder).read_status().get("swept")
         if swept is not None and list(swept) != sweep["swept"]:
             return f"{path / 'sweep.json'} says that {', '.join(sweep['swept'])} differ; {folder.name} was another job"
@@ -83,7 +84,7 @@ def _status_problem(run: RunDir, good: Sequence[int], is_sealed: bool) -> str | 
     status = run.read_status()
     if "state" not in status:
         return "can't be read; it is made anew when the run goes on"
-    raw = reading.json_data(run.path / "status.json", as_is=True)
+    raw = plain_json.json_data(run.path / "status.json", as_is=True)
     if raw.get("format", 1) != 1:
         return f"has format {raw['format']}, and this version reads 1; use the version that wrote it"
     if good and (problem := _standing_problem(run, status, good)) is not None:
@@ -146,7 +147,7 @@ def _differs(name: str, now: Any, then: Any, step: int) -> str:
 def _state(run: RunDir, step: int) -> dict[str, Any]:
     """Return where a run stood, as a checkpoint says it; null for a number that was not finite."""
     file = run.checkpoints / manifest.name_of(step) / manifest.STATE
-    data = reading.json_data(file)
+    data = plain_json.json_data(file)
     if not has_shape(_Saved)(data):
         raise BadCheckpoint(f"{file} does not hold what it must")
     state: dict[str, Any] = _finite(data["training"]["state"])

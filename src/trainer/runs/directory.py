@@ -4,144 +4,38 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
-import random
 import re
-import shlex
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from trainer.errors import UsageError, refusal
 from trainer.files import plain_json, reading, writing
+from trainer.files.plain_json import as_json
 from trainer.files.sums import sealed
+from trainer.runs.status import Status
 
 FORMAT = 1
 RUNS = Path("runs")
-_CONSONANTS = "bcdfghjklmnpqrstvwxz"
 _ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
 _FILES = (
     *("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "metrics.csv", "trainer.log"),
     *("sweep.json", "stop"),
 )
-_REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv", "code")
+REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv", "code")
 _MOST_LOCK_BYTES = 1000
 _LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
+
+_JOB = re.compile(r"[0-9]{3,9}")
 
 
 class InUse(UsageError):
     """Another process holds the lock of a run directory."""
-
-
-class Sums(TypedDict):
-    """The SHA-256 of the settings in config.yaml, and of preprocess.json if there is one."""
-
-    config: str
-    preprocess: str | None
-
-
-class Segment(TypedDict, total=False):
-    """What status.json says of one start of a run."""
-
-    from_step: int
-    command: str
-    overrides: list[str]
-    versions: dict[str, Any]
-    machine: dict[str, Any]
-    git: str | None
-    started: str
-    seconds: float
-    config: dict[str, Any]
-    sums: Sums
-
-
-class Best(TypedDict):
-    """The best evaluation so far."""
-
-    step: int
-    metric: str
-    value: float | None
-
-
-class File(TypedDict):
-    """What status.json says of a file that data came from."""
-
-    bytes: int
-    sha256: str
-
-
-class DataFacts(TypedDict, total=False):
-    """What status.json says of the data; more of tables."""
-
-    rows: int
-    inputs: int | None
-    outputs: int | None
-    classes: dict[str, int]
-    files: dict[str, File]
-
-
-class Help(TypedDict):
-    """Settings with which a run that failed would have gone on, and what came of trying them."""
-
-    words: dict[str, str]
-    text: str
-
-
-class Moment(TypedDict):
-    """A step before a run failed."""
-
-    step: int
-    loss: float | None
-    norm: float | None
-
-
-class Step(TypedDict):
-    """The step that a run failed at, counted from 1."""
-
-    step: int
-
-
-class Diagnosis(Step, total=False):
-    """Why a run failed, as far as that was found out."""
-
-    where: str
-    history: list[Moment]
-    from_step: int
-    helps: list[Help]
-    problem: str
-
-
-class Status(TypedDict, total=False):
-    """What status.json holds; what is of another kind there is passed over."""
-
-    format: int
-    id: str
-    name: str | None
-    state: str
-    step: int
-    steps: int
-    epoch: int
-    metrics: dict[str, float | None]
-    best: Best | None
-    skipped: int
-    parameters: int
-    rows: dict[str, int | None]
-    error: str | None
-    diagnosis: Diagnosis | None
-    choices: dict[str, str]
-    swept: dict[str, str]
-    config: dict[str, Any]
-    sums: Sums
-    sums_before: Sums
-    code: dict[str, str]
-    data: DataFacts
-    segments: list[Segment]
-    sha256: str
 
 
 class RunDir:
@@ -257,7 +151,7 @@ class RunDir:
         """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
         if not self.code.exists() and self._new_code.exists() and self._old_code.exists():
             writing.rename(self._new_code, self.code)
-        for path in [p for name in _REPLACED for p in self.path.glob(f".{name}.*")]:
+        for path in [p for name in REPLACED for p in self.path.glob(f".{name}.*")]:
             writing.remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
         writing.make_folders(self.checkpoints)
 
@@ -289,7 +183,7 @@ class RunDir:
     def status_as_needed(self) -> Mapping[str, Any]:
         """Return the same, each value checked only when it is asked for: a table of runs needs few of them."""
         try:
-            return plain_json.Parts(reading.json_data(f"{self.path}/status.json"), Status)
+            return plain_json.Parts(plain_json.json_data(f"{self.path}/status.json"), Status)
         except (OSError, ValueError):
             return {}
 
@@ -304,7 +198,7 @@ class RunDir:
             UsageError: It can't be read.
         """
         try:
-            return reading.preprocess_data(self._preprocess)
+            return plain_json.preprocess_data(self._preprocess)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -431,13 +325,6 @@ class RunDir:
             os.close(descriptor)
 
 
-def as_json(data: dict[str, Any], in_ascii: bool = True) -> bytes:
-    """Return a file's content, a line for each key: indenting all of it would take four times as long."""
-    encode = json.JSONEncoder(allow_nan=False, ensure_ascii=in_ascii).encode
-    items = (f" {encode(key)}: {encode(value)}" for key, value in data.items())
-    return ("{\n" + ",\n".join(items) + "\n}\n").encode()
-
-
 def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     try:
         found = path.lstat()
@@ -467,41 +354,25 @@ def _acquire(descriptor: int) -> bool:
     return False
 
 
-def new_path(asked: str | None) -> Path:
-    """Return the directory for a new run: the one asked for, or runs/<id> with letters no other run has.
-
-    Raises:
-        UsageError: It exists already, or its name would need quoting everywhere.
-    """
-    if asked is None:
-        names = os.listdir(RUNS) if RUNS.is_dir() else []
-        taken, newest = {name[-4:] for name in names}, max(names, default="")
-        chooser = random.SystemRandom()
-        while True:
-            letters = "".join(chooser.choices(_CONSONANTS, k=4))
-            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}"
-            # Within a second the letters rise, so that the last name is the newest run.
-            if letters not in taken and (name > newest or name[:15] < newest[:15]):
-                return RUNS / name
-    path = Path(asked)
-    if any(ord(character) < 32 for character in asked):
-        raise refusal(f"run_dir={asked!r}", "has control characters")
-    try:
-        if path.exists() and not path.is_dir():
-            raise refusal(f"run_dir={asked}", "is a file")
-        if path.is_dir() and not _is_fresh(path):
-            resume = f"trainer resume {shlex.quote(RunDir(path).short)}, or resume=true"
-            go_on = resume if RunDir(path).exists else "another run_dir"
-            raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
-    except OSError as error:
-        raise refusal(f"run_dir={asked}", f"can't be created: {error.strerror}") from error
-    return path
+def is_sweep(path: Path) -> bool:
+    """Say whether a directory holds a sweep."""
+    return os.path.isfile(f"{path}/sweep.json")
 
 
-def _is_fresh(path: Path) -> bool:
-    """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
-    rest = {p.name for p in path.iterdir() if not p.name.startswith(tuple(f".{name}." for name in _REPLACED))}
-    made = {"lock", "status.json", "preprocess.json", "checkpoints"} | (
-        {"code"} if "lock" in rest else set()
-    )  # the lock comes first
-    return rest <= made and not list(path.glob("checkpoints/*"))
+def jobs(path: Path) -> list[Path]:
+    """Return the job directories of a sweep, in their order."""
+    with os.scandir(path) as found:
+        names = [one.name for one in found if _JOB.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
+    return [path / name for name in sorted(names, key=int)]
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a directory holds a run or a sweep."""
+    return RunDir(path).exists or is_sweep(path)
+
+
+def every() -> list[Path]:
+    """Return the directories of all runs and sweeps in ./runs, the oldest first."""
+    if not RUNS.is_dir():
+        return []
+    return [path for name in sorted(os.listdir(RUNS)) if is_run(path := RUNS / name)]

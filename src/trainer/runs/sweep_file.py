@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from trainer.errors import UsageError
-from trainer.files import reading
+from trainer.files import plain_json
 from trainer.files.plain_json import has_shape
-from trainer.runs import find
+from trainer.runs import directory
 
 FORMAT = 1
 
@@ -40,7 +40,7 @@ def read(path: Path) -> Sweep:
     """
     file = path / "sweep.json"
     try:
-        sweep = reading.json_data(file)
+        sweep = plain_json.json_data(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} can't be read: {error}") from error
     if not has_shape(Sweep)(sweep):
@@ -48,9 +48,9 @@ def read(path: Path) -> Sweep:
     if sweep["format"] != FORMAT:
         what = f"has format {sweep['format']}, and this version reads {FORMAT}"
         raise UsageError(f"{file} {what}; use the version that wrote it")
-    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in find.jobs(path)}):
+    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in directory.jobs(path)}):
         raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
-    if sweep["jobs"] != (there := [folder.name for folder in find.jobs(path)]):
+    if sweep["jobs"] != (there := [folder.name for folder in directory.jobs(path)]):
         raise UsageError(f"{file} does not name the jobs that are there, each once: {', '.join(there[:5])}")
     return cast(Sweep, sweep)
 

@@ -12,18 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from trainer.config.settings import COMPONENTS, LOGGER, OBJECT, Settings
+from trainer.config.targets import foreign, is_ours, search_working_directory
 from trainer.errors import UsageError, refusal
 from trainer.runs import code_import, own_modules, trust_list
 from trainer.runs.code_import import Source
 from trainer.runs.directory import RunDir
 
-OURS = ("trainer.", "torch.nn.", "torch.optim.")
 _NAMED = 3  # files that a refusal lists
-
-
-def is_ours(target: str) -> bool:
-    """Return whether a `_target_` is a public name of trainer or torch, which anybody's run may import."""
-    return target.startswith(OURS) and not any(part.startswith("_") for part in target.split("."))
 
 
 @dataclass(frozen=True)
@@ -221,7 +216,7 @@ def _require_flag(rundir: RunDir, own: OwnCode, command: str, trust: bool) -> No
 
 def used(settings: Settings) -> dict[str, bytes]:
     """Return the sources of the user's modules that a job has imported, by their paths; none if it names no class."""
-    classes = [name for key in ("_target_", OBJECT) for _, name in _foreign(settings, key)]
+    classes = [name for key in ("_target_", OBJECT) for _, name in foreign(settings, key)]
     return own_modules.sources(classes) if classes else {}
 
 
@@ -298,17 +293,6 @@ def differing(rundir: RunDir, sources: Mapping[str, bytes]) -> str | None:
     return None if name is None else f"{rundir.code / name} {what}"
 
 
-def search_working_directory() -> None:
-    """Let modules of the working directory be imported, last: a queue.py there must not shadow the standard one."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-
-
-def own_targets(settings: Settings) -> set[str]:
-    """Return the classes that settings name and that are neither trainer's nor torch's."""
-    return {target for _, target in _foreign(settings)}
-
-
 def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the sections of a configuration, which nobody may have checked, whose `_target_` is somebody's own."""
     loggers = config.get(LOGGER)
@@ -317,13 +301,6 @@ def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
     for group, section in found.items():
         if isinstance(section, dict) and isinstance(target := section.get("_target_"), str) and not is_ours(target):
             yield group, section
-
-
-def _foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, str]]:
-    for group, section in settings.selected.items():
-        target: Any = section.get(key)
-        if isinstance(target, str) and not is_ours(target):
-            yield group, target
 
 
 def _paths(target: str) -> set[str]:

@@ -18,13 +18,14 @@ from typing import Any, TypedDict, cast
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.config import secrets
-from trainer.config.annotations import show
 from trainer.config.settings import Settings, flat
 from trainer.errors import UsageError, refusal
-from trainer.files import reading
-from trainer.files.plain_json import has_shape
+from trainer.files import plain_json, reading
+from trainer.files.plain_json import as_json, has_shape
 from trainer.files.sums import OWN, is_sealed, sum_of
-from trainer.runs.directory import RunDir, Sums, as_json
+from trainer.runs.directory import RunDir
+from trainer.runs.status import Sums
+from trainer.text import show
 
 _CHUNK = 2**20  # bytes
 
@@ -85,7 +86,7 @@ def recorded(path: Path) -> Recorded | None:
         BadCheckpoint: It can't be read.
     """
     with manifest.verifying(path):
-        found = reading.json_data(path / manifest.MANIFEST).get("run")
+        found = plain_json.json_data(path / manifest.MANIFEST).get("run")
     if found is not None and not has_shape(Recorded)(found):
         raise BadCheckpoint(f"{path / manifest.MANIFEST} has changed: it does not say what the run was")
     return cast("Recorded | None", found)

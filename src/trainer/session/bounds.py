@@ -12,8 +12,8 @@ from trainer.checkpoints import tensors as tensor_file
 from trainer.checkpoints import tree
 from trainer.checkpoints.manifest import as_json as state_json
 from trainer.errors import refusal
-from trainer.files import plain_yaml, reading
-from trainer.runs.directory import as_json
+from trainer.files import plain_json, plain_yaml, reading
+from trainer.files.plain_json import as_json
 
 _SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop
 _FEW = 30  # containers, of which no configuration has too many levels
@@ -94,7 +94,7 @@ def _problem(text: bytes, most: int, values: int = reading.MOST_VALUES) -> str |
     if len(text) > most:
         return f"would have {len(text):,} bytes, more than the {most:,} that such a file may have"
     try:
-        reading.require_few(text, values=values)
+        plain_json.require_few(text, values=values)
     except reading.Unreadable as error:
         return str(error)
     return None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from trainer import __version__
+from trainer.version import __version__
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from trainer import randomness
 from trainer.config import secrets
 from trainer.config.settings import Settings
-from trainer.files import reading
+from trainer.files import plain_json, reading
 from trainer.loggers import Logger
 from trainer.runs.directory import RunDir
 from trainer.training.instantiate import check_arguments, construct, locate, reason_of, supplied
@@ -45,7 +45,7 @@ def chosen(settings: Settings, steps: int) -> dict[str, Logger]:
 def is_whole(logger: Logger, rundir: RunDir) -> bool:
     """Say whether a logger has all rows of a finished run, as far as it can tell."""
     try:
-        return logger.is_whole(rundir.path, reading.json_lines(rundir.metrics))
+        return logger.is_whole(rundir.path, plain_json.json_lines(rundir.metrics))
     except Exception:  # it may be the user's own
         return True
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a row a step and a row an evaluation, the same bytes for the same run."""
+"""Writes metrics.jsonl: a row a step and a row an evaluation, the same bytes for the same run."""
 
 from __future__ import annotations
 
@@ -8,36 +8,18 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from torch import nn
 
 from trainer.files import reading, writing
+from trainer.files.plain_json import finite
 from trainer.training.loop import Row, due
+from trainer.training.parameters import few_parameters
 
-FEW_NUMBERS = 16
 _STEP = {"step", "epoch", "loss", "lr"}  # the row of a step
 _encode = json.JSONEncoder(allow_nan=False).encode
 _BUFFERED_SECONDS = 1.0  # a write a row would cost more than a small model's step
-
-
-def few_parameters(model: nn.Module) -> dict[str, Any] | None:
-    """Return the parameters of a small model by name as plain numbers, None for larger models."""
-    parameters = dict(model.named_parameters())
-    if sum(p.numel() for p in parameters.values()) > FEW_NUMBERS:
-        return None
-    return {name: p.tolist() for name, p in parameters.items()}
-
-
-def finite(value: Any) -> Any:
-    """Return the value with null where it is not a finite number."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [finite(inner) for inner in value]
-    return value
 
 
 def cut_back(path: Path, length: int) -> bool:

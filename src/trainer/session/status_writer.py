@@ -1,4 +1,4 @@
-"""What status.json says of a run: before it begins, about once a second while it trains, and at its end."""
+"""Writes status.json: before a run begins, about once a second while it trains, and at its end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from trainer.config import secrets
 from trainer.files import fingerprint
+from trainer.files.plain_json import finite
 from trainer.runs import vouching
 from trainer.runs.directory import FORMAT, RunDir
 from trainer.session import environment
-from trainer.session.metrics_writer import finite
 from trainer.training.build import Built, resolved
 from trainer.training.loop import Row, Run
+from trainer.training.parameters import num_parameters
 
 SECONDS = 1.0  # between two writings while a run trains
 
@@ -179,8 +180,3 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         old, new = before.get(part, {}), now[part]
         changes += [f"{key}: {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
     return changes
-
-
-def num_parameters(run: Run) -> int:
-    """Count the numbers that are trained."""
-    return sum(p.numel() for p in run.model.parameters() if p.requires_grad)

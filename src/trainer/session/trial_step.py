@@ -15,7 +15,7 @@ from trainer.errors import TrainerError, refusal
 from trainer.session import bounds, logger_feed
 from trainer.training.build import Built, optimizer_like
 from trainer.training.instantiate import reason_of
-from trainer.training.loop import NonFinite, Run, fit
+from trainer.training.loop import NonFinite, fit
 from trainer.training.state import State
 
 
@@ -60,21 +60,6 @@ def try_out(built: Built) -> None:
             if batches.rows == 1 < run.batches.rows:
                 reason += f" (an epoch's last batch has one row of {run.batches.rows:,}; another batch_size helps)"
             raise refusal(names, reason) from error
-
-
-def copied(built: Built) -> Run:
-    """Return a copy of a run at its beginning; whatever is done with it leaves the run as it is."""
-    run = built.run
-    model = copy.deepcopy(run.model)
-    return dataclasses.replace(
-        run,
-        model=model,
-        loss=copy.deepcopy(run.loss),
-        optimizer=optimizer_like(built, model),
-        schedule=copy.deepcopy(run.schedule),
-        batches=copy.copy(run.batches),
-        state=State(),
-    )
 
 
 def require_loss(model: nn.Module, loss: nn.Module, batch: Batch, names: str) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.checkpoints import manifest
-from trainer.config.catalog import GROUPS
-from trainer.config.secrets import MARK, secrets
+from trainer.config.secrets import secrets
 from trainer.config.settings import COMPONENTS, OBJECT, Settings, check
 from trainer.errors import UsageError
 from trainer.runs.directory import RunDir
+from trainer.runs.entries import may_be_typed, typed
 
 TENSORBOARD = "trainer.loggers.TensorBoard"
 
@@ -81,7 +81,7 @@ def after_failure(rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
     """
     settings, diagnosis = _settings(status), status.get("diagnosis")
     lr, told = settings.optim.get("lr"), [one["words"] for one in (diagnosis or {}).get("helps") or []]
-    helps = [words for words in told if all(_may_be_typed(key, value) for key, value in words.items())]
+    helps = [words for words in told if all(may_be_typed(key, value) for key, value in words.items())]
     commands, how = {}, ""
     if manifest.steps(rundir.failure):
         commands[f"trainer inspect {shlex.quote(rundir.short)}"] = "look at the step it failed at"
@@ -121,27 +121,12 @@ def findings(diagnosis: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-def typed(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return the words that a run was started with, by key, without those that would be refused a second time."""
-    segments = status.get("segments") or [{}]
-    words = dict(word.lstrip("+").partition("=")[::2] for word in segments[0].get("overrides", ()))
-    words.update(status.get("swept") or {})
-    return {key: value for key, value in words.items() if _may_be_typed(key, value)}
-
-
 def _settings(status: Mapping[str, Any]) -> Settings:
     """Return the settings that a status.json repeats; the defaults where it has none that are right."""
     try:
         return check(status.get("config") or {})
     except UsageError:
         return Settings()
-
-
-def _may_be_typed(key: str, value: str) -> bool:
-    """Say whether a word of a status.json, which somebody else may have written, is a setting that does no harm."""
-    root = key.partition(".")[0]
-    harmless = root in (*GROUPS, *Settings.__dataclass_fields__) and not key.endswith("_target_") and value != MARK
-    return harmless and key not in ("run_dir", "resume")
 
 
 def _handed_over(settings: Settings) -> list[str]:

@@ -11,12 +11,13 @@ import itertools
 import os
 import sys
 
+from trainer.terminal.completion_paths import Candidates, listed, paths, run_folder, runs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-Candidates = dict[str, str]  # words that may come next, with what they mean where that is known
 
 SHELLS = ("bash", "zsh", "fish")
 LAUNCHERS = {
@@ -114,11 +115,11 @@ def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Can
             line.split('"')[1]: "" for line in _source("commands.ladder").splitlines() if line.startswith("    Rung(")
         }
     if "RUN" in takes and (not plain or "RUN RUN" in usage or "RUN ..." in usage):
-        found |= _runs(word)
+        found |= runs(word)
     if takes[3:4] == ["RUN"] and not plain:  # before anything else
         return found
     if "DIR" in takes and not plain:
-        found |= _paths(word, folders_only=True)
+        found |= paths(word, folders_only=True)
     if "SHELL" in takes and not plain:
         found |= dict.fromkeys(SHELLS, "")
     if "GROUP" in takes:
@@ -127,7 +128,7 @@ def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Can
         found |= {f"{word}=": "one of its options"} if word in groups and not plain else {}
     for kind in takes:
         if kind.endswith("KEY=VALUE"):
-            run = _run_folder(plain[0]) if "RUN" in takes and plain else None
+            run = run_folder(plain[0]) if "RUN" in takes and plain else None
             known = _settings(word, given, run)
             found |= {text: what for text, what in known.items() if text.startswith(kind.removesuffix("KEY=VALUE"))}
     if "KEY" in takes and not plain:  # a key alone, first
@@ -187,7 +188,7 @@ def _takes(usage: str) -> list[str]:
 
 def _flag_values(flag: str, value: str, given: list[str]) -> Candidates:
     if flag in FILE_FLAGS:
-        return _paths(value, folders_only=flag == "--config-dir")
+        return paths(value, folders_only=flag == "--config-dir")
     if flag in SETTING_FLAGS and (flag, given[0]) != ("--by", "runs"):
         head, comma, last = value.rpartition(",")
         known = {text.rstrip("="): what for text, what in _settings(last, given, None).items()}
@@ -238,9 +239,9 @@ def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candida
     if key == "hydra/launcher":
         return _launchers()
     if key == "init_from":
-        return _runs(typed)
+        return runs(typed)
     if key == "run_dir" or key.endswith("path"):
-        return _paths(typed, folders_only=key == "run_dir")
+        return paths(typed, folders_only=key == "run_dir")
     declared = _declared()
     if key in declared:
         return dict.fromkeys(declared[key][1], "")
@@ -289,7 +290,7 @@ def _options(group: str, given: list[str]) -> dict[str, str]:
     """Return the files of a group by option name."""
     found: dict[str, str] = {}
     for folder in _config_folders(given):
-        for name in sorted(_listed(os.path.join(folder, group))):
+        for name in sorted(listed(os.path.join(folder, group))):
             if name.endswith(".yaml"):
                 found.setdefault(name.removesuffix(".yaml"), os.path.join(folder, group, name))
     return found
@@ -357,76 +358,7 @@ def _launchers() -> Candidates:
     """Return the launchers: ours, Hydra's and those of installed plugins."""
     found = dict(LAUNCHERS)
     for folder in sys.path:
-        for plugin in sorted(_listed(os.path.join(folder, "hydra_plugins"))):
+        for plugin in sorted(listed(os.path.join(folder, "hydra_plugins"))):
             stored = _read(os.path.join(folder, "hydra_plugins", plugin, "config.py")).split('group="hydra/launcher"')
             found |= {text.partition('name="')[2].partition('"')[0]: f"of {plugin}" for text in stored[1:]}
     return found
-
-
-def _runs(word: str) -> Candidates:
-    """Return what may mean a run: last, best, four letters, ids, jobs of a sweep and paths."""
-    head, slash, _ = word.rpartition("/")
-    if slash:
-        folder = _run_folder(head)
-        jobs = sorted(name for name in _listed(folder) if name.isdigit()) if folder else []
-        best = {f"{head}/best": "the best job"} if jobs else {}
-        return {**{f"{head}/{job}": "" for job in jobs}, **best, **_paths(word, folders_only=True)}
-    names = sorted(_listed("runs"), reverse=True)
-    found = {"last": "the newest run or sweep", "best": "the best run"} if names else {}
-    ambiguous = set()
-    for name in names:
-        if not _is_id(name):
-            found |= {name: ""} if _is_run(os.path.join("runs", name)) else {}
-            continue
-        letters = name[-4:]
-        if letters in found:
-            ambiguous.add(letters)
-        found[letters] = name
-        if word and name.startswith(word):
-            found[name] = ""
-    found = {name: what for name, what in found.items() if name not in ambiguous}
-    if word in found and (folder := _run_folder(word)) and os.path.isfile(os.path.join(folder, "sweep.json")):
-        found[f"{word}/"] = "a job of this sweep"
-    return {**found, **_paths(word, folders_only=True)} if word or not names else found
-
-
-def _is_id(name: str) -> bool:
-    """Say whether a name is one that trainer gives to runs."""
-    return len(name) == 20 and name[8] == name[15] == "-" and (name[:8] + name[9:15]).isdigit()
-
-
-def _is_run(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, name)) for name in ("config.yaml", "sweep.json"))
-
-
-def _run_folder(word: str) -> str | None:
-    """Return the folder that a word for a run means, None where finding out takes reading the runs."""
-    head, _, job = word.partition("/")
-    names = sorted(_listed("runs"))
-    named = [name for name in names if head in (name, name[-4:])] or (names[-1:] if head == "last" else [])
-    for folder in [*(os.path.join("runs", name, job) for name in named), word]:
-        if _is_run(folder):
-            return folder
-    return None
-
-
-def _paths(word: str, folders_only: bool) -> Candidates:
-    """Return the folders, and files, whose paths begin with a word; a folder that is a run has no slash at its end."""
-    head, slash, start = word.rpartition("/")
-    found = {}
-    for name in sorted(_listed(os.path.expanduser(head + slash) or ".")):
-        if name.startswith(".") and not start.startswith("."):
-            continue
-        text, path = head + slash + name, os.path.join(os.path.expanduser(head + slash), name)
-        if os.path.isdir(path):
-            found[text if folders_only and _is_run(path) else f"{text}/"] = ""
-        elif not folders_only:
-            found[text] = ""
-    return found
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

@@ -6,8 +6,8 @@ import shutil
 import textwrap
 
 from trainer.config import settings
-from trainer.config.annotations import show
 from trainer.config.catalog import GROUPS, Catalog
+from trainer.text import show
 
 _WIDEST = 100  # columns
 

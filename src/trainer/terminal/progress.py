@@ -6,16 +6,16 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from trainer.config.annotations import show
+from trainer.session.display import Display, Standing
+from trainer.text import clock, digits, rate
 
 if TYPE_CHECKING:
     from trainer.training.loop import Row
@@ -28,33 +28,6 @@ _FIRST_LINE, _SLOWEST_LINE = 1.0, 60.0
 _WIDEST, _SMALLEST_BAR = 100, 10
 _CURVE_POINTS = 16
 _BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass
-class Standing:
-    """What the display shows besides the newest row."""
-
-    steps: int
-    first_step: int
-    steps_per_epoch: int
-    best: Callable[[], tuple[int | None, float | None]]
-    numbers: Callable[[], dict[str, Any] | None]
-    stopping: Callable[[], bool] = lambda: False
-
-
-class Display(Protocol):
-    """Something that is entered for the duration of a run and reads its rows."""
-
-    def __enter__(self) -> Display:
-        """Begin to show."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Put the screen in order."""
-
-    def __call__(self, row: Row) -> None:
-        """Take a row."""
 
 
 class Pace:
@@ -245,72 +218,9 @@ class PlainDisplay:
         self._console.print("  ".join(f"{name} {value}" for name, value in facts), soft_wrap=True)
 
 
-class NoDisplay:
-    """Shows nothing: for the jobs of a sweep, whose overview is elsewhere."""
-
-    def __enter__(self) -> NoDisplay:
-        """Begin."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End."""
-
-    def __call__(self, row: Row) -> None:
-        """Ignore the row."""
-
-
 def display(console: Console, standing: Standing, live: bool) -> Display:
     """Return the display for a console that can be redrawn, or one that can't."""
     return LiveDisplay(console, standing) if live else PlainDisplay(console, standing)
-
-
-def number(value: float | None) -> str:
-    """Write a number in about six significant digits."""
-    if value is None or not math.isfinite(value):
-        return "not finite"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.6g}"
-
-
-def numbers(value: Any) -> str:
-    """Write a number, or nested lists of them, in about six digits; what is no number as a config holds it."""
-    if isinstance(value, list):
-        return "[" + " ".join(map(numbers, value)) + "]"
-    return number(value) if isinstance(value, float) else show(value)
-
-
-def size_of(amount: int) -> str:
-    """Write an amount of bytes: 8 bytes, 4.1 kB or 0.4 MB."""
-    if amount < 1000:
-        return f"{amount} bytes"
-    return f"{amount / 1e6:,.1f} MB" if amount >= 1e5 else f"{amount / 1e3:,.1f} kB"
-
-
-def count(amount: int, noun: str) -> str:
-    """Write an amount of things: 1 step, 2,000 steps."""
-    return f"{amount:,} {noun}{'s' * (amount != 1)}"
-
-
-def rate(value: float) -> str:
-    """Write a rate in three significant digits or as a whole number."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Write how long something took: 0.7 s, 43 s, 1:02 or 1:02:03."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    return clock(seconds)
-
-
-def clock(seconds: float) -> str:
-    """Write a duration as 0:03, 1:02 or 1:02:03, always as wide while it runs."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(max(round(seconds), 0), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _newest(standing: Standing, row: Row, validation: Row) -> list[tuple[str, str]]:
@@ -325,15 +235,6 @@ def _newest(standing: Standing, row: Row, validation: Row) -> list[tuple[str, st
     if step is not None:
         facts.append(("best", f"{digits(value)} at {step:,}"))
     return [*facts, ("lr", f"{row['lr']:.3g}")]
-
-
-def digits(value: Any) -> str:
-    """Write numbers in five digits, zeros at the end included, so that what follows stays in its place."""
-    if isinstance(value, list):
-        return "[" + " ".join(map(digits, value)) + "]"
-    if value is None or not math.isfinite(value):
-        return "not finite"
-    return f"{value:#.5g}".rstrip(".")
 
 
 def _fact(name: str, value: str) -> Text:

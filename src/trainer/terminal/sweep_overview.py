@@ -13,10 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainer.config.annotations import typed
-from trainer.runs.find import Entry, entry
+from trainer.runs.entries import Entry, entry
 from trainer.terminal import screen
-from trainer.terminal.progress import duration, number
+from trainer.text import duration, number, typed
 
 _ENDED = ("done", "failed", "stopped")
 _WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order

@@ -23,6 +23,7 @@ from trainer.schedules import Schedule
 from trainer.training import devices
 from trainer.training.instantiate import check_arguments, check_feeding, construct, locate, split_arguments, supplied
 from trainer.training.loop import Run
+from trainer.training.state import State
 
 ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
 DEFAULT_BATCH = 256
@@ -361,3 +362,18 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
     if monitor not in available:
         raise unknown(f"monitor={monitor}", "no such metric", monitor, available, "monitor=")
     return monitor, settings.mode or ("max" if monitor == "validation_accuracy" else "min")
+
+
+def copied(built: Built) -> Run:
+    """Return a copy of a run at its beginning; whatever is done with it leaves the run as it is."""
+    run = built.run
+    model = copy.deepcopy(run.model)
+    return dataclasses.replace(
+        run,
+        model=model,
+        loss=copy.deepcopy(run.loss),
+        optimizer=optimizer_like(built, model),
+        schedule=copy.deepcopy(run.schedule),
+        batches=copy.copy(run.batches),
+        state=State(),
+    )

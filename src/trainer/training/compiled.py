@@ -21,12 +21,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer import randomness
 from trainer.data import Batch
-from trainer.session.metrics_writer import few_parameters
-from trainer.session.trial_step import copied
 from trainer.training import fused
-from trainer.training.build import Built
+from trainer.training.build import Built, copied
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import Run, Taken, dense, gradients, take_step
+from trainer.training.parameters import few_parameters
 
 UNROLLED = 10  # steps a call: those of small models take less time than a call
 LARGE = 1_000_000  # numbers from which on one step a call is enough

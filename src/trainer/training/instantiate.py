@@ -17,13 +17,14 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from trainer.config.annotations import describe, fits, misfit, show
+from trainer.config import targets
+from trainer.config.annotations import describe, fits, misfit
 from trainer.config.settings import OBJECT
 from trainer.data import Data, Items
 from trainer.errors import TrainerError, UsageError, nearest, refusal, unknown
 from trainer.loggers import Logger
-from trainer.runs import user_code
 from trainer.schedules import Schedule
+from trainer.text import show
 
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (nn.Module,),
@@ -73,11 +74,7 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
         raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
     kinds = KINDS[_kind(group)]
-    if (
-        isinstance(found, type)
-        and user_code.is_ours(target)
-        and not found.__module__.startswith(("trainer.", "torch."))
-    ):
+    if isinstance(found, type) and targets.is_ours(target) and not found.__module__.startswith(("trainer.", "torch.")):
         raise refusal(
             f"{group}._target_={target}", "is another class's second name", f"{found.__module__}.{class_name}"
         )

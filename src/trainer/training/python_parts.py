@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from trainer.config.annotations import show
 from trainer.config.settings import OBJECT, Settings
 from trainer.data import Data
 from trainer.errors import refusal
 from trainer.losses import OVER_CLASSES, Auto
+from trainer.text import show
 from trainer.training.instantiate import KINDS, PUBLIC, locate
 
 _PACKAGES = ("torch", "trainer")  # their classes have a public name above the module that they are written in

@@ -17,8 +17,7 @@ from torch import Tensor
 from trainer import randomness
 from trainer.data.batches import Tensors
 from trainer.models.handwritten import HandWritten
-from trainer.session.trial_step import copied
-from trainer.training.build import Built
+from trainer.training.build import Built, copied
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import NonFinite, Run, gradients
 from trainer.training.stacked.stack import Stack, layout, own_attributes

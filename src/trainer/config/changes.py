@@ -1,0 +1,18 @@
+"""What the words of a command make of the settings of a run; without Hydra where there are none."""
+
+from __future__ import annotations
+
+from trainer.config import arguments
+from trainer.config.arguments import Words
+from trainer.config.settings import Settings
+
+
+def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]]:
+    """Return a run's settings with the words of the command applied, and what these select from the groups."""
+    if not words.overrides:
+        return stored, {}
+    from trainer.config.compose import override
+
+    catalog = words.catalog()
+    (choice,) = arguments.jobs(words, catalog)
+    return override(stored, choice, catalog), dict(word.split("=", 1) for word in choice.groups)

@@ -1,0 +1,137 @@
+"""The launchers as Hydra knows them: their configs, which one is asked for, and whether it may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher as HydraLauncher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from trainer.config.arguments import Words
+from trainer.config.catalog import LAUNCHERS, Catalog
+from trainer.config.compose import hydra_setup
+from trainer.config.hydra_errors import explained
+from trainer.errors import refusal, unknown
+from trainer.launch.launcher_words import is_harmless, launcher_name, launcher_words, words_of
+from trainer.launch.launchers import Local, Processes, Vectorized
+from trainer.runs.sweep_file import Sweep
+
+IN_PROCESS = ("basic", "local", "vectorized")  # launchers whose jobs run in this process, and not at the same time
+_HYDRAS_OWN = Plugins.is_in_toplevel_plugins_module
+
+
+@contextmanager
+def launching(sweep: Sweep) -> Iterator[None]:
+    """Let Hydra find what a sweep's launcher is set up with, for the duration of a block."""
+    with hydra_setup(_launcher_catalog(words_of(sweep), sweep["launcher"]["config_dirs"])), explained():
+        yield
+
+
+def _launcher_catalog(words: Sequence[str], config_dirs: Sequence[str]) -> Catalog:
+    """Return where the configuration of a launcher comes from: of a harmless one from no file but the shipped ones."""
+    harmless = all(map(is_harmless, words))
+    return Catalog(shipped_only=True) if harmless else Catalog(tuple(map(Path, config_dirs)))
+
+
+def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse jobs that hold a secret for a launcher that hands them on in files.
+
+    Raises:
+        UsageError: One does; names the key.
+    """
+    key = next((key for values in secrets for key in values), None)
+    if key is not None and launcher not in LAUNCHERS:
+        what = f"hydra/launcher={launcher}"
+        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(LAUNCHERS))
+
+
+def asked_launcher(words: Words, path: Path) -> HydraLauncher:
+    """Build the launcher that a command asks for.
+
+    Args:
+        words: The command line.
+        path: Directory of the sweep.
+
+    Raises:
+        UsageError: There is no such launcher, or it lacks a setting.
+    """
+    typed = launcher_words(words.launcher)
+    with hydra_setup(_launcher_catalog(typed, words.config_dirs)), explained():
+        if words.launcher:
+            register()
+            choice = f"hydra/launcher={launcher_name(typed)}"
+            of_it = compose("config", [choice], return_hydra_config=True).hydra.launcher
+            known = [f"hydra.launcher.{name}" for name in of_it if not name.startswith("_")]
+            for word in typed:
+                key = word.partition("=")[0]
+                if word != choice and ".".join(key.split(".")[:3]) not in known:
+                    raise unknown(word, f"{choice} has no such setting", key, known)
+        return make_launcher(typed, path)
+
+
+def make_launcher(
+    words: Sequence[str], path: Path, task: Callable[[DictConfig], None] = lambda config: None
+) -> HydraLauncher:
+    """Build a launcher, which is told where the jobs are, and to write no files of Hydra's own."""
+    register()
+    folder = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    fixed = [
+        f"hydra.sweep.dir='{folder}'",
+        "hydra.sweep.subdir=${run_dir}",
+        "hydra.output_subdir=null",
+        "hydra.mode=MULTIRUN",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+    config = compose("config", [*words, *fixed], return_hydra_config=True)
+    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+    return Plugins.instance().instantiate_launcher(context, task, config)
+
+
+@dataclass
+class LocalConfig:
+    """hydra/launcher=local."""
+
+    _target_: str = "trainer.launch.launchers.Local"
+
+
+@dataclass
+class ProcessesConfig:
+    """hydra/launcher=processes."""
+
+    _target_: str = "trainer.launch.launchers.Processes"
+    n_jobs: int | None = None
+
+
+@dataclass
+class VectorizedConfig:
+    """hydra/launcher=vectorized."""
+
+    _target_: str = "trainer.launch.launchers.Vectorized"
+
+
+def register() -> None:
+    """Tell Hydra of the launchers; again each time, for its registries may have been swapped."""
+    # Hydra 1.3 builds plugins of hydra_plugins.* only, which are found by their place; ours are registered by hand.
+    Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[method-assign, assignment]
+    for name, launcher, node in (
+        ("local", Local, LocalConfig),
+        ("processes", Processes, ProcessesConfig),
+        ("vectorized", Vectorized, VectorizedConfig),
+    ):
+        Plugins.instance().register(launcher)
+        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="trainer")
+
+
+def _is_plugin(name: str) -> bool:
+    return name.startswith(f"{Local.__module__}.") or _HYDRAS_OWN(name)

@@ -1,0 +1,54 @@
+"""The directory of a run that is to begin: where the user wants it, or a new id."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import time
+from pathlib import Path
+
+from trainer.errors import refusal
+from trainer.runs.directory import REPLACED, RUNS, RunDir
+
+_CONSONANTS = "bcdfghjklmnpqrstvwxz"
+
+
+def new_path(asked: str | None) -> Path:
+    """Return the directory for a new run: the one asked for, or runs/<id> with letters no other run has.
+
+    Raises:
+        UsageError: It exists already, or its name would need quoting everywhere.
+    """
+    if asked is None:
+        names = os.listdir(RUNS) if RUNS.is_dir() else []
+        taken, newest = {name[-4:] for name in names}, max(names, default="")
+        chooser = random.SystemRandom()
+        while True:
+            letters = "".join(chooser.choices(_CONSONANTS, k=4))
+            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}"
+            # Within a second the letters rise, so that the last name is the newest run.
+            if letters not in taken and (name > newest or name[:15] < newest[:15]):
+                return RUNS / name
+    path = Path(asked)
+    if any(ord(character) < 32 for character in asked):
+        raise refusal(f"run_dir={asked!r}", "has control characters")
+    try:
+        if path.exists() and not path.is_dir():
+            raise refusal(f"run_dir={asked}", "is a file")
+        if path.is_dir() and not _is_fresh(path):
+            resume = f"trainer resume {shlex.quote(RunDir(path).short)}, or resume=true"
+            go_on = resume if RunDir(path).exists else "another run_dir"
+            raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
+    except OSError as error:
+        raise refusal(f"run_dir={asked}", f"can't be created: {error.strerror}") from error
+    return path
+
+
+def _is_fresh(path: Path) -> bool:
+    """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
+    rest = {p.name for p in path.iterdir() if not p.name.startswith(tuple(f".{name}." for name in REPLACED))}
+    made = {"lock", "status.json", "preprocess.json", "checkpoints"} | (
+        {"code"} if "lock" in rest else set()
+    )  # the lock comes first
+    return rest <= made and not list(path.glob("checkpoints/*"))

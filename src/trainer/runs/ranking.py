@@ -1,0 +1,123 @@
+"""Ranks runs by the metric that they compare by, and groups those that are equal in some settings."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from trainer.errors import UsageError, unknown
+from trainer.runs.entries import Entry, entries
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The metric that runs are compared by; None when their numbers do not compare."""
+
+    metric: str | None
+    descending: bool = False
+
+    def value(self, of: Entry) -> float | None:
+        """Return what a run is ranked by: its best evaluation if that is of this metric, else its last value."""
+        if self.metric is None:
+            return None
+        if of.best is not None and of.best["metric"] == self.metric:
+            return cast("float | None", of.best["value"])
+        return of.metrics.get(self.metric)
+
+    def key(self, of: Entry) -> tuple[bool, float]:
+        """Return what sorts runs best first, those that failed or have no value last."""
+        value = self.value(of)
+        if of.state == "failed" or value is None or not math.isfinite(value):
+            return True, 0.0
+        return False, -value if self.descending else value
+
+
+def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
+    """Choose the metric that runs compare by: what they monitored, else the loss, unless data or losses differ.
+
+    Args:
+        of: The runs.
+        metric: The one that is asked for, whether or not they compare.
+
+    Raises:
+        UsageError: None of the runs has such a metric.
+    """
+    measured = sorted({name for one in of for name in one.metrics})
+    watched = [(best["metric"], one.config.get("mode")) for one in of if (best := one.best) is not None]
+    if metric is not None:
+        metric = metric.replace(" ", "_")
+        if metric not in measured:
+            raise unknown(f"--by={metric}", "no run here has such a metric", metric, measured, "--by=")
+    else:
+        if differ(of, "data"):
+            return Ranking(None)
+        if differ(of, "loss"):
+            if "validation_accuracy" not in measured:
+                return Ranking(None)
+            metric = "validation_accuracy"
+        else:
+            usual = "validation_loss" if "validation_loss" in measured else "loss"
+            names = {name for name, _ in watched}
+            metric = names.pop() if len(names) == 1 else usual
+    modes = {mode for name, mode in watched if name == metric}
+    return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes != {"min"}))
+
+
+def differ(of: Sequence[Entry], group: str) -> bool:
+    """Say whether runs have different parts of a group, or the same with other settings."""
+    parts = [(one.choices.get(group), config.get(group)) for one in of if (config := one.config)]
+    return any(part != parts[0] for part in parts)
+
+
+def best(folders: Iterable[Path]) -> Entry:
+    """Return the best run in directories of runs and sweeps.
+
+    Raises:
+        UsageError: There is none, or the runs do not compare.
+    """
+    known = entries(folders)
+    by = ranking(known)
+    if by.metric is None:
+        raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` shows them by one")
+    first = min(known, key=by.key, default=None)
+    if first is None or by.key(first)[0]:
+        raise UsageError("best: there is no run here yet that has a result; start one with `trainer run`")
+    return first
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are equal in some settings, with the values of the metric that they compare by."""
+
+    settings: dict[str, str]
+    numbers: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values."""
+        return statistics.fmean(self.numbers)
+
+    @property
+    def spread(self) -> float | None:
+        """Their standard deviation, None of one."""
+        return statistics.stdev(self.numbers) if len(self.numbers) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {**self.settings, "mean": self.mean, "spread": self.spread, "runs": len(self.numbers)}
+
+
+def ranked_groups(found: list[Entry], by: Ranking, values: dict[str, list[str]]) -> list[Group]:
+    """Return groups of the runs that are equal in what `values` holds for each, the best mean first."""
+    numbers: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for index, one in enumerate(found):
+        value = by.value(one)
+        if value is not None and one.state == "done":
+            numbers[tuple(texts[index] for texts in values.values())].append(value)
+    groups = [Group(dict(zip(values, chosen, strict=True)), all_) for chosen, all_ in numbers.items()]
+    return sorted(groups, key=lambda group: group.mean, reverse=by.descending)

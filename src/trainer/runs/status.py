@@ -1,0 +1,111 @@
+"""What status.json holds, and the types of its parts."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Sums(TypedDict):
+    """The SHA-256 of the settings in config.yaml, and of preprocess.json if there is one."""
+
+    config: str
+    preprocess: str | None
+
+
+class Segment(TypedDict, total=False):
+    """What status.json says of one start of a run."""
+
+    from_step: int
+    command: str
+    overrides: list[str]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    git: str | None
+    started: str
+    seconds: float
+    config: dict[str, Any]
+    sums: Sums
+
+
+class Best(TypedDict):
+    """The best evaluation so far."""
+
+    step: int
+    metric: str
+    value: float | None
+
+
+class File(TypedDict):
+    """What status.json says of a file that data came from."""
+
+    bytes: int
+    sha256: str
+
+
+class DataFacts(TypedDict, total=False):
+    """What status.json says of the data; more of tables."""
+
+    rows: int
+    inputs: int | None
+    outputs: int | None
+    classes: dict[str, int]
+    files: dict[str, File]
+
+
+class Help(TypedDict):
+    """Settings with which a run that failed would have gone on, and what came of trying them."""
+
+    words: dict[str, str]
+    text: str
+
+
+class Moment(TypedDict):
+    """A step before a run failed."""
+
+    step: int
+    loss: float | None
+    norm: float | None
+
+
+class Step(TypedDict):
+    """The step that a run failed at, counted from 1."""
+
+    step: int
+
+
+class Diagnosis(Step, total=False):
+    """Why a run failed, as far as that was found out."""
+
+    where: str
+    history: list[Moment]
+    from_step: int
+    helps: list[Help]
+    problem: str
+
+
+class Status(TypedDict, total=False):
+    """What status.json holds; what is of another kind there is passed over."""
+
+    format: int
+    id: str
+    name: str | None
+    state: str
+    step: int
+    steps: int
+    epoch: int
+    metrics: dict[str, float | None]
+    best: Best | None
+    skipped: int
+    parameters: int
+    rows: dict[str, int | None]
+    error: str | None
+    diagnosis: Diagnosis | None
+    choices: dict[str, str]
+    swept: dict[str, str]
+    config: dict[str, Any]
+    sums: Sums
+    sums_before: Sums
+    code: dict[str, str]
+    data: DataFacts
+    segments: list[Segment]
+    sha256: str

@@ -1,0 +1,142 @@
+"""Chooses the checkpoint that a run goes on from, starts from or is looked at with, and sets it to that."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+
+from torch import nn
+
+from trainer.checkpoints import manifest, store
+from trainer.checkpoints.manifest import BadCheckpoint
+from trainer.checkpoints.store import Checkpoint
+from trainer.errors import UsageError, refusal
+from trainer.files.plain_json import has_shape
+from trainer.runs import directory, find, vouching
+from trainer.runs.directory import RunDir
+from trainer.session.run_state import Snapshot, load_weights, put_back, require_length
+from trainer.session.status_writer import preprocess_of
+from trainer.training.build import Built
+
+
+def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
+    """Return a checkpoint of a run and what to call it.
+
+    Args:
+        rundir: The run.
+        asked: best, last, or a step. Without evaluations the best is the last.
+
+    Raises:
+        UsageError: There is no such checkpoint, it is damaged, or what it is used with has been edited since.
+    """
+    try:
+        found = chosen(rundir, asked)
+    except BadCheckpoint as error:
+        steps = manifest.steps(rundir.checkpoints)
+        others = [str(step) for step in steps if manifest.name_of(step) not in str(error)]
+        raise refusal(f"--checkpoint={asked}", str(error), others) from error
+    if found is None:
+        raise UsageError(f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` goes on")
+    vouching.require(rundir, found.path)
+    called = f"step {found.step:,}"
+    if found.step == (rundir.read_status().get("best") or {}).get("step"):
+        called += ", the best"
+    elif found.step == manifest.steps(rundir.checkpoints)[-1]:
+        called += ", the last"
+    return found, called
+
+
+def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force: bool = False) -> int:
+    """Set a run to its newest good checkpoint, or to its beginning if it has none yet.
+
+    Args:
+        built: The run, as its settings build it.
+        rundir: Its directory.
+        announce: Tells the user something in one line.
+        force: Start over if there should be a good checkpoint and is none.
+
+    Returns:
+        The length metrics.jsonl had then.
+
+    Raises:
+        UsageError: There is no good checkpoint, or it does not fit the settings; nothing has been changed.
+    """
+    found, problems = store.newest(rundir.checkpoints)
+    for problem in problems:
+        announce(f"warning: {problem}")
+    length, good = 0, -1
+    same = vouching.same_data(rundir, built.settings)
+    anew = vouching.sum_of_preprocess(preprocess_of(built)) if same else None
+    vouching.require_resumable(rundir, None if found is None else found.path, force, announce, anew)
+    if found is not None:
+        require_length(built, found.step)
+        put_back(built, found, announce)
+        length, good = found.training["metrics_bytes"], found.step
+        if problems:
+            announce(f"warning: step {found.step:,} is the newest good checkpoint")
+    else:
+        if not force:
+            _require_beginning(rundir, bool(problems))
+        if built.settings.init_from is not None:
+            start_from(built.run.model, built.settings.init_from)
+        if rundir.read_status().get("segments"):
+            announce("no checkpoint to go on from: starting over")
+    for step in manifest.steps(rundir.checkpoints):
+        if step > good:
+            announce(f"set aside as {store.set_aside(rundir.checkpoints / manifest.name_of(step))}")
+    return length
+
+
+def _require_beginning(rundir: RunDir, broken: bool) -> None:
+    """Refuse to start over where work would be lost without a word."""
+    status = rundir.read_status()
+    over = f"trainer resume {shlex.quote(rundir.short)} --force, which starts over from step 0"
+    if broken:
+        raise refusal(f"{rundir.path}", "none of its checkpoints is good", f"{over} and sets them aside")
+    if status.get("state") in ("done", "stopped"):
+        raise refusal(f"{rundir.path}", f"its checkpoints are gone, and it was {status['state']}", over)
+
+
+def start_from(model: nn.Module, source: str) -> None:
+    """Load the weights of another run's best checkpoint into a model.
+
+    Raises:
+        UsageError: There is no such run, or its weights are those of another model.
+    """
+    path = find.find(source)
+    if directory.is_sweep(path):
+        jobs = [f"init_from={RunDir(job).short}" for job in directory.jobs(path)]
+        raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
+    try:
+        found = chosen(RunDir(path), "best")
+    except BadCheckpoint as error:
+        raise refusal(f"init_from={source}", str(error)) from error
+    if found is None:
+        raise refusal(f"init_from={source}", "that run has no checkpoint yet")
+    load_weights(model, found.weights, f"init_from={source}")
+
+
+def chosen(rundir: RunDir, which: str) -> Checkpoint | None:
+    """Return the checkpoint of a run that a word means, None if the run has none yet.
+
+    Args:
+        rundir: The run's directory.
+        which: last, best (of a run that held no rows out, the last) or a step.
+
+    Raises:
+        UsageError: There is none of that step.
+        BadCheckpoint: It is damaged; another one would not be what was asked for.
+    """
+    folder, saved = rundir.checkpoints, manifest.steps(rundir.checkpoints)
+    if not saved:
+        return None
+    if which not in ("best", "last"):
+        step = int(which) if re.fullmatch("[0-9]{1,12}", which) else -1
+        if step not in saved:
+            allowed = ["best", "last", *map(str, saved)]
+            raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
+        return store.load(folder / manifest.name_of(step))
+    last = store.load(folder / manifest.name_of(saved[-1]))
+    best = last.training["state"].get("best_step") if has_shape(Snapshot)(last.training) else None
+    return store.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
