@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from trainer.config import arguments, secrets
+from trainer.config.changes import changed_by
 from trainer.errors import UsageError, printable, refusal
+from trainer.runs.open import open_run
 from trainer.text import number
 
 if TYPE_CHECKING:
@@ -53,8 +55,6 @@ def main(argv: list[str]) -> int:
             raise refusal(word, "is not a matter of evaluating", ["data.KEY=VALUE"], hint)
     command = shlex.join(["trainer", "eval", *secrets.words(argv)])
     from trainer.analysis import evaluation
-    from trainer.config.changes import changed_by
-    from trainer.runs.open import open_run
     from trainer.session import restore
     from trainer.terminal import screen
 

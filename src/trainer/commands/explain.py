@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.config import annotations as values
-from trainer.config import arguments, secrets, settings
+from trainer.config import arguments, docstrings, secrets, settings
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
 from trainer.config.settings import SECTIONS
 from trainer.errors import UsageError, printable, refusal
@@ -165,7 +165,6 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
     elif name == _TARGET:
         kind, what = str, f"the class of the {group}"
     else:
-        from trainer.config import docstrings
         from trainer.training import instantiate
 
         part = parts[group]
@@ -203,7 +202,6 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
 
 def _default_of(argument: Argument, name: str, target: str) -> Source:
     """Return the default that a class has for an argument of its constructor."""
-    from trainer.config import docstrings
     from trainer.config.origins import Source, of_source
 
     default = [*argument.default] if isinstance(argument.default, tuple) else argument.default

@@ -9,6 +9,7 @@ from pathlib import Path
 from trainer.analysis.formats import FORMATS
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal, unknown
+from trainer.files import safe_start
 from trainer.runs.directory import RunDir
 
 HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
@@ -53,7 +54,6 @@ def main(argv: list[str]) -> int:
         raise unknown(f"--format={kind}", "no such format", kind, FORMATS)
     command = shlex.join(["trainer", "export", *secrets.words(argv)])
     from trainer.analysis import export, trained_model
-    from trainer.files import safe_start
     from trainer.terminal import screen
 
     model = trained_model.load(words.overrides[0], words.flags, command)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.catalog import Catalog
+from trainer.config.settings import DeviceSettings
 from trainer.errors import refusal
 from trainer.runs import directory
 from trainer.runs.directory import RUNS
@@ -64,7 +65,6 @@ def main(argv: list[str]) -> int:
 
 def gather() -> dict[str, Any]:
     """Return everything that is shown, as plain data; memory in bytes."""
-    from trainer.config.settings import DeviceSettings
     from trainer.training import devices as device
 
     return {

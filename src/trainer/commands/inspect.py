@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config import arguments, secrets
 from trainer.errors import refusal
+from trainer.runs import vouching
+from trainer.runs.open import open_run
 from trainer.terminal import screen
 from trainer.text import count, digits, number, numbers, show, size_of
 
@@ -104,8 +106,6 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
             words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
         )
     from trainer.analysis import failure, weights
-    from trainer.runs import vouching
-    from trainer.runs.open import open_run
     from trainer.session import restore
 
     command = shlex.join(["trainer", "inspect", *secrets.words(argv)])

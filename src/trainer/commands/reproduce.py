@@ -13,17 +13,20 @@ from trainer.config import arguments, secrets, settings
 from trainer.config.arguments import Words
 from trainer.config.changes import changed_by
 from trainer.errors import UsageError, refusal
+from trainer.files.plain_json import finite
 from trainer.runs import directory, entries, find, sweep_file, user_code
 from trainer.runs.directory import RunDir
 from trainer.runs.history import Course, NothingYet, course
 from trainer.runs.open import require_unedited
+from trainer.session.stopping import Stopping
 from trainer.terminal import advice
-from trainer.text import show, typed
+from trainer.text import count, duration, show, typed
 
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
     from trainer.session.display import Display, Standing
-    from trainer.session.stopping import Stopping
+
+    pass
     from trainer.training.build import Built
 
 HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
@@ -65,7 +68,6 @@ def main(argv: list[str]) -> int:
     configs: dict[RunDir, dict[str, Any]] = {}
     courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
     user_code.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
-    from trainer.session.stopping import Stopping
     from trainer.terminal import screen
 
     findings = []
@@ -139,7 +141,6 @@ def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
 def _show(of: Course, finding: Finding) -> None:
     """Print what came of repeating one run, and what one may type next."""
     from trainer.terminal import screen
-    from trainer.text import count, duration
 
     again = shlex.quote(of.rundir.short)
     done = f"{count(finding.step, 'step')} in {duration(finding.seconds)}"
@@ -172,7 +173,6 @@ def _show(of: Course, finding: Finding) -> None:
 
 def _show_sweep(courses: Sequence[Course], findings: Sequence[Finding]) -> None:
     from trainer.terminal import screen
-    from trainer.text import count
 
     same = sum(finding.is_identical for finding in findings)
     screen.say(f"{same} of {count(len(courses), 'job')} are identical")
@@ -217,6 +217,4 @@ def _row(row: Any) -> str:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    from trainer.files.plain_json import finite
-
     return {"identical": finding.is_identical, **finite(dataclasses.asdict(finding))}

@@ -16,6 +16,7 @@ from trainer.launch.resume_sweep import go_on_with_sweep
 from trainer.runs import directory, find, user_code
 from trainer.runs.directory import RunDir
 from trainer.runs.open import require_same_files
+from trainer.terminal import help
 
 HELP = """Usage: trainer resume RUN [KEY=VALUE ...] [--force] [--trust-code]
                       [--allow-data-change]
@@ -64,8 +65,6 @@ FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     if "-h" in argv or "--help" in argv:
-        from trainer.terminal import help
-
         changeable = {kind: help.changeable(kind) for kind in (REPLANS, HARMLESS)}
         sys.stdout.write(HELP.format(replans=changeable[REPLANS], harmless=changeable[HARMLESS]))
         return 0

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError
 from trainer.files import garbage
+from trainer.launch import resume_sweep
 from trainer.launch.resume import resumed
 from trainer.runs.new_path import new_path
+from trainer.terminal import help
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Choice, Words
@@ -70,8 +72,6 @@ def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv)
     if "help" in words.flags:
-        from trainer.terminal import help
-
         sys.stdout.write(HELP.format(groups=help.groups(words.catalog()), settings=help.described(*USED_MOST)))
         return 0
     catalog = words.catalog()
@@ -109,8 +109,6 @@ def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, comm
         return dry_run.show(jobs, choices)
     settings = jobs[0].settings
     if (there := resumed(settings)) is not None:
-        from trainer.launch import resume_sweep
-
         return resume_sweep.go_on_as(there, jobs, command, words)
     path = new_path(settings.run_dir)
     if words.multirun:

@@ -14,6 +14,7 @@ from trainer.runs import trust_list
 from trainer.runs.directory import RunDir
 from trainer.session.display import Display, NoDisplay, Standing
 from trainer.session.log_file import log
+from trainer.session.prepare import plan_of, prepare
 from trainer.session.stopping import Stopping
 from trainer.session.train import Outcome, train
 from trainer.terminal import run_screen, screen
@@ -88,9 +89,6 @@ def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Beg
         path: Its directory.
         objects: Parts that are there already, by group.
     """
-
-    from trainer.session.prepare import plan_of, prepare
-    from trainer.terminal import run_screen, screen
 
     built = prepare(job.settings, job.choices, objects=objects)
     plan = plan_of(built, {"choices": job.choices})

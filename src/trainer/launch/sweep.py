@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from hydra.plugins.launcher import Launcher as HydraLauncher
 
+from trainer.analysis import failure
 from trainer.config import secrets as redact
 from trainer.config.arguments import Choice, Words
 from trainer.config.compose import Job
@@ -36,6 +37,7 @@ from trainer.runs import entries, sweep_file, trust_list
 from trainer.runs.directory import RunDir
 from trainer.runs.sweep_file import Sweep
 from trainer.session import bounds, prepare
+from trainer.session.logger_repair import repair
 from trainer.session.prepare import Plan
 from trainer.session.stopping import Stopping
 from trainer.terminal import run_tables, screen
@@ -210,8 +212,6 @@ def repair_loggers(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
     """Give the loggers of finished jobs what a kill has kept from them."""
     for rundir in rundirs:
         if rundir.read_status().get("config", {}).get("logger"):
-            from trainer.session.logger_repair import repair
-
             with suppress(UsageError):
                 told = partial(_note_of_job, rundir.path.name)
                 repair(rundir, check(task.opened(rundir.path.name)), command, told)
@@ -223,8 +223,6 @@ def _note_of_job(name: str, text: str) -> None:
 
 def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
     """Find out why jobs failed whose numbers ran away, until that has taken a while; an interrupt ends it."""
-    from trainer.analysis import failure  # most sweeps go well
-
     end = time.monotonic() + WHY_SECONDS
     failed = [one for one in rundirs if failure.is_open(one.read_status())]
     with suppress(KeyboardInterrupt):

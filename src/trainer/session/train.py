@@ -28,7 +28,7 @@ from trainer.session.restore import restore
 from trainer.session.saver import Saver
 from trainer.session.status_writer import SECONDS, Record, preprocess_of, standing, superseded
 from trainer.session.stopping import BrokenOff, Stopping
-from trainer.training import loop
+from trainer.training import compiled, loop
 from trainer.training.build import Built, resolved
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
@@ -280,8 +280,6 @@ def rewrite(rundir: RunDir, record: Record, built: Built) -> None:
 def compile_step(built: Built, announce: Callable[[str], None]) -> None:
     """Let a run that is ready to train take compiled steps if its settings ask for that."""
     if built.settings.compile == "step":
-        from trainer.training import compiled  # it imports torch's compiler
-
         with safe_start.safe_path():  # torch asks processes of Python what this machine can do
             compiled.install(built, announce)
 
