@@ -22,7 +22,7 @@ from trainer.config.compose import compose_jobs
 from trainer.config.settings import Settings
 from trainer.terminal import screen
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
 SHIPPED = {group: sorted(file.stem for file in (ROOT / "configs" / group).glob("*.yaml")) for group in GROUPS}
 # Every experiment and every option of every group, side by side.

@@ -13,7 +13,7 @@ from instants import content
 
 from trainer.commands import init
 
-EXAMPLE = Path(__file__).parents[1] / "src" / "trainer" / "examples" / "my_model"
+EXAMPLE = Path(__file__).parents[2] / "src" / "trainer" / "examples" / "my_model"
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from trainer.models import (
     TwoLayerNet,
 )
 
-CONFIGS = Path(__file__).parents[1] / "configs/model"
+CONFIGS = Path(__file__).parents[2] / "configs/model"
 RUNGS = {"numpy": NumpyNet, "tensor": TensorNet, "autograd": AutogradNet, "function": FunctionNet}
 NETS = {
     **RUNGS,

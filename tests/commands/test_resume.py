@@ -19,7 +19,7 @@ from instants import SMALL, at_every_change, content, ending, on_row, require_sa
 
 from trainer.config import settings
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = sorted(path.stem for path in CONFIGS.glob("model/*.yaml"))
 OPTIMIZERS = sorted(path.stem for path in CONFIGS.glob("optim/*.yaml"))
 
