@@ -216,7 +216,7 @@ def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dic
     from trainer.session.metrics_writer import MetricsFile
     from trainer.session.prepare import plan_of
     from trainer.session.saver import Saver
-    from trainer.session.status_writer import Record
+    from trainer.session.status_writer import StatusWriter
     from trainer.terminal.progress import LiveDisplay
     from trainer.terminal.screen import stderr
     from trainer.training.parameters import few_parameters
@@ -240,7 +240,7 @@ def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dic
         lambda: (run.state.best_step, run.state.best_value),
         lambda: few_parameters(run.model),
     )
-    record = Record(rundir, built, "", [], print, {})
+    record = StatusWriter(rundir, built, "", [], print, {})
     start = time.perf_counter()
     with LiveDisplay(stderr, standing) as display, Saver(rundir, built, metrics) as saver:
         readers = {"display": display, "metrics.jsonl": metrics, "status.json": record}

@@ -597,7 +597,7 @@ def _around(owner: Any, name: str, number: int, step: int | None = None, after: 
 
 # phase: how the signal is sent, and the step after which the run must stand; or one later, where it comes from a thread
 RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
-    "before the first step": (lambda number: _around(train, "Record", number), 0),
+    "before the first step": (lambda number: _around(train, "StatusWriter", number), 0),
     "training": (lambda number: _around(loop, "has_non_finite", number, step=11), 12),
     "evaluation": (lambda number: _around(loop, "evaluate", number, step=4), 4),
     "saving": (lambda number: _around(store, "write", number), 7),

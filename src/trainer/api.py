@@ -17,7 +17,7 @@ from torch import nn
 from trainer import randomness
 from trainer.checkpoints import manifest, store
 from trainer.config import arguments, secrets, targets
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.catalog import Catalog, near_path
 from trainer.config.compose import compose_jobs, override
 from trainer.config.option_files import with_source
@@ -27,7 +27,7 @@ from trainer.files import plain_json
 from trainer.launch.resume import as_composed, continuation, resumed
 from trainer.launch.start import Begun, begin, follow
 from trainer.runs import code_import, directory, find, own_modules, user_code
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.new_path import new_path
 from trainer.runs.open import require_same_files
 from trainer.session.log_file import log
@@ -91,7 +91,7 @@ class Result:
     def best_model(self) -> nn.Module:
         """A copy of the model with the weights of the best evaluation; without one, with the last."""
         model, step = copy.deepcopy(self.model), self.best["step"] if self.best else self.step
-        found = store.load(RunDir(self.path).checkpoints / manifest.name_of(step))
+        found = store.load(RunDirectory(self.path).checkpoints / manifest.name_of(step))
         load_weights(model, found.weights, str(found.path))
         return model
 
@@ -162,7 +162,7 @@ class _Given:
         if self.objects.dtype is not None and not any("device.dtype=" in word for word in self.words):
             self.words.append(f"device.dtype={self.objects.dtype}")
         self.catalog = Catalog()
-        (choice,) = arguments.jobs(Words(overrides=self.words), self.catalog)
+        (choice,) = arguments.jobs(CommandLine(overrides=self.words), self.catalog)
         self.choice = replace(choice, sections=self.objects.sections)
         self.words = secrets.words(self.words)
 
@@ -205,15 +205,15 @@ def _continue(given: _Given, resume: str | Path | Result) -> tuple[Begun, bool]:
     return continued.begin(given.command, {**parts, **given.objects.parts(changed)}), continued.is_complete
 
 
-def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDir, Settings]:
+def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDirectory, Settings]:
     """Return a run with its settings, whose own code may be imported.
 
     Raises:
         UsageError: It is a sweep, or its code may be somebody else's.
     """
-    rundir = RunDir(path)
+    rundir = RunDirectory(path)
     if directory.is_sweep(path):
-        jobs = [repr(RunDir(job).short) for job in directory.jobs(path)]
+        jobs = [repr(RunDirectory(job).short) for job in directory.jobs(path)]
         raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
     config = rundir.read_config()
     stored = check(config)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import UsageError
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.new_path import new_path
 
 
-def created(name: str = "run") -> RunDir:
-    run = RunDir(Path(name))
+def created(name: str = "run") -> RunDirectory:
+    run = RunDirectory(Path(name))
     run.create({"seed": 0}, {"id": name})
     return run
 

@@ -34,7 +34,7 @@ class Slow:
         self.done = 0
         write = store.write
 
-        def late(folder: Path, packed: store.Packed) -> Path:
+        def late(folder: Path, packed: store.PackedCheckpoint) -> Path:
             self.events.append(("begins", packed.step))
             end = time.monotonic() + SECONDS
             while not until(packed.step, self.done) and time.monotonic() < end:
@@ -133,7 +133,7 @@ def test_a_save_that_failed_before_something_else_did_is_in_the_log(cli, monkeyp
     begin("run", *SMALL)
     failed = threading.Event()
 
-    def full(folder: Path, packed: store.Packed) -> Path:
+    def full(folder: Path, packed: store.PackedCheckpoint) -> Path:
         failed.wait(SECONDS)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 

@@ -72,7 +72,7 @@ def during(owner, name, step=None):
 
 
 PHASES = {
-    "before the first step": (during(train, "Record"), 0),
+    "before the first step": (during(train, "StatusWriter"), 0),
     "while it is going back to a checkpoint": (during(store, "newest"), 0),
     "during an evaluation": (during(loop, "evaluate", 4), 4),
     "amid a step": (during(loop, "has_non_finite", 11), 12),

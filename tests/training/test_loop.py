@@ -304,7 +304,7 @@ class Watched(nn.Module):
 def test_training_mode_is_back_after_evaluation():
     model = Watched().eval()
     x, y = torch.randn(6, 2), torch.randn(6, 1)
-    run = loop.Run(
+    run = loop.Learner(
         model=model,
         loss=nn.MSELoss(),
         optimizer=torch.optim.SGD([{"params": [*model.parameters()], "initial_lr": 0.1}], lr=0.1),

@@ -15,7 +15,7 @@ import torch
 from trainer import randomness
 from trainer.checkpoints import tree as trees
 from trainer.schedules import Plateau
-from trainer.training.state import State
+from trainer.training.state import Counters
 
 OPTIMIZERS = {
     name: cls
@@ -171,12 +171,12 @@ def test_derived_seeds_differ_by_purpose_and_number():
 
 
 def test_the_state_of_the_loop_comes_back():
-    state = State()
+    state = Counters()
     state.step = 6
     state.note_loss(2.5)
     state.note_evaluation({"validation_loss": math.inf}, "validation_loss", "min")
     state.note_evaluation({"validation_loss": 1.5}, "validation_loss", "min")
-    other = State()
+    other = Counters()
     other.load_state_dict(round_trip(state.state_dict()))
     assert other == state
     assert (other.best_step, other.best_value, other.stale, other.first_loss) == (7, 1.5, 0, 2.5)
@@ -184,11 +184,11 @@ def test_the_state_of_the_loop_comes_back():
 
 @pytest.mark.parametrize("change", [{"later": 1}, {"step": None}])
 def test_a_state_of_other_fields_is_refused(change):
-    fields = {**State().state_dict(), **change}
+    fields = {**Counters().state_dict(), **change}
     if change == {"step": None}:
         del fields["step"]
     with pytest.raises(ValueError, match="the state has"):
-        State().load_state_dict(fields)
+        Counters().load_state_dict(fields)
 
 
 def test_a_plateau_that_has_seen_nothing_comes_back():

@@ -15,7 +15,7 @@ from trainer.errors import RunFailed, TrainerError
 from trainer.files import fingerprint
 from trainer.files.plain_json import finite
 from trainer.losses import OVER_PROBABILITIES
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session.prepare import kept_preprocess
 from trainer.session.run_state import load_weights
 from trainer.training.build import Built, build, to_look_at
@@ -23,7 +23,9 @@ from trainer.training.instantiate import reason_of
 from trainer.training.loop import evaluate
 
 
-def rows_of(rundir: RunDir, stored: Settings, changed: Settings, weights: dict[str, Any]) -> tuple[Built, Batches, str]:
+def rows_of(
+    rundir: RunDirectory, stored: Settings, changed: Settings, weights: dict[str, Any]
+) -> tuple[Built, Batches, str]:
     """Return a run's parts around given weights, the rows to look at, and what these are called.
 
     Args:
@@ -130,7 +132,7 @@ def _all_rows(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in nothing.items() if key in settings.data}
 
 
-def _built(rundir: RunDir, settings: Settings, weights: dict[str, Any]) -> Built:
+def _built(rundir: RunDirectory, settings: Settings, weights: dict[str, Any]) -> Built:
     """Build a run's parts around given weights, its data prepared as they were.
 
     What only training needs is left at its default: it must not refuse rows that are fewer than it took.

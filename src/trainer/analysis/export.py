@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trainer import randomness
 from trainer.analysis.formats import FORMATS
-from trainer.analysis.trained_model import Trained
+from trainer.analysis.trained_model import TrainedModel
 from trainer.checkpoints.manifest import MODEL, require_sum, sum_of, verifying
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.files import writing
@@ -38,7 +38,7 @@ class Whole(nn.Module):
         trained: The model and how its inputs are prepared.
     """
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
         self.model = trained.model.cpu()
         self._trained, self._preprocess = trained, trained.preprocess
@@ -50,7 +50,7 @@ class Whole(nn.Module):
         return self._preprocess.restored(prediction).float()
 
 
-def write(model: Trained, kind: str, folder: Path) -> float | None:
+def write(model: TrainedModel, kind: str, folder: Path) -> float | None:
     """Write a model into a folder, with preprocess.json beside it.
 
     Args:
@@ -77,7 +77,7 @@ def write(model: Trained, kind: str, folder: Path) -> float | None:
     return difference
 
 
-def described(model: Trained, kind: str, difference: float | None) -> dict[str, str]:
+def described(model: TrainedModel, kind: str, difference: float | None) -> dict[str, str]:
     """Return what is said of an export, by a heading."""
     size = sum(p.numel() for p in model.model.parameters())
     lines = {"holds": f"{size:,} parameters"}
@@ -97,11 +97,11 @@ def described(model: Trained, kind: str, difference: float | None) -> dict[str, 
     }
 
 
-def _dtype(model: Trained) -> str:
+def _dtype(model: TrainedModel) -> str:
     return str(_examples(model).dtype).removeprefix("torch.")
 
 
-def _write_safetensors(model: Trained, path: Path) -> None:
+def _write_safetensors(model: TrainedModel, path: Path) -> None:
     with verifying(model.checkpoint.path) as expected:
         shutil.copyfile(model.checkpoint.path / MODEL, path)
         require_sum(path, sum_of(path), expected[MODEL])
@@ -114,7 +114,7 @@ def _write_safetensors(model: Trained, path: Path) -> None:
             raise RunFailed(f"{name} was not written as it is")
 
 
-def _write_pt2(model: Trained, path: Path) -> float:
+def _write_pt2(model: TrainedModel, path: Path) -> float:
     whole, raw = _whole(model), _examples(model)
     program = _traced(model, whole, raw)
     torch.export.save(program, path)
@@ -122,7 +122,7 @@ def _write_pt2(model: Trained, path: Path) -> float:
     return _compared(model, raw, lambda rows: loaded(rows))
 
 
-def _write_onnx(model: Trained, path: Path) -> float:
+def _write_onnx(model: TrainedModel, path: Path) -> float:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
@@ -141,7 +141,7 @@ def _write_onnx(model: Trained, path: Path) -> float:
 _WRITERS: dict[str, Any] = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write_onnx}
 
 
-def _whole(model: Trained) -> Whole:
+def _whole(model: TrainedModel) -> Whole:
     """Return the whole computation on the CPU.
 
     Raises:
@@ -172,12 +172,12 @@ def _passed(whole: Whole, raw: Tensor) -> Tensor:
     return prediction
 
 
-def _no_graph(model: Trained, why: str) -> UsageError:
+def _no_graph(model: TrainedModel, why: str) -> UsageError:
     name = model.rundir.read_status().get("choices", {}).get("model", type(model.model).__name__)
     return refusal(f"model={name}", f"can't be exported as a graph: {why}", "--format safetensors")
 
 
-def _examples(model: Trained) -> Tensor:
+def _examples(model: TrainedModel) -> Tensor:
     """Return raw rows such as the run learned from: around the means, and every category."""
     preprocess = model.preprocess
     assert preprocess is not None
@@ -200,7 +200,7 @@ def _examples(model: Trained) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def _traced(model: Trained, whole: Whole, raw: Tensor) -> Any:
+def _traced(model: TrainedModel, whole: Whole, raw: Tensor) -> Any:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -223,7 +223,7 @@ def _silence() -> Iterator[None]:
         talker.setLevel(level)
 
 
-def _compared(model: Trained, raw: Tensor, loaded: Any) -> float:
+def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
     """Return the largest difference of predictions, of one row and of several, relative to the largest one.
 
     Raises:

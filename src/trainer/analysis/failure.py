@@ -28,7 +28,7 @@ from trainer.errors import TrainerError
 from trainer.files import writing
 from trainer.files.plain_json import finite
 from trainer.runs import vouching
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session import prepare
 from trainer.session.restore import start_from
 from trainer.session.run_state import put_back, snapshot
@@ -36,7 +36,7 @@ from trainer.text import number, show
 from trainer.training import devices
 from trainer.training.build import Built
 from trainer.training.instantiate import reason_of
-from trainer.training.loop import NonFinite, Row, Run, fit, gradients, take_step, training
+from trainer.training.loop import Learner, NonFinite, Row, fit, gradients, take_step, training
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
 _SECONDS = 10.0  # for taking steps again and trying others
@@ -70,7 +70,7 @@ def is_open(status: Mapping[str, Any]) -> bool:
 
 
 def find_out(
-    rundir: RunDir, settings: Settings, choices: dict[str, str], command: str, failed: Built | None = None
+    rundir: RunDirectory, settings: Settings, choices: dict[str, str], command: str, failed: Built | None = None
 ) -> None:
     """Find out why a run failed whose numbers ran away, and say so in its status.json; of others do nothing.
 
@@ -102,7 +102,7 @@ def find_out(
                 rundir.write_status({**rundir.read_status(), "diagnosis": finite(facts)})
 
 
-def kept(rundir: RunDir) -> Checkpoint | None:
+def kept(rundir: RunDirectory) -> Checkpoint | None:
     """Return the run as it was before the step that it failed at, None if nothing was kept of that.
 
     Raises:
@@ -128,7 +128,7 @@ def rows(found: Checkpoint, built: Built) -> list[Batch] | None:
         return None
 
 
-def _of_memory(rundir: RunDir, failed: Built, step: int) -> Iterator[dict[str, Any]]:
+def _of_memory(rundir: RunDirectory, failed: Built, step: int) -> Iterator[dict[str, Any]]:
     """Yield what can be seen of a run that can't be built anew; its weights are those before a step not taken."""
     run = failed.run
     if run.state.step == step - 1:
@@ -138,7 +138,7 @@ def _of_memory(rundir: RunDir, failed: Built, step: int) -> Iterator[dict[str, A
 
 
 def _phases(
-    rundir: RunDir, settings: Settings, choices: dict[str, str], step: int, status: Mapping[str, Any]
+    rundir: RunDirectory, settings: Settings, choices: dict[str, str], step: int, status: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield what is found out, a part at a time."""
     end = time.monotonic() + _SECONDS
@@ -177,7 +177,7 @@ def _phases(
     yield {"from_step": start.step, "helps": [{"words": one.words, "text": str(one)} for one in remedies]}
 
 
-def _again(rundir: RunDir, settings: Settings, choices: dict[str, str], most: int) -> Built:
+def _again(rundir: RunDirectory, settings: Settings, choices: dict[str, str], most: int) -> Built:
     """Build a run anew, set to its newest good checkpoint of at most a step, or to its beginning."""
     built = prepare.rebuild(rundir, settings, choices)
     found, _ = store.newest(rundir.checkpoints)
@@ -191,12 +191,12 @@ def _again(rundir: RunDir, settings: Settings, choices: dict[str, str], most: in
 class _Point:
     """Where a run stands, to be set back to again and again."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Learner) -> None:
         self.step, self._random = run.state.step, randomness.state_dict()
         self._parts = [copy.deepcopy(part.state_dict()) for part in _parts(run)]
         self._settings = [{k: v for k, v in group.items() if k != "params"} for group in run.optimizer.param_groups]
 
-    def put_back(self, run: Run, factor: float) -> None:
+    def put_back(self, run: Learner, factor: float) -> None:
         """Set a run back, with its learning rates multiplied."""
         randomness.load_state_dict(self._random)
         for part, state in zip(_parts(run), self._parts, strict=True):
@@ -206,11 +206,11 @@ class _Point:
             group.update({key: settings[key] * factor for key in ("lr", "initial_lr") if key in settings})
 
 
-def _parts(run: Run) -> tuple[Any, ...]:
+def _parts(run: Learner) -> tuple[Any, ...]:
     return run.model, run.loss, run.optimizer, run.schedule, run.state
 
 
-def _go_on(run: Run, until: int, end: float) -> list[dict[str, Any]] | None:
+def _go_on(run: Learner, until: int, end: float) -> list[dict[str, Any]] | None:
     """Train as the run did; return loss and norm of the gradients of the last steps, None if that takes too long."""
     history: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED - 1)
     told: list[Row] = []
@@ -230,7 +230,7 @@ def _go_on(run: Run, until: int, end: float) -> list[dict[str, Any]] | None:
     return list(history)
 
 
-def _norm(run: Run) -> float | None:
+def _norm(run: Learner) -> float | None:
     """Return the norm of the gradients of the next step, before they are clipped."""
     with undone(run):
         try:
@@ -240,13 +240,13 @@ def _norm(run: Run) -> float | None:
         return norm_of(run)
 
 
-def _not_finite(run: Run) -> str | None:
+def _not_finite(run: Learner) -> str | None:
     """Return the first weight or buffer that holds a number that is not finite."""
     held = [(name, t) for name, t in run.model.state_dict().items() if isinstance(t, Tensor)]
     return next((name for name, t in held if not bool(torch.isfinite(t).all())), None)
 
 
-def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
+def _keep(rundir: RunDirectory, run: Learner, batches: Sequence[Batch]) -> None:
     """Write weights, optimizer, generators and rows of a step into the run's directory, as a checkpoint."""
     rundir.require_own_files()
     writing.remove_tree(rundir.failure)
@@ -257,7 +257,7 @@ def _keep(rundir: RunDir, run: Run, batches: Sequence[Batch]) -> None:
     store.write(rundir.failure, packed)
 
 
-def _fails(run: Run) -> bool:
+def _fails(run: Learner) -> bool:
     """Take the next step; say whether its numbers run away, as they did."""
     taken = take_step(run)
     if isinstance(taken, NonFinite):
@@ -266,7 +266,7 @@ def _fails(run: Run) -> bool:
     return abs(taken[0]) > run.max_divergence * max(1.0, abs(first))
 
 
-def _look(run: Run, batches: Sequence[Batch]) -> tuple[str, float | None, float | None]:
+def _look(run: Learner, batches: Sequence[Batch]) -> tuple[str, float | None, float | None]:
     """Say where in a step the trouble is, with the norm of its gradients and its loss."""
     run.model.train()
     outlier = _outlier(batches)

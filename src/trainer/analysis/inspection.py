@@ -19,7 +19,7 @@ from trainer.data import Batch
 from trainer.files.plain_json import finite
 from trainer.training import devices
 from trainer.training.build import Built
-from trainer.training.loop import NonFinite, Run, dense, gradients, row_numbers, take_step
+from trainer.training.loop import Learner, NonFinite, dense, gradients, row_numbers, take_step
 from trainer.training.parameters import FEW_NUMBERS
 
 WRONG = 1e-3  # difference from which on a gradient is not that of the loss
@@ -68,7 +68,7 @@ def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]
     }
 
 
-def _by_prediction(run: Run, prediction: Tensor) -> Sequence[Tensor | None]:
+def _by_prediction(run: Learner, prediction: Tensor) -> Sequence[Tensor | None]:
     """Return the gradients of a prediction that is one number; None for each weight where it is more."""
     if prediction.numel() > 1 or not prediction.requires_grad:
         return [None] * len(run.weights)
@@ -132,7 +132,7 @@ class _Given:
 
 
 @contextmanager
-def undone(run: Run, weights: bool = True) -> Iterator[None]:
+def undone(run: Learner, weights: bool = True) -> Iterator[None]:
     """Undo what a block does to the generators, to buffers and the loss, and to the weights.
 
     Args:
@@ -185,7 +185,7 @@ def layers(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
             handle.remove()
 
 
-def norm_of(run: Run) -> float:
+def norm_of(run: Learner) -> float:
     """Return the norm of all gradients, whatever their size."""
     norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in dense(run.weights)]
     return math.hypot(*(float(norm) for norm in norms))
@@ -206,7 +206,7 @@ def first_not_finite(seen: Sequence[Mapping[str, Any]], gradients: Sequence[Mapp
     return f"the gradient of {', '.join(wrong)} is not finite" if wrong else None
 
 
-def largest_gradients(run: Run) -> list[dict[str, Any]]:
+def largest_gradients(run: Learner) -> list[dict[str, Any]]:
     """Return of each trained weight the largest gradient, and whether all of them are finite."""
     found = []
     for name, w in run.model.named_parameters():
@@ -240,7 +240,7 @@ def check(built: Built, batches: Sequence[Batch]) -> dict[str, Any]:
         return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
-def _compared(run: Run, batches: Sequence[Batch]) -> dict[str, Any]:
+def _compared(run: Learner, batches: Sequence[Batch]) -> dict[str, Any]:
     model, loss = copy.deepcopy(run.model).double(), copy.deepcopy(run.loss).double()
     exact = dataclasses.replace(
         run, model=model, loss=loss, autocast=nullcontext(), clip_norm=math.inf, batches=copy.copy(run.batches)

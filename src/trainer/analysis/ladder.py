@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainer.optimizers import GradientDescent
 from trainer.training.build import Built
-from trainer.training.loop import Row, Run, fit
+from trainer.training.loop import Learner, Row, fit
 
 
 def start_alike(models: Sequence[nn.Module]) -> None:
@@ -31,7 +31,7 @@ def start_alike(models: Sequence[nn.Module]) -> None:
                 bias.zero_().requires_grad_(False)
 
 
-def trained(run: Run) -> tuple[list[float], float]:
+def trained(run: Learner) -> tuple[list[float], float]:
     """Train a run; return the loss of every step, and the seconds that half of the steps took less than."""
     losses, times = [], [time.perf_counter()]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.analysis.trained_model import Trained
+from trainer.analysis.trained_model import TrainedModel
 from trainer.data import Preprocess, files
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import encoded, unknown_names
@@ -31,7 +31,7 @@ Tell = Callable[[str], None]
 TABLES, ARRAYS = (".csv", ".tsv", ".txt", ".parquet"), (".npy",)
 
 
-def of_rows(model: Trained, rows: Sequence[str], warn: Tell) -> list[dict[str, Any]]:
+def of_rows(model: TrainedModel, rows: Sequence[str], warn: Tell) -> list[dict[str, Any]]:
     """Return the predictions of rows that were typed, by the names of the targets.
 
     Args:
@@ -56,7 +56,7 @@ def of_rows(model: Trained, rows: Sequence[str], warn: Tell) -> list[dict[str, A
     return [{name: values[index] for name, values in named.items()} for index in range(len(rows))]
 
 
-def of_file(model: Trained, source: Path, target: Path | Tell, tell: Tell, warn: Tell) -> int:
+def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, warn: Tell) -> int:
     """Write the predictions of a file's rows, beside its columns if it is a table.
 
     Args:
@@ -91,7 +91,7 @@ def of_file(model: Trained, source: Path, target: Path | Tell, tell: Tell, warn:
     return _write(parts, target, tell)
 
 
-def _of_table(model: Trained, source: Path, warn: Tell) -> Iterator[Any]:
+def _of_table(model: TrainedModel, source: Path, warn: Tell) -> Iterator[Any]:
     """Yield parts of a table with the predicted columns."""
     polars = files.load_polars()
     preprocess = model.preprocess
@@ -132,7 +132,9 @@ def _parts(source: Path, separator: str | None) -> Iterator[Any]:
     yield from files.csv_parts(source, "--input", _ROWS, separator)
 
 
-def _of_frame(model: Trained, frame: pl.DataFrame, place: Callable[[int], str], warn: Tell) -> dict[str, list[Any]]:
+def _of_frame(
+    model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], warn: Tell
+) -> dict[str, list[Any]]:
     """Return the predicted columns of a table whose cells are text or numbers."""
     polars = files.load_polars()
     preprocess = model.preprocess
@@ -174,7 +176,7 @@ def _of_frame(model: Trained, frame: pl.DataFrame, place: Callable[[int], str], 
     return named
 
 
-def _of_array(model: Trained, source: Path) -> Iterator[Any]:
+def _of_array(model: TrainedModel, source: Path) -> Iterator[Any]:
     """Yield the predictions of parts of an array, as tables of the predicted columns."""
     polars = files.load_polars()
     preprocess = model.preprocess
@@ -200,11 +202,11 @@ def _require_finite(raw: Tensor, place: Callable[[int], str]) -> None:
         raise refusal(place(int(holes.nonzero()[0, 0])), "has a number that is not finite")
 
 
-def _predicted(model: Trained, raw: Tensor) -> Tensor:
+def _predicted(model: TrainedModel, raw: Tensor) -> Tensor:
     return torch.cat([model.predict(part) for part in raw.split(max(_NUMBERS // max(raw[0].numel(), 1), 1))])
 
 
-def _named(model: Trained, predictions: Tensor) -> dict[str, list[Any]]:
+def _named(model: TrainedModel, predictions: Tensor) -> dict[str, list[Any]]:
     """Return predictions as columns: numbers by their targets, classes with their probability."""
     preprocess = model.preprocess
     assert preprocess is not None
@@ -256,7 +258,7 @@ def _whole(target: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _require_inputs(model: Trained) -> Preprocess:
+def _require_inputs(model: TrainedModel) -> Preprocess:
     if model.preprocess is None:
         raise refusal(model.rundir.short, "the model takes no inputs; `trainer show` has its parameters")
     return model.preprocess

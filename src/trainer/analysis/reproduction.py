@@ -21,8 +21,8 @@ from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
 from trainer.files import fingerprint, plain_json
 from trainer.runs import find, user_code, vouching
-from trainer.runs.directory import RunDir
-from trainer.runs.history import Course, Leg
+from trainer.runs.directory import RunDirectory
+from trainer.runs.history import History, Segment
 from trainer.session import environment
 from trainer.session.display import Display, Standing
 from trainer.session.metrics_writer import Lines
@@ -99,7 +99,7 @@ class Finding:
 
 
 def reproduce(
-    of: Course,
+    of: History,
     open_screen: Callable[[Built, Standing], Display],
     announce: Callable[[str], None],
     stopping: Stopping,
@@ -158,7 +158,7 @@ def reproduce(
     return finding
 
 
-def _begun(of: Course) -> Built:
+def _begun(of: History) -> Built:
     """Build a run as it was before its first step."""
     settings, checkpoints = of.legs[0].settings, of.rundir.checkpoints
     built = build(settings, of.status.get("choices"), _preprocess(of, of.legs[0]))
@@ -170,12 +170,12 @@ def _begun(of: Course) -> Built:
     return built
 
 
-def _preprocess(of: Course, leg: Leg) -> Preprocess | None:
+def _preprocess(of: History, leg: Segment) -> Preprocess | None:
     """Return how the data of a leg were prepared; None for other data than the run's now, which are prepared anew."""
     return kept_preprocess(of.rundir) if vouching.same_data(of.rundir, leg.settings) else None
 
 
-def _gone_on(built: Built, leg: Leg, of: Course, announce: Callable[[str], None]) -> Built:
+def _gone_on(built: Built, leg: Segment, of: History, announce: Callable[[str], None]) -> Built:
     """Build a run anew with changed settings, and set it to where it stands, as resuming does."""
     run, now = built.run, flat(secrets.tree(leg.settings.to_dict()))
     changes = [
@@ -197,7 +197,7 @@ def _note(finding: Finding, circumstances: list[str]) -> None:
     finding.circumstances = list(dict.fromkeys([*finding.circumstances, *circumstances]))
 
 
-def _circumstances(of: Course, leg: Leg, built: Built) -> list[str]:
+def _circumstances(of: History, leg: Segment, built: Built) -> list[str]:
     """Return what is not as it was when a leg of a run was trained, each as `what: old -> new`."""
     now = {"versions": environment.versions(), "machine": environment.machine(built.device)}
     found = [change for segment in leg.segments for change in differing(segment, now)]
@@ -217,7 +217,7 @@ def _circumstances(of: Course, leg: Leg, built: Built) -> list[str]:
 
 def _started(path: Path) -> str:
     """Return when a run was started or resumed last."""
-    segments = RunDir(path).read_status().get("segments") or [{}]
+    segments = RunDirectory(path).read_status().get("segments") or [{}]
     return str(segments[-1].get("started", ""))
 
 
@@ -229,7 +229,7 @@ class Comparison:
         finding: Counts what is the same.
     """
 
-    def __init__(self, of: Course, finding: Finding) -> None:
+    def __init__(self, of: History, finding: Finding) -> None:
         self._of, self._finding = of, finding
         self._rows: Iterator[Any] = plain_json.json_lines(of.rundir.metrics)
         self._saved = set(manifest.steps(of.rundir.checkpoints))

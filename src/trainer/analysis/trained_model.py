@@ -14,7 +14,7 @@ from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.data import Preprocess
 from trainer.errors import RunFailed, TrainerError, UsageError
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.open import open_run
 from trainer.session.prepare import kept_preprocess
 from trainer.session.restore import choose
@@ -25,10 +25,10 @@ from trainer.training.instantiate import locate, reason_of
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model, ready to be used."""
 
-    rundir: RunDir
+    rundir: RunDirectory
     settings: Settings
     checkpoint: Checkpoint
     called: str
@@ -61,7 +61,7 @@ class Trained:
         return prepared.to(torch.int64 if whole else devices.DTYPES[self.settings.device.dtype])
 
 
-def load(word: str, flags: Mapping[str, str], command: str) -> Trained:
+def load(word: str, flags: Mapping[str, str], command: str) -> TrainedModel:
     """Load a run's model with the weights of a checkpoint; the data it was trained on are not needed.
 
     Args:
@@ -85,4 +85,4 @@ def load(word: str, flags: Mapping[str, str], command: str) -> Trained:
         if width is not None and settings.model.get(name) not in (None, width):
             what = f"says {width} {name}, and the model has {settings.model[name]}"
             raise UsageError(f"{rundir.path / 'preprocess.json'} {what}")
-    return Trained(rundir, settings, found, called, model, preprocess, device)
+    return TrainedModel(rundir, settings, found, called, model, preprocess, device)

@@ -13,9 +13,9 @@ from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.errors import TrainerError, UsageError
 from trainer.files.plain_json import finite, has_shape
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session.prepare import rebuild
-from trainer.session.run_state import Snapshot, put_back
+from trainer.session.run_state import RunState, put_back
 from trainer.training.build import Built
 from trainer.training.loop import NonFinite, dense, gradients, row_numbers
 from trainer.training.parameters import FEW_NUMBERS
@@ -41,7 +41,7 @@ def gather(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> di
     Raises:
         UsageError: The checkpoint holds something else.
     """
-    if not has_shape(Snapshot)(found.training) or not has_shape(_Optimizer)(found.training["optimizer"]):
+    if not has_shape(RunState)(found.training) or not has_shape(_Optimizer)(found.training["optimizer"]):
         raise UsageError(f"{found.path} does not hold what a checkpoint must")
     tensors = {name: value for name, value in found.weights.items() if isinstance(value, Tensor)}
     small = sum(tensor.numel() for tensor in tensors.values()) <= FEW_NUMBERS
@@ -86,7 +86,7 @@ def described(tensor: Tensor, whole: bool) -> dict[str, Any]:
 
 def built_at(found: Checkpoint, settings: Settings, choices: dict[str, str]) -> Built:
     """Return a run built anew in memory, set to a checkpoint of its own and ready for its next step."""
-    built = rebuild(RunDir(found.path.parents[1]), settings, choices)
+    built = rebuild(RunDirectory(found.path.parents[1]), settings, choices)
     put_back(built, found, lambda remark: None)
     built.run.model.train()
     return built

@@ -12,8 +12,8 @@ from trainer.errors import UsageError, printable
 from trainer.runs import curves
 from trainer.runs.curves import Curve
 from trainer.runs.differences import grouped, ordered, setting
-from trainer.runs.directory import RunDir
-from trainer.runs.entries import Entry
+from trainer.runs.directory import RunDirectory
+from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Ranking
 from trainer.text import count, number, tick
 
@@ -27,7 +27,7 @@ _Groups = Mapping[tuple[str, ...], Sequence["Measured"]]
 class Measured:
     """A run with what it measured, and what it is called in a picture."""
 
-    entry: Entry
+    entry: RunSummary
     curves: Mapping[str, Curve]
     label: str
 
@@ -37,7 +37,7 @@ class Measured:
         return self.entry.state == "failed"
 
 
-def of_run(of: Entry, metrics: Sequence[str] = LOSSES) -> list[Panel]:
+def of_run(of: RunSummary, metrics: Sequence[str] = LOSSES) -> list[Panel]:
     """Return the metrics of one run, those of a kind in one panel, with the best evaluation marked.
 
     Args:
@@ -125,7 +125,7 @@ def of_groups(groups: _Groups, metrics: Sequence[str], bright: set[tuple[str, ..
     return panels
 
 
-def against(found: Sequence[Entry], by: Ranking, key: str, others: Sequence[str]) -> Panel:
+def against(found: Sequence[RunSummary], by: Ranking, key: str, others: Sequence[str]) -> Panel:
     """Return the results of runs over a setting that is a number, a line for each combination of other settings.
 
     Args:
@@ -168,7 +168,7 @@ def against(found: Sequence[Entry], by: Ranking, key: str, others: Sequence[str]
     )
 
 
-def heat_map(found: Sequence[Entry], by: Ranking, column: str, row: str) -> HeatMap:
+def heat_map(found: Sequence[RunSummary], by: Ranking, column: str, row: str) -> HeatMap:
     """Return the results of runs over two settings, the mean over all others.
 
     Args:
@@ -198,13 +198,13 @@ def heat_map(found: Sequence[Entry], by: Ranking, column: str, row: str) -> Heat
     )
 
 
-def measured(of: Entry, metrics: Iterable[str]) -> dict[str, Curve]:
+def measured(of: RunSummary, metrics: Iterable[str]) -> dict[str, Curve]:
     """Return metrics of a run by name, those that it has not measured left out.
 
     Raises:
         UsageError: Its metrics.jsonl can't be read.
     """
-    path = RunDir(of.path).metrics
+    path = RunDirectory(of.path).metrics
     try:
         return curves.read(path, metrics)
     except FileNotFoundError:
@@ -215,13 +215,13 @@ def measured(of: Entry, metrics: Iterable[str]) -> dict[str, Curve]:
         raise UsageError(f"{path} can't be read: it {error}") from error
 
 
-def result(of: Entry, by: Ranking) -> float | None:
+def result(of: RunSummary, by: Ranking) -> float | None:
     """Return what a run is judged by; None if it failed or has no such number."""
     value = None if of.state == "failed" else by.value(of)
     return value if value is not None and abs(value) <= curves.LARGEST else None
 
 
-def result_title(found: Sequence[Entry], by: Ranking) -> str:
+def result_title(found: Sequence[RunSummary], by: Ranking) -> str:
     """Return the name of what runs are judged by."""
     watched = any(one.best is not None and one.best["metric"] == by.metric for one in found)
     return f"{'best' if watched else 'last'} {_with_loss(str(by.metric), found)}"
@@ -261,7 +261,7 @@ def panel(lines: Sequence[Line], y_label: str) -> Panel:
     return Panel(lines, y_label=y_label, log_y=log, top=top)
 
 
-def _best(of: Entry, metric: str, curve: Curve, labelled: bool = False) -> Point | None:
+def _best(of: RunSummary, metric: str, curve: Curve, labelled: bool = False) -> Point | None:
     """Return the best evaluation of a run if it is one of this metric."""
     best = of.best
     if best is None or best["metric"] != metric or not isinstance(best["step"], int):
@@ -347,7 +347,7 @@ def _is_share(metric: str) -> bool:
     return metric.endswith("accuracy")
 
 
-def _with_loss(metric: str, found: Sequence[Entry]) -> str:
+def _with_loss(metric: str, found: Sequence[RunSummary]) -> str:
     """Return the name of a metric, and of a loss which one it is."""
     used = {one.choices.get("loss") for one in found}
     name = title(metric)

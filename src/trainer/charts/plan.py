@@ -14,7 +14,7 @@ from trainer.errors import UsageError, refusal, unknown
 from trainer.runs import differences
 from trainer.runs import ranking as rankings
 from trainer.runs.differences import setting
-from trainer.runs.entries import Entry
+from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Ranking
 
 _LEAST = 3  # values of a number that make a curve
@@ -36,7 +36,7 @@ class Plan:
         track: Yields the runs while they are read, for whoever shows how far that is.
     """
 
-    entries: list[Entry]
+    entries: list[RunSummary]
     metrics: list[str]
     ranking: Ranking
     differing: list[str]
@@ -44,10 +44,10 @@ class Plan:
     against: list[str]
     curves: bool
     chosen: bool = False
-    track: Callable[[Sequence[Entry], str], Iterable[Entry]] = lambda entries, what: entries
+    track: Callable[[Sequence[RunSummary], str], Iterable[RunSummary]] = lambda entries, what: entries
 
 
-def planned(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
+def planned(found: list[RunSummary], flags: dict[str, str], is_sweep: bool) -> Plan:
     """Choose what to draw: what is asked for, else what the runs differ in suggests.
 
     Raises:
@@ -74,7 +74,7 @@ def planned(found: list[Entry], flags: dict[str, str], is_sweep: bool) -> Plan:
     return Plan(found, named or _usual(found, ranking), ranking, differing, by, against, curves, chosen)
 
 
-def _metrics(found: Sequence[Entry], flags: dict[str, str]) -> list[str]:
+def _metrics(found: Sequence[RunSummary], flags: dict[str, str]) -> list[str]:
     """Return the metrics that were asked for.
 
     Raises:
@@ -88,7 +88,7 @@ def _metrics(found: Sequence[Entry], flags: dict[str, str]) -> list[str]:
     return named
 
 
-def _settings(found: Sequence[Entry], flags: dict[str, str], flag: str) -> list[str]:
+def _settings(found: Sequence[RunSummary], flags: dict[str, str], flag: str) -> list[str]:
     """Return the settings that a flag names.
 
     Raises:
@@ -100,7 +100,7 @@ def _settings(found: Sequence[Entry], flags: dict[str, str], flag: str) -> list[
     return keys
 
 
-def _require_numbers(found: Sequence[Entry], against: list[str], differing: list[str]) -> None:
+def _require_numbers(found: Sequence[RunSummary], against: list[str], differing: list[str]) -> None:
     """Refuse settings that results can't be drawn against.
 
     Raises:
@@ -127,7 +127,7 @@ def _listed(flags: dict[str, str], flag: str) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> bool:
+def _suggests_numbers(found: list[RunSummary], free: list[str], ranking: Ranking) -> bool:
     """Say whether a sweep is one over one or two numbers, so that the result against them is what one wants to see."""
     if ranking.metric is None or not all(differences.is_number(found, key) for key in free):
         return False
@@ -135,7 +135,7 @@ def _suggests_numbers(found: list[Entry], free: list[str], ranking: Ranking) -> 
     return (len(free) == 1 and levels[0] >= _LEAST) or len(free) == 2
 
 
-def _usual(found: list[Entry], ranking: Ranking) -> list[str]:
+def _usual(found: list[RunSummary], ranking: Ranking) -> list[str]:
     """Return the metrics that are drawn unless others are named: the losses of one run, of several what is watched."""
     if len(found) == 1:
         return [*from_runs.LOSSES]
@@ -190,7 +190,7 @@ def picture_of(plan: Plan, title: str) -> tuple[Picture, list[str]]:
     return Picture(parts, title, legend, is_ordered), notes
 
 
-def _is_ordered(found: list[Entry], keys: Sequence[str]) -> bool:
+def _is_ordered(found: list[RunSummary], keys: Sequence[str]) -> bool:
     """Say whether colours can follow the one number that runs differ in."""
     return len(keys) == 1 and keys[0] != differences.SEED and differences.is_number(found, keys[0])
 
@@ -201,7 +201,7 @@ def _has_numbers(part: Panel | HeatMap) -> bool:
     return any(math.isfinite(y) for line in part.lines for y in line.y)
 
 
-def _measured(plan: Plan, of: Sequence[Entry], labels: Sequence[str]) -> list[Measured]:
+def _measured(plan: Plan, of: Sequence[RunSummary], labels: Sequence[str]) -> list[Measured]:
     tracked = plan.track(of, "reading")
     return [
         Measured(one, from_runs.measured(one, plan.metrics), label) for one, label in zip(tracked, labels, strict=True)

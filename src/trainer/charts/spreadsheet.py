@@ -12,7 +12,7 @@ from trainer.charts import from_runs
 from trainer.charts.from_runs import Measured
 from trainer.errors import printable
 from trainer.runs.differences import number_of, setting
-from trainer.runs.entries import Entry
+from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Ranking
 from trainer.text import show
 
@@ -58,7 +58,7 @@ def of_means(groups: Mapping[tuple[str, ...], Sequence[Measured]], keys: Sequenc
     return _written([*keys, "step", "metric", "mean", "low", "high", "runs"], rows)
 
 
-def of_results(found: Iterable[Entry], keys: Sequence[str], by: Ranking) -> str:
+def of_results(found: Iterable[RunSummary], keys: Sequence[str], by: Ranking) -> str:
     """Return a row a run: run, the settings that set runs apart, state, metric, value.
 
     Args:
@@ -70,7 +70,7 @@ def of_results(found: Iterable[Entry], keys: Sequence[str], by: Ranking) -> str:
     return _written(["run", *keys, "state", "metric", "value"], rows)
 
 
-def _identity(of: Entry, keys: Iterable[str]) -> list[Any]:
+def _identity(of: RunSummary, keys: Iterable[str]) -> list[Any]:
     return [of.short, *(setting(of, key) for key in keys)]
 
 

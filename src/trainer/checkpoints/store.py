@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedCheckpoint:
     """A checkpoint ready to be written: the files of copied tensors, and the content of state.json."""
 
     step: int
@@ -72,9 +72,9 @@ def pack(
     step: int,
     weights: dict[str, Any],
     training: dict[str, Any],
-    spent: Packed | None = None,
+    spent: PackedCheckpoint | None = None,
     run: Mapping[str, Any] | None = None,
-) -> Packed:
+) -> PackedCheckpoint:
     """Copy what a checkpoint holds, so that training may go on before it is written.
 
     Args:
@@ -100,10 +100,10 @@ def pack(
         "training": tree.pack(training, "training", tensors),
     }
     used = (None, None) if spent is None else (spent.model, spent.training)
-    return Packed(step, tensor_file.image(model, used[0]), tensor_file.image(tensors, used[1]), state, run)
+    return PackedCheckpoint(step, tensor_file.image(model, used[0]), tensor_file.image(tensors, used[1]), state, run)
 
 
-def write(folder: Path, packed: Packed) -> Path:
+def write(folder: Path, packed: PackedCheckpoint) -> Path:
     """Write a checkpoint that is visible only once it is durable and whole; return its path.
 
     Args:

@@ -16,8 +16,8 @@ from trainer.errors import UsageError
 from trainer.files import garbage
 from trainer.runs import directory, find
 from trainer.runs import entries as run_entries
-from trainer.runs.directory import RunDir
-from trainer.runs.entries import Entry
+from trainer.runs.directory import RunDirectory
+from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import ranking
 from trainer.terminal import screen
 from trainer.text import number, show
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _named(words: Sequence[str]) -> dict[str, Entry]:
+def _named(words: Sequence[str]) -> dict[str, RunSummary]:
     """Return the runs that words name, each by what one types to mean it; of sweeps every job.
 
     Raises:
@@ -82,15 +82,15 @@ def _named(words: Sequence[str]) -> dict[str, Entry]:
     return {one.short if shorts.count(one.short) == 1 else str(one.path): one for one in entries}
 
 
-def _choices(found: Mapping[str, Entry]) -> Differences:
+def _choices(found: Mapping[str, RunSummary]) -> Differences:
     """Return the groups of which the runs select different options."""
     differing = _differing({name: one.choices for name, one in found.items()})
     return {group: differing[group] for group in GROUPS if group in differing}
 
 
-def _settings(found: Mapping[str, Entry], choices: Collection[str]) -> Differences:
+def _settings(found: Mapping[str, RunSummary], choices: Collection[str]) -> Differences:
     """Return the settings that differ; of a part that one run has and another has not, those that change anything."""
-    configs = {name: flat(dict(one.config) or RunDir(one.path).read_config()) for name, one in found.items()}
+    configs = {name: flat(dict(one.config) or RunDirectory(one.path).read_config()) for name, one in found.items()}
     differing = _differing(configs)
     swapped = {group for group in COMPONENTS if f"{group}._target_" in differing or group in choices}
     places = {name: place for place, name in enumerate(Settings.__dataclass_fields__)}
@@ -110,7 +110,7 @@ def _is_idle(values: Iterable[Any]) -> bool:
     return all(value in (None, False, 0) for value in values)
 
 
-def _circumstances(one: Entry) -> dict[str, Any]:
+def _circumstances(one: RunSummary) -> dict[str, Any]:
     """Return what else a run's numbers depend on, as it stood when the run was last started."""
     segment = one.segments[-1] if one.segments else {}
     facts = flat({part: dict(segment.get(part, {})) for part in ("versions", "machine")})
@@ -130,13 +130,13 @@ def _differing(of: Mapping[str, Mapping[str, Any]]) -> Differences:
     }
 
 
-def _result(one: Entry) -> dict[str, Any]:
+def _result(one: RunSummary) -> dict[str, Any]:
     """Return how a run stands, as plain data."""
     known = {"path": str(one.path), "state": one.state, "step": one.step, "metrics": one.metrics}
     return {**known, "best": one.best, "error": one.error}
 
 
-def _print(found: Mapping[str, Entry], differing: Mapping[str, Differences]) -> None:
+def _print(found: Mapping[str, RunSummary], differing: Mapping[str, Differences]) -> None:
     results = _results(found)
     shown = list(found)[:MOST]
     parts = [{key: {n: show(v) for n, v in of.items()} for key, of in part.items()} for part in differing.values()]
@@ -158,7 +158,7 @@ def _print(found: Mapping[str, Entry], differing: Mapping[str, Differences]) -> 
     screen.next_commands({f"trainer show {shlex.quote(best)}": what})
 
 
-def _results(found: Mapping[str, Entry]) -> dict[str, dict[str, str]]:
+def _results(found: Mapping[str, RunSummary]) -> dict[str, dict[str, str]]:
     """Return how each run stands, by what is told of it."""
     rows: dict[str, dict[str, str]] = {"state": {}, "step": {}}
     for name, one in found.items():

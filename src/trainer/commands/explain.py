@@ -20,8 +20,8 @@ from trainer.terminal import screen
 from trainer.text import show
 
 if TYPE_CHECKING:
-    from trainer.config.arguments import Choice, Words
-    from trainer.config.compose import Job
+    from trainer.config.arguments import Choice, CommandLine
+    from trainer.config.compose import JobConfig
     from trainer.config.origins import Source
     from trainer.training.instantiate import Argument
 
@@ -66,7 +66,7 @@ class Composed(NamedTuple):
         folders: The flags that name further config folders.
     """
 
-    job: Job
+    job: JobConfig
     sources: Mapping[str, Sequence[Source]]
     catalog: Catalog
     words: list[str]
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
 
 
 def _explained(
-    keys: Sequence[str], words: Words, choices: list[Choice], catalog: Catalog
+    keys: Sequence[str], words: CommandLine, choices: list[Choice], catalog: Catalog
 ) -> tuple[dict[str, Any], Composed]:
     from trainer.config import compose, origins
 

@@ -10,7 +10,7 @@ from trainer.analysis.formats import FORMATS
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, refusal, unknown
 from trainer.files import safe_start
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 
 HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
 
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
     model = trained_model.load(words.overrides[0], words.flags, command)
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
-    if any(RunDir(place).exists and RunDir(place).checkpoints.is_dir() for place in _at_and_above(folder)):
+    if any(RunDirectory(place).exists and RunDirectory(place).checkpoints.is_dir() for place in _at_and_above(folder)):
         raise refusal(f"--output={folder}", "is a run, whose files are its own", "another folder")
     if folder.exists() and not folder.is_dir():
         raise refusal(f"--output={folder}", "is a file", "a folder")

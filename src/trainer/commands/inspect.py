@@ -16,7 +16,7 @@ from trainer.terminal import screen
 from trainer.text import count, digits, number, numbers, show, size_of
 
 if TYPE_CHECKING:
-    from trainer.config.arguments import Words
+    from trainer.config.arguments import CommandLine
     from trainer.data import Batch
     from trainer.training.build import Built
 
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     return 1 if is_wrong else 0
 
 
-def _of_words(words: Words) -> Built:
+def _of_words(words: CommandLine) -> Built:
     """Build what overrides describe."""
     catalog = words.catalog()
     choices = arguments.jobs(words, catalog)
@@ -99,7 +99,7 @@ def _of_words(words: Words) -> Built:
     return prepare(job.settings, job.choices)
 
 
-def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] | None]:
+def _of_run(words: CommandLine, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] | None]:
     """Build a run as it stands, or as it stood before the step that it failed at, with the rows of that."""
     if len(words.overrides) > 1:
         raise refusal(
@@ -121,7 +121,7 @@ def _of_run(words: Words, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] |
     return weights.built_at(found, stored, choices), None
 
 
-def _show_graph(built: Built, words: Words) -> int:
+def _show_graph(built: Built, words: CommandLine) -> int:
     from trainer.analysis import graph
 
     passes = graph.passes(built)
@@ -226,7 +226,7 @@ def _checked(check: Mapping[str, Any]) -> str:
     return f"the gradients are those of the loss: finite differences agree to {worst['difference']:.1g}"
 
 
-def _next(words: Words, of_run: bool, is_wrong: bool) -> None:
+def _next(words: CommandLine, of_run: bool, is_wrong: bool) -> None:
     typed = shlex.join(secrets.words(words.overrides))
     commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps"}
     if of_run:

@@ -21,7 +21,7 @@ from trainer.terminal import screen
 from trainer.text import number
 
 if TYPE_CHECKING:
-    from trainer.config.arguments import Words
+    from trainer.config.arguments import CommandLine
 
 HELP = """Usage: trainer ladder [KEY=VALUE ...] [--json]
        trainer ladder --source [RUNG ...]
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _climb(words: Words) -> dict[str, Any]:
+def _climb(words: CommandLine) -> dict[str, Any]:
     """Train every rung from the same weights and return what came of it, as plain data."""
     catalog = words.catalog()
     exact = (
@@ -100,7 +100,7 @@ def _climb(words: Words) -> dict[str, Any]:
     )
     choices = []
     for name in NAMES:
-        choices += arguments.jobs(arguments.Words(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
+        choices += arguments.jobs(arguments.CommandLine(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
     from trainer.analysis import ladder
     from trainer.config.compose import compose_jobs
     from trainer.session.prepare import prepare
@@ -134,7 +134,7 @@ def _climb(words: Words) -> dict[str, Any]:
     }
 
 
-def _in_float64(words: Words) -> list[str]:
+def _in_float64(words: CommandLine) -> list[str]:
     """Return the word that makes numbers exact, unless another type was asked for."""
     typed = any(word.partition("=")[0] == "device.dtype" for word in words.overrides)
     return [] if typed else ["device.dtype=float64"]
@@ -158,7 +158,7 @@ def _print(found: Mapping[str, Any]) -> None:
     screen.rows({"differ by": f"{worst['relative']:.1e} of the loss at most ({where})"})
 
 
-def _show_source(words: Words) -> int:
+def _show_source(words: CommandLine) -> int:
     """Print the code of rungs, each with what is new in it."""
     for name in words.overrides:
         if name not in NAMES:

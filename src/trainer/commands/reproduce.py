@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import arguments, secrets, settings
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.changes import changed_by
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import finite
 from trainer.runs import directory, entries, find, sweep_file, user_code
-from trainer.runs.directory import RunDir
-from trainer.runs.history import Course, NothingYet, course
+from trainer.runs.directory import RunDirectory
+from trainer.runs.history import History, NothingYet, course
 from trainer.runs.open import require_unedited
 from trainer.session.stopping import Stopping
 from trainer.terminal import advice
@@ -65,8 +65,8 @@ def main(argv: list[str]) -> int:
     path, words.overrides = find.find(words.overrides[0]), words.overrides[1:]
     is_sweep, as_json = directory.is_sweep(path), "json" in words.flags
     command = shlex.join(["trainer", "reproduce", *secrets.words(argv)])
-    configs: dict[RunDir, dict[str, Any]] = {}
-    courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDir(path), words, configs)]
+    configs: dict[RunDirectory, dict[str, Any]] = {}
+    courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDirectory(path), words, configs)]
     user_code.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
     from trainer.terminal import screen
 
@@ -94,20 +94,20 @@ def main(argv: list[str]) -> int:
     return 0 if all(finding.is_identical for finding in findings) else 1
 
 
-def _courses(path: Path, words: Words, configs: dict[RunDir, dict[str, Any]]) -> Iterator[Course]:
+def _courses(path: Path, words: CommandLine, configs: dict[RunDirectory, dict[str, Any]]) -> Iterator[History]:
     """Read how the jobs of a sweep came about that have begun."""
     from trainer.terminal import screen
 
     for folder in directory.jobs(path):
         try:
-            yield _course(RunDir(folder), words, configs)
+            yield _course(RunDirectory(folder), words, configs)
         except NothingYet as nothing:
             screen.note(str(nothing))
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
 
-def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]]) -> Course:
+def _course(rundir: RunDirectory, words: CommandLine, configs: dict[RunDirectory, dict[str, Any]]) -> History:
     """Read how a run came about, and note its configuration; nothing of it is imported yet.
 
     Raises:
@@ -124,7 +124,7 @@ def _course(rundir: RunDir, words: Words, configs: dict[RunDir, dict[str, Any]])
     return of
 
 
-def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
+def _found(of: History, stopping: Stopping, with_header: bool) -> Finding:
     """Repeat a run on the screen."""
     from trainer.analysis.reproduction import reproduce
     from trainer.terminal import run_screen, screen
@@ -138,7 +138,7 @@ def _found(of: Course, stopping: Stopping, with_header: bool) -> Finding:
     return reproduce(of, open_screen, screen.note, stopping)
 
 
-def _show(of: Course, finding: Finding) -> None:
+def _show(of: History, finding: Finding) -> None:
     """Print what came of repeating one run, and what one may type next."""
     from trainer.terminal import screen
 
@@ -171,7 +171,7 @@ def _show(of: Course, finding: Finding) -> None:
     screen.next_commands(commands)
 
 
-def _show_sweep(courses: Sequence[Course], findings: Sequence[Finding]) -> None:
+def _show_sweep(courses: Sequence[History], findings: Sequence[Finding]) -> None:
     from trainer.terminal import screen
 
     same = sum(finding.is_identical for finding in findings)

@@ -14,7 +14,7 @@ from trainer.errors import UsageError
 from trainer.launch.resume import go_on
 from trainer.launch.resume_sweep import go_on_with_sweep
 from trainer.runs import directory, find, user_code
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.open import require_same_files
 from trainer.terminal import help
 
@@ -77,10 +77,10 @@ def main(argv: list[str]) -> int:
     path = find.find(name)
     folders = directory.jobs(path) if directory.is_sweep(path) else [path]
     if "allow_data_change" not in words.flags:
-        require_same_files([RunDir(folder) for folder in folders], command)
+        require_same_files([RunDirectory(folder) for folder in folders], command)
     if directory.is_sweep(path):
         return go_on_with_sweep(path, words, command, force, trust)
-    rundir = RunDir(path)
+    rundir = RunDirectory(path)
     config = rundir.read_config()
     stored = settings.check(config)
     opened = user_code.open_code({rundir: config}, command, trust, force)

@@ -16,7 +16,7 @@ from trainer.runs.new_path import new_path
 from trainer.terminal import help
 
 if TYPE_CHECKING:
-    from trainer.config.arguments import Choice, Words
+    from trainer.config.arguments import Choice, CommandLine
     from trainer.config.catalog import Catalog
 
 HELP = """Usage: trainer run [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--dry-run]
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         raise with_source(error, choices, catalog) from error.__cause__
 
 
-def _compose_and_run(words: Words, choices: list[Choice], catalog: Catalog, command: str) -> int:
+def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog, command: str) -> int:
     from trainer.config.compose import compose_jobs
     from trainer.terminal import screen
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from trainer.config import arguments
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.settings import flat
 from trainer.errors import UsageError, refusal, unknown
 from trainer.files import garbage
 from trainer.runs import directory, entries, find
 from trainer.runs.differences import number_of, setting
-from trainer.runs.entries import Entry
+from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Group, Ranking, ranked_groups, ranking
 from trainer.terminal import screen
 from trainer.terminal.run_tables import FIRST, looks, means_table, runs_table
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         return _rank(words)
 
 
-def _rank(words: Words) -> int:
+def _rank(words: CommandLine) -> int:
     """Print the runs that the words ask for, best first, and return the exit code."""
     folders = [word for word in words.overrides if "=" not in word]
     if len(folders) > 1:
@@ -104,12 +104,12 @@ def _below(word: str) -> list[Path]:
         raise UsageError(f"{word}: no such directory, and no such run or sweep") from error
 
 
-def _has(of: Entry, key: str, value: str) -> bool:
+def _has(of: RunSummary, key: str, value: str) -> bool:
     there = setting(of, key)
     return value == show(there) or (isinstance(there, int | float) and number_of(value) == there)
 
 
-def _require_setting(known: list[Entry], key: str) -> None:
+def _require_setting(known: list[RunSummary], key: str) -> None:
     """Refuse a key that no run has.
 
     Raises:
@@ -121,7 +121,7 @@ def _require_setting(known: list[Entry], key: str) -> None:
             raise unknown(key, "no run has such a setting", key, keys)
 
 
-def _explain_none(known: list[Entry], wanted: dict[str, str]) -> None:
+def _explain_none(known: list[RunSummary], wanted: dict[str, str]) -> None:
     """Refuse filters that no run fits.
 
     Raises:
@@ -134,7 +134,7 @@ def _explain_none(known: list[Entry], wanted: dict[str, str]) -> None:
     raise UsageError(f"no run has {' and '.join(f'{key}={value}' for key, value in wanted.items())} at once")
 
 
-def _grouped(found: list[Entry], by: Ranking, keys: list[str]) -> list[Group]:
+def _grouped(found: list[RunSummary], by: Ranking, keys: list[str]) -> list[Group]:
     """Return groups of the runs that are equal in some settings, the best mean first.
 
     Raises:

@@ -15,13 +15,13 @@ from rich.table import Table
 from trainer.charts import from_runs, text_chart
 from trainer.checkpoints import manifest
 from trainer.config import arguments, secrets, settings
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
 from trainer.files import garbage, plain_json
 from trainer.runs import directory, entries, find, sweep_file, user_code, vouching
-from trainer.runs.directory import RunDir
-from trainer.runs.entries import Entry
+from trainer.runs.directory import RunDirectory
+from trainer.runs.entries import RunSummary
 from trainer.runs.sweep_file import Sweep
 from trainer.terminal import advice, run_screen, run_tables, screen
 from trainer.text import count, duration, number, numbers, show, size_of
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     _warn_of_edits(path / "status.json")
     weights = _parameters(one, words, argv) if "parameters" in words.flags else None
     if "json" in words.flags:
-        saved = [{"step": step, "bytes": size} for step, size in _checkpoints(RunDir(path))]
+        saved = [{"step": step, "bytes": size} for step, size in _checkpoints(RunDirectory(path))]
         screen.as_json({**one.to_dict(), "checkpoints": saved, **({"checkpoint": weights} if weights else {})})
     elif weights is not None:
         _print_parameters(one, weights)
@@ -98,10 +98,10 @@ def _warn_of_edits(file: Path) -> None:
             screen.note(f"warning: {file} {problem}")
 
 
-def _show_sweep(path: Path, words: Words) -> int:
+def _show_sweep(path: Path, words: CommandLine) -> int:
     """Print what a sweep varies and what came of it, and return the exit code."""
     sweep = sweep_file.read(path)
-    short = RunDir(path).short
+    short = RunDirectory(path).short
     if "parameters" in words.flags:
         some = [f"{short}/{name}" for name in sweep["jobs"][:8]]
         raise refusal(f"{short} --parameters", "is a sweep of several jobs", [f"{short}/best", *some])
@@ -117,7 +117,7 @@ def _show_sweep(path: Path, words: Words) -> int:
     return 0
 
 
-def _varied(sweep: Sweep, jobs: Sequence[Entry]) -> dict[str, str]:
+def _varied(sweep: Sweep, jobs: Sequence[RunSummary]) -> dict[str, str]:
     """Return the lines about a whole sweep: what it varies and how its jobs stand."""
     states = Counter(job.state for job in jobs)
     lines = {"name": sweep["name"]} if sweep["name"] else {}
@@ -130,8 +130,8 @@ def _varied(sweep: Sweep, jobs: Sequence[Entry]) -> dict[str, str]:
     return lines
 
 
-def _print_run(one: Entry) -> None:
-    rundir = RunDir(one.path)
+def _print_run(one: RunSummary) -> None:
+    rundir = RunDirectory(one.path)
     screen.heading(one.short, str(one.path))
     screen.rows(_result(one))
     text_chart.charts(from_runs.of_run(one), screen.stdout)
@@ -152,7 +152,7 @@ def _print_run(one: Entry) -> None:
     screen.next_commands(commands)
 
 
-def _result(one: Entry) -> dict[str, str]:
+def _result(one: RunSummary) -> dict[str, str]:
     """Return the lines about how a run stands."""
     lines = {"name": str(one.status["name"])} if one.status.get("name") else {}
     of = f" of {one.steps:,}" if one.steps else ""
@@ -169,12 +169,12 @@ def _result(one: Entry) -> dict[str, str]:
     return lines
 
 
-def _settings_of(one: Entry) -> dict[str, Any]:
+def _settings_of(one: RunSummary) -> dict[str, Any]:
     """Return a run's settings as plain data: as its status repeats them, else from its config.yaml."""
-    return dict(one.config) or RunDir(one.path).read_config()
+    return dict(one.config) or RunDirectory(one.path).read_config()
 
 
-def _config(one: Entry, config: Mapping[str, Any]) -> dict[str, str]:
+def _config(one: RunSummary, config: Mapping[str, Any]) -> dict[str, str]:
     """Return the lines about what a run is made of, as `trainer run` begins, then those of its other settings."""
     lines = {}
     for group in (*(("experiment",) if "experiment" in one.choices else ()), *COMPONENTS):
@@ -199,7 +199,7 @@ def _is_told(key: str, value: Any, usual: Mapping[str, Any]) -> bool:
     return value != usual.get(key) and key not in (*_SAID, "device.threads", "name")
 
 
-def _facts(one: Entry, group: str) -> str:
+def _facts(one: RunSummary, group: str) -> str:
     """Return what is known of a part beside its settings."""
     parameters, rows = one.status.get("parameters"), one.status.get("rows") or {}
     if group == "model" and parameters is not None:
@@ -210,7 +210,7 @@ def _facts(one: Entry, group: str) -> str:
     return ""
 
 
-def _length(one: Entry, config: Mapping[str, Any]) -> str:
+def _length(one: RunSummary, config: Mapping[str, Any]) -> str:
     """Say how long a run is, and how many rows a step takes."""
     sizes = [(one.status.get("rows") or {}).get("training"), config.get("batch_size"), config.get("accumulate")]
     epochs = f", {count(config['epochs'], 'epoch')}" if isinstance(config.get("epochs"), int) else ""
@@ -218,7 +218,7 @@ def _length(one: Entry, config: Mapping[str, Any]) -> str:
     return f"{one.steps:,}{epochs}" + (f", {run_screen.step_rows(*sizes)}" if whole else "")  # type: ignore[arg-type]
 
 
-def _device(one: Entry, config: Mapping[str, Any]) -> str:
+def _device(one: RunSummary, config: Mapping[str, Any]) -> str:
     """Say where a run computed and in which numbers."""
     machine = one.segments[-1].get("machine", {}) if one.segments else {}
     known = flat(dict(config))
@@ -229,7 +229,7 @@ def _device(one: Entry, config: Mapping[str, Any]) -> str:
     return ", ".join(facts)
 
 
-def _segments(one: Entry) -> Iterator[tuple[str, ...]]:
+def _segments(one: RunSummary) -> Iterator[tuple[str, ...]]:
     """Yield a line for each start of a run."""
     for segment in one.segments[-_STARTS:]:
         started = str(segment.get("started", "")).replace("T", " ")[:19]
@@ -237,7 +237,7 @@ def _segments(one: Entry) -> Iterator[tuple[str, ...]]:
         yield f"{segment.get('from_step', 0):,}", started, took, segment.get("command", "")
 
 
-def _changes(one: Entry) -> dict[str, str]:
+def _changes(one: RunSummary) -> dict[str, str]:
     """Return the lines about settings that were changed when the run was resumed: from which step on, and how."""
     lines: dict[str, str] = {}
     config, now = dict(one.config), flat(dict(one.config))
@@ -252,7 +252,7 @@ def _changes(one: Entry) -> dict[str, str]:
     return lines
 
 
-def _circumstances(one: Entry) -> dict[str, str]:
+def _circumstances(one: RunSummary) -> dict[str, str]:
     """Return the lines about versions, machine and git; where they changed, from which step on they were others."""
     lines: dict[str, str] = {}
     last: dict[str, str] = {}
@@ -270,12 +270,12 @@ def _circumstances(one: Entry) -> dict[str, str]:
     return lines
 
 
-def _code(one: Entry) -> Mapping[str, str]:
+def _code(one: RunSummary) -> Mapping[str, str]:
     """Return the SHA-256 of the user's own modules, by their paths."""
     return one.status.get("code") or {}
 
 
-def _checkpoints(rundir: RunDir) -> Iterator[tuple[int, int]]:
+def _checkpoints(rundir: RunDirectory) -> Iterator[tuple[int, int]]:
     """Yield the step of each checkpoint and the bytes that it takes."""
     for step in manifest.steps(rundir.checkpoints):
         folder = rundir.checkpoints / manifest.name_of(step)
@@ -285,8 +285,8 @@ def _checkpoints(rundir: RunDir) -> Iterator[tuple[int, int]]:
             continue  # the run goes on meanwhile and keeps its newest few
 
 
-def _saved(one: Entry) -> dict[str, str]:
-    saved = list(_checkpoints(RunDir(one.path)))
+def _saved(one: RunSummary) -> dict[str, str]:
+    saved = list(_checkpoints(RunDirectory(one.path)))
     best = one.best["step"] if one.best is not None else None
     marks: dict[int, list[str]] = {step: [] for step, _ in saved}
     if saved:
@@ -296,14 +296,14 @@ def _saved(one: Entry) -> dict[str, str]:
     return {f"step {step:,}": ", ".join([*marks[step], size_of(size)]) for step, size in saved}
 
 
-def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]:
+def _parameters(one: RunSummary, words: CommandLine, argv: Sequence[str]) -> dict[str, Any]:
     """Return the weights, the gradients and the optimizer of a run as plain data.
 
     Raises:
         UsageError: It has no such checkpoint, or would import code that may be somebody else's.
         BadCheckpoint: The checkpoint is damaged.
     """
-    rundir = RunDir(one.path)
+    rundir = RunDirectory(one.path)
     config = rundir.read_config()
     stored = settings.check(config)
     command = shlex.join(["trainer", "show", *secrets.words(argv)])
@@ -321,7 +321,7 @@ def _parameters(one: Entry, words: Words, argv: Sequence[str]) -> dict[str, Any]
     return weights.gather(found, stored, dict(one.choices))
 
 
-def _print_parameters(one: Entry, weights: Mapping[str, Any]) -> None:
+def _print_parameters(one: RunSummary, weights: Mapping[str, Any]) -> None:
     held, after, optimizer = weights["parameters"], weights["next_step"], weights["optimizer"]
     total = sum(row["numbers"] for row in held if row["kind"] not in ("buffer", "shared"))
     screen.heading("parameters", f"{count(total, 'number')} of {one.short}, as they are after step {weights['step']:,}")

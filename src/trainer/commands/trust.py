@@ -13,7 +13,7 @@ from trainer.config import arguments
 from trainer.errors import TrainerError, UsageError, refusal
 from trainer.launch import launcher_words
 from trainer.runs import directory, find, own_modules, sweep_file, trust_list, user_code
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.terminal import screen
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         return 0
     for digest, own, places in users:
         screen.heading(", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else ""), digest[:12])
-        screen.rows(_described(own, RunDir(Path(places[0]))))
+        screen.rows(_described(own, RunDirectory(Path(places[0]))))
     if digests or not problems:
         _conclude(word, len(digests), len(before), words.flags)
     return 1 if problems else 0
@@ -116,10 +116,10 @@ def _own_code(place: Path) -> OwnCode | None:
     """Return the own code of a run or a job, or what launches a sweep."""
     if directory.is_sweep(place):
         return launcher_words.launcher_code(sweep_file.read(place))
-    return user_code.of_run(RunDir(place))
+    return user_code.of_run(RunDirectory(place))
 
 
-def _described(own: OwnCode, rundir: RunDir) -> dict[str, str]:
+def _described(own: OwnCode, rundir: RunDirectory) -> dict[str, str]:
     """Return lines about own code: what it is and what to read."""
     lines: dict[str, str] = {}
     for group, section in own.sections:

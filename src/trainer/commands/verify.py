@@ -12,7 +12,7 @@ from trainer.checkpoints import manifest
 from trainer.config import arguments
 from trainer.errors import TrainerError
 from trainer.runs import agreement, directory, find, user_code
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.terminal import screen
 
 HELP = """Usage: trainer verify RUN [--json]
@@ -48,12 +48,12 @@ def main(argv: list[str]) -> int:
         screen.as_json(found)
         return 1 if wrong else 0
     for folder in dict.fromkeys([*folders, *(Path(entry["run"]) for entry in found)]):
-        screen.heading(str(folder), "" if manifest.steps(RunDir(folder).checkpoints) else "no checkpoints yet")
+        screen.heading(str(folder), "" if manifest.steps(RunDirectory(folder).checkpoints) else "no checkpoints yet")
         screen.rows({entry["file"]: _said(entry) for entry in found if entry["run"] == str(folder)})
     saved = [entry for entry in found if entry["step"] is not None]
     good = sum(entry["problem"] is None for entry in saved)
     screen.say(f"{good} of {len(saved)} checkpoints are good")
-    again = f"trainer resume {shlex.quote(RunDir(path).short)}"
+    again = f"trainer resume {shlex.quote(RunDirectory(path).short)}"
     if good < len(saved) and good:
         screen.next_commands({again: "go on from the newest good one"})
     elif good < len(saved):
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
 def entries(folder: Path) -> list[dict[str, Any]]:
     """Return what there is to say of each checkpoint of a run, the oldest first."""
     found = []
-    run = RunDir(folder)
+    run = RunDirectory(folder)
     for step in manifest.steps(run.checkpoints):
         path = run.checkpoints / manifest.name_of(step)
         problem, size = None, 0
@@ -86,7 +86,7 @@ def _entry(
     return {"run": str(run), "file": file, "step": step, "bytes": size, "problem": problem, "note": note}
 
 
-def problems(run: RunDir, good: Sequence[int]) -> Iterator[agreement.Finding]:
+def problems(run: RunDirectory, good: Sequence[int]) -> Iterator[agreement.Finding]:
     """Yield what there is to say of the files of a run beside its checkpoints, of which some are good."""
     try:
         yield from agreement.of_run(run, good)

@@ -74,7 +74,7 @@ _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNOREC
 
 
 @dataclass
-class Words:
+class CommandLine:
     """The arguments of `trainer run`, taken apart."""
 
     flags: dict[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Words:
         return Catalog(tuple(Path(folder) for folder in self.config_dirs))
 
 
-def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> Words:
+def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> CommandLine:
     """Separate the flags, wherever they stand, from the overrides.
 
     Args:
@@ -110,7 +110,7 @@ def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> Words:
     Raises:
         UsageError: An unknown flag, or one without its value.
     """
-    words, rest = Words(), list(argv)
+    words, rest = CommandLine(), list(argv)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
@@ -149,7 +149,7 @@ class Choice:
     sections: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def jobs(words: Words, catalog: Catalog) -> list[Choice]:
+def jobs(words: CommandLine, catalog: Catalog) -> list[Choice]:
     """Expand the overrides into one Choice a job; without -m exactly one.
 
     Raises:

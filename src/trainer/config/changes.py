@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from trainer.config import arguments
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.settings import Settings
 
 
-def changed_by(words: Words, stored: Settings) -> tuple[Settings, dict[str, str]]:
+def changed_by(words: CommandLine, stored: Settings) -> tuple[Settings, dict[str, str]]:
     """Return a run's settings with the words of the command applied, and what these select from the groups."""
     if not words.overrides:
         return stored, {}

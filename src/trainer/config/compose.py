@@ -33,7 +33,7 @@ SCHEMA = "schema"  # stands first in config.yaml's defaults
 
 
 @dataclass(frozen=True)
-class Job:
+class JobConfig:
     """One composed configuration: its settings, what the groups select, and remarks for the user."""
 
     settings: Settings
@@ -81,14 +81,14 @@ def hydra_setup(catalog: Catalog) -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
-def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[Job]:
+def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[JobConfig]:
     """Compose and check the configuration of every job.
 
     Raises:
         UsageError: A configuration is wrong; names the key, the value and what is allowed.
     """
     composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
-    jobs: list[Job] = []
+    jobs: list[JobConfig] = []
     with hydra_setup(catalog), explained():
         for choice in choices:
             if choice.groups not in composed:
@@ -156,12 +156,12 @@ def _move_down(section: DictConfig, files: dict[str, Path]) -> None:
         section[name] = {**own, **section.get(name, {})}
 
 
-def _job(config: DictConfig, options: dict[str, str], choice: Choice, catalog: Catalog) -> Job:
+def _job(config: DictConfig, options: dict[str, str], choice: Choice, catalog: Catalog) -> JobConfig:
     notes = _settle_swaps(config, choice, options, catalog)
     checked = _apply(config, choice, catalog)
     if checked.optim.get("lr") == 0:
         notes.append("optim.lr=0: the weights will not change")
-    return Job(checked, options, tuple(notes))
+    return JobConfig(checked, options, tuple(notes))
 
 
 def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trainer.config import secrets
 from trainer.config.arguments import Choice
-from trainer.config.compose import Job
+from trainer.config.compose import JobConfig
 from trainer.errors import RunFailed
 from trainer.session.prepare import prepare
 from trainer.terminal import screen
@@ -23,7 +23,7 @@ MEASURED_SECONDS = 0.2
 _MEASURED_STEPS = 50
 
 
-def show(jobs: Sequence[Job], choices: Sequence[Choice]) -> int:
+def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     """Check every job, measure a few of its steps, print them as a table; nothing is created."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("job", no_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config import secrets as redact
 from trainer.config.settings import check
 from trainer.errors import TrainerError
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session import prepare
 from trainer.session.status_writer import SECONDS
 from trainer.training.stacked import eligible
@@ -22,9 +22,9 @@ _OTHER_FILES = 100
 _WRITES = 16  # of status.json a second, by all jobs that are trained together
 
 
-def groups(rundirs: Sequence[RunDir]) -> list[list[RunDir]]:
+def groups(rundirs: Sequence[RunDirectory]) -> list[list[RunDirectory]]:
     """Return jobs in groups whose configurations differ in numbers only, in the order of their first ones."""
-    found: dict[str, list[RunDir]] = {}
+    found: dict[str, list[RunDirectory]] = {}
     for rundir in rundirs:
         config = rundir.read_status().get("config") or {"optim": {}, "only": str(rundir.path)}
         optimizer = {key: value for key, value in config["optim"].items() if key not in _NUMBERS}
@@ -33,7 +33,7 @@ def groups(rundirs: Sequence[RunDir]) -> list[list[RunDir]]:
     return list(found.values())
 
 
-def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, str]:
+def size_of(group: Sequence[RunDirectory], secrets: Mapping[str, Any]) -> tuple[int, str]:
     """Return how many jobs of a group to train at a time, and in words how they are trained.
 
     Args:
@@ -58,7 +58,7 @@ def size_of(group: Sequence[RunDir], secrets: Mapping[str, Any]) -> tuple[int, s
     return size, f"{how}: {measured}"
 
 
-def parts(group: Sequence[RunDir], size: int) -> Iterator[list[RunDir]]:
+def parts(group: Sequence[RunDirectory], size: int) -> Iterator[list[RunDirectory]]:
     """Yield the jobs of a group in parts of about one size, which is at most `size`."""
     count = -(-len(group) // size)
     for number in range(count):
@@ -69,7 +69,7 @@ def _largest(jobs: int, size: int) -> int:
     return -(-jobs // -(-jobs // size))
 
 
-def named(group: Sequence[RunDir]) -> str:
+def named(group: Sequence[RunDirectory]) -> str:
     """Return the names of jobs in short."""
     names = [rundir.path.name for rundir in group]
     if len(names) == 1:

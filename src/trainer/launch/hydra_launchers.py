@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.catalog import LAUNCHERS, Catalog
 from trainer.config.compose import hydra_setup
 from trainer.config.hydra_errors import explained
@@ -55,7 +55,7 @@ def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, An
         raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(LAUNCHERS))
 
 
-def asked_launcher(words: Words, path: Path) -> HydraLauncher:
+def asked_launcher(words: CommandLine, path: Path) -> HydraLauncher:
     """Build the launcher that a command asks for.
 
     Args:

@@ -14,7 +14,7 @@ from trainer.config import settings
 from trainer.config.settings import REFUSED, Change, Settings, differences, flat
 from trainer.errors import TrainerError, nearest, refusal
 from trainer.runs import directory, user_code, vouching
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.open import require_unedited
 from trainer.runs.user_code import Opened, OwnCode
 from trainer.text import show
@@ -29,7 +29,7 @@ AUTO_LOSS = "trainer.losses.Auto"  # stands for the loss that fits the target
 class ChangedJob(NamedTuple):
     """A job of a sweep with what its files become."""
 
-    rundir: RunDir
+    rundir: RunDirectory
     config: dict[str, Any]
     status: dict[str, Any]
     sources: dict[str, bytes]
@@ -56,7 +56,7 @@ class ChangedJob(NamedTuple):
 
 
 def changed_job(
-    rundir: RunDir, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool
+    rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool
 ) -> ChangedJob | None:
     """Return what config.yaml and status.json of a job become under changed settings.
 
@@ -135,7 +135,7 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
 
 
 def go_on(
-    rundir: RunDir,
+    rundir: RunDirectory,
     stored: Settings,
     changed: Settings,
     chosen: dict[str, str],
@@ -177,7 +177,7 @@ def go_on(
 class Continuation:
     """A run that is about to go on: where it stands, what it goes on with, and what of that has changed."""
 
-    rundir: RunDir
+    rundir: RunDirectory
     status: dict[str, Any]
     settings: Settings
     choices: dict[str, str]
@@ -216,7 +216,7 @@ class Continuation:
 
 
 def continuation(
-    rundir: RunDir, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool = False
+    rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool = False
 ) -> Continuation:
     """Return a run that is to go on under changed settings; the arguments are those of `go_on`.
 
@@ -229,7 +229,7 @@ def continuation(
     return Continuation(rundir, status, changed, choices, changes, force)
 
 
-def is_whole(rundir: RunDir) -> bool:
+def is_whole(rundir: RunDirectory) -> bool:
     """Say whether the newest checkpoint of a run, and what the run keeps beside it, are there and as they were."""
     saved = manifest.steps(rundir.checkpoints)
     try:
@@ -243,7 +243,7 @@ def is_whole(rundir: RunDir) -> bool:
 
 
 def require_possible(
-    rundir: RunDir, stored: Settings, changed: Settings, force: bool, choices: dict[str, str]
+    rundir: RunDirectory, stored: Settings, changed: Settings, force: bool, choices: dict[str, str]
 ) -> list[Change]:
     """Return the changes of a resume.
 

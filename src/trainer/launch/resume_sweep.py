@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config import secrets as redact
 from trainer.config import settings, targets
-from trainer.config.arguments import Words
+from trainer.config.arguments import CommandLine
 from trainer.config.changes import changed_by
 from trainer.config.settings import differences
 from trainer.errors import UsageError, refusal
 from trainer.launch.launcher_words import words_of
 from trainer.launch.resume import ChangedJob, as_composed, changed_job, go_on
 from trainer.runs import directory, user_code
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.open import require_same_files
 from trainer.text import show
 
 if TYPE_CHECKING:
-    from trainer.config.compose import Job
+    from trainer.config.compose import JobConfig
 
 
-def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust: bool) -> int:
+def go_on_with_sweep(path: Path, words: CommandLine, command: str, force: bool, trust: bool) -> int:
     """Apply the words to every job of a sweep, then run those that are not done."""
-    configs = {rundir: rundir.read_config() for rundir in map(RunDir, directory.jobs(path))}
+    configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, directory.jobs(path))}
     all_stored = {rundir.path: settings.check(config) for rundir, config in configs.items()}
     opened = user_code.open_code(configs, command, trust, force)
     from trainer.launch import hydra_launchers, sweep
@@ -42,14 +42,16 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         try:
             stored = all_stored[folder]
             changed, chosen = changed_by(words, stored)
-            if RunDir(folder).read_status().get("state") != "done":
+            if RunDirectory(folder).read_status().get("state") != "done":
                 redact.require_given(changed.to_dict())
-            return changed_job(RunDir(folder), stored, changed, chosen, force), dict(redact.secrets(changed.to_dict()))
+            return changed_job(RunDirectory(folder), stored, changed, chosen, force), dict(
+                redact.secrets(changed.to_dict())
+            )
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
     sweep.require_free(path, described)
-    with RunDir(path).lock(command):
+    with RunDirectory(path).lock(command):
         folders = directory.jobs(path)
         with hydra_launchers.launching(described):
             launcher = hydra_launchers.make_launcher(words_of(described), path)
@@ -57,7 +59,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
         secrets = {folder.name: given for folder, (_, given) in zip(folders, found, strict=True)}
         plans = [plan for plan, _ in found if plan is not None]
         for folder in folders:
-            RunDir(folder).require_free()  # before the first one is changed
+            RunDirectory(folder).require_free()  # before the first one is changed
         run_screen.changes(plan.changes for plan in plans)
         for remark in dict.fromkeys(remark for plan in plans for remark in plan.trusted(opened)):
             screen.note(remark)
@@ -70,7 +72,7 @@ def go_on_with_sweep(path: Path, words: Words, command: str, force: bool, trust:
     return sweep.launch(path, described, command, overrides, digests, force, secrets)
 
 
-def require_not_swept(path: Path, swept: Sequence[str], words: Words) -> None:
+def require_not_swept(path: Path, swept: Sequence[str], words: CommandLine) -> None:
     """Refuse a word that would make jobs of a sweep alike.
 
     Raises:
@@ -78,11 +80,11 @@ def require_not_swept(path: Path, swept: Sequence[str], words: Words) -> None:
     """
     for word in redact.words(words.overrides):
         if (key := word.lstrip("+").partition("=")[0]) in swept:
-            one = f"`trainer resume {shlex.quote(RunDir(path).short)}/000 {word}` for one of its jobs"
+            one = f"`trainer resume {shlex.quote(RunDirectory(path).short)}/000 {word}` for one of its jobs"
             raise refusal(word, f"{key} is what the sweep varies", one)
 
 
-def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int:
+def go_on_as(path: Path, jobs: Sequence[JobConfig], command: str, words: CommandLine) -> int:
     """Continue a run, or a sweep, that `trainer run ... resume=true` started, as it is configured now.
 
     Args:
@@ -99,8 +101,8 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int
         raise refusal(
             f"run_dir={path} resume=true", f"has {len(folders)} jobs, the command {len(jobs)}", "the same command"
         )
-    again = f"trainer resume {shlex.quote(RunDir(path).short)}"
-    configs = {rundir: rundir.read_config() for rundir in map(RunDir, folders)}
+    again = f"trainer resume {shlex.quote(RunDirectory(path).short)}"
+    configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, folders)}
     all_stored = [settings.check(config) for config in configs.values()]
     typed = set[str]().union(*(targets.own_targets(one.settings) for one in jobs))
     opened = user_code.open_code(configs, again, typed=typed)
@@ -108,7 +110,7 @@ def go_on_as(path: Path, jobs: Sequence[Job], command: str, words: Words) -> int
     overrides = redact.words(words.overrides)
     if not directory.is_sweep(path):
         changed = as_composed(all_stored[0], jobs[0].settings)
-        return go_on(RunDir(path), all_stored[0], changed, jobs[0].choices, command, overrides, force=False)
+        return go_on(RunDirectory(path), all_stored[0], changed, jobs[0].choices, command, overrides, force=False)
     from trainer.launch import sweep
 
     described = sweep.described(path, words, again)

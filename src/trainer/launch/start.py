@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.analysis import failure
 from trainer.errors import RunFailed
 from trainer.runs import trust_list
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session.display import Display, NoDisplay, Standing
 from trainer.session.log_file import log
 from trainer.session.prepare import plan_of, prepare
@@ -21,7 +21,7 @@ from trainer.terminal import run_screen, screen
 from trainer.training.build import Built
 
 if TYPE_CHECKING:
-    from trainer.config.compose import Job
+    from trainer.config.compose import JobConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Begun:
         open_screen: Prints what is about to be trained, once nothing can be refused any more.
     """
 
-    rundir: RunDir
+    rundir: RunDirectory
     built: Built
     open_screen: Callable[[Standing], None]
 
@@ -81,7 +81,7 @@ def follow(
     return outcome
 
 
-def begin(job: Job, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:
+def begin(job: JobConfig, path: Path, objects: Mapping[str, Any] | None = None) -> Begun:
     """Check and write one job.
 
     Args:

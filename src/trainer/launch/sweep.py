@@ -16,8 +16,8 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 
 from trainer.analysis import failure
 from trainer.config import secrets as redact
-from trainer.config.arguments import Choice, Words
-from trainer.config.compose import Job
+from trainer.config.arguments import Choice, CommandLine
+from trainer.config.compose import JobConfig
 from trainer.config.settings import check
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.files import safe_start, writing
@@ -34,7 +34,7 @@ from trainer.launch.launchers import EachLauncher, Local
 from trainer.launch.owner import Owner
 from trainer.launch.sweep_task import Task
 from trainer.runs import entries, sweep_file, trust_list
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.sweep_file import Sweep
 from trainer.session import bounds, prepare
 from trainer.session.logger_repair import repair
@@ -49,7 +49,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def start(path: Path, jobs: Sequence[Job], choices: Sequence[Choice], words: Words, command: str) -> int:
+def start(path: Path, jobs: Sequence[JobConfig], choices: Sequence[Choice], words: CommandLine, command: str) -> int:
     """Check and write all jobs of a sweep, run them, and return the exit code.
 
     Args:
@@ -165,10 +165,10 @@ def launch(
     require_free(path, sweep)
     problem = None
     screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
-    with RunDir(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
+    with RunDirectory(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
         task.marker.unlink(missing_ok=True)
         todo = waiting(path, sweep, command)
-        finished = [RunDir(path / name) for name in sweep["jobs"] if name not in todo]
+        finished = [RunDirectory(path / name) for name in sweep["jobs"] if name not in todo]
         launcher = make_launcher(words_of(sweep), path, task.compose)
         try:
             train(launcher, task, todo, Overview(path, sweep["jobs"]))
@@ -180,7 +180,7 @@ def launch(
     task.marker.unlink(missing_ok=True)
     if stopping.signal is None:
         repair_loggers(finished, command, task)
-        find_out([RunDir(path / name) for name in sweep["jobs"]], command, task)
+        find_out([RunDirectory(path / name) for name in sweep["jobs"]], command, task)
     ended = [entries.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
@@ -208,7 +208,7 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
             launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
 
 
-def repair_loggers(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
+def repair_loggers(rundirs: Sequence[RunDirectory], command: str, task: Task) -> None:
     """Give the loggers of finished jobs what a kill has kept from them."""
     for rundir in rundirs:
         if rundir.read_status().get("config", {}).get("logger"):
@@ -221,7 +221,7 @@ def _note_of_job(name: str, text: str) -> None:
     screen.note(f"{name}: {text}")
 
 
-def find_out(rundirs: Sequence[RunDir], command: str, task: Task) -> None:
+def find_out(rundirs: Sequence[RunDirectory], command: str, task: Task) -> None:
     """Find out why jobs failed whose numbers ran away, until that has taken a while; an interrupt ends it."""
     end = time.monotonic() + WHY_SECONDS
     failed = [one for one in rundirs if failure.is_open(one.read_status())]
@@ -241,7 +241,7 @@ def require_free(path: Path, sweep: Sweep) -> None:
     Raises:
         InUse: Names what is in use, and by whom.
     """
-    for rundir in (RunDir(path), *(RunDir(path / name) for name in sweep["jobs"])):
+    for rundir in (RunDirectory(path), *(RunDirectory(path / name) for name in sweep["jobs"])):
         rundir.require_free()
 
 
@@ -249,7 +249,7 @@ def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
     """Return the jobs that are not done, marked as waiting."""
     names = []
     for name in sweep["jobs"]:
-        rundir = RunDir(path / name)
+        rundir = RunDirectory(path / name)
         state = rundir.read_status().get("state")
         if state != "done":
             names.append(name)
@@ -259,7 +259,7 @@ def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
     return names
 
 
-def described(path: Path, words: Words, command: str) -> Sweep:
+def described(path: Path, words: CommandLine, command: str) -> Sweep:
     """Return what sweep.json says of a sweep, which may be somebody else's, with a launcher that may be used.
 
     Args:
@@ -279,7 +279,7 @@ def described(path: Path, words: Words, command: str) -> Sweep:
     own = launcher_code(sweep)
     if own is not None and not trust_list.contains(own.digest):
         word = next(word for word in words_of(sweep) if not is_harmless(word))
-        trust = f"`trainer trust {shlex.quote(RunDir(path).short)}`, which shows it and adds it to your list"
+        trust = f"`trainer trust {shlex.quote(RunDirectory(path).short)}`, which shows it and adds it to your list"
         reason = "is a launcher that could run anything"
         raise refusal(f"{path / 'sweep.json'}: {word}", reason, f"`{command} hydra/launcher={DEFAULT}`, or {trust}")
     return sweep

@@ -16,7 +16,7 @@ from trainer.errors import RunFailed, TrainerError, UsageError
 from trainer.files import safe_start
 from trainer.launch import groups
 from trainer.launch.owner import Owner
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session import train as job
 from trainer.session.stopping import Stopping
 from trainer.terminal import screen
@@ -54,16 +54,16 @@ class Task:
         Raises:
             UsageError: The code is not what was checked.
         """
-        rundir = RunDir(self.path / name)
+        rundir = RunDirectory(self.path / name)
         return job.opened(rundir, self.command, self.force, self.digests.get(name))
 
     def _train(self, name: str) -> None:
-        rundir, digest, secrets = RunDir(self.path / name), self.digests.get(name), self.secrets.get(name)
+        rundir, digest, secrets = RunDirectory(self.path / name), self.digests.get(name), self.secrets.get(name)
         job.execute(rundir, self.command, list(self.overrides), self.force, self._stopping(), secrets, digest)
 
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
         """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
-        for group in groups.groups([RunDir(self.path / name) for name in names]):
+        for group in groups.groups([RunDirectory(self.path / name) for name in names]):
             if self.marker.exists():
                 return
             size, how = self._size_of(group)
@@ -75,7 +75,7 @@ class Task:
                 elif not self.marker.exists():
                     yield from self._at_once(part)
 
-    def _size_of(self, group: Sequence[RunDir]) -> tuple[int, str]:
+    def _size_of(self, group: Sequence[RunDirectory]) -> tuple[int, str]:
         name = group[0].path.name
         try:
             self.opened(name)
@@ -83,7 +83,7 @@ class Task:
             return 1, "singly: the first one can't be opened"  # which it says itself when it is its turn
         return groups.size_of(group, self.secrets.get(name, {}))
 
-    def _at_once(self, rundirs: Sequence[RunDir]) -> Iterator[tuple[str, None]]:
+    def _at_once(self, rundirs: Sequence[RunDirectory]) -> Iterator[tuple[str, None]]:
         seconds = groups.seconds_between_writes(len(rundirs))
         with self._stopping() as stopping:
             loops = [
@@ -110,7 +110,7 @@ class Task:
 
     def note_death(self, name: str, problem: RunFailed) -> None:
         """Let the status of a job say that its process has died over it."""
-        rundir = RunDir(self.path / name)
+        rundir = RunDirectory(self.path / name)
         with suppress(OSError, TrainerError), rundir.lock(self.command):
             if rundir.read_status().get("state") in ("waiting", "running"):
                 rundir.write_status({**rundir.read_status(), "state": "failed", "error": str(problem)})

@@ -14,7 +14,7 @@ from trainer.files import plain_json
 from trainer.files.plain_json import has_shape
 from trainer.files.sums import sum_of
 from trainer.runs import directory, sweep_file, vouching
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.status import Sums
 from trainer.runs.vouching import Recorded
 
@@ -42,7 +42,7 @@ class _Saved(TypedDict):
     training: _Training
 
 
-def of_run(run: RunDir, good: Sequence[int]) -> Iterator[Finding]:
+def of_run(run: RunDirectory, good: Sequence[int]) -> Iterator[Finding]:
     """Yield what there is to say of the files beside a run's checkpoints: the file, what is wrong, what is to be noted.
 
     Args:
@@ -73,13 +73,13 @@ def of_sweep(path: Path) -> str | None:
     except UsageError as error:
         return str(error)
     for folder in directory.jobs(path):
-        swept = RunDir(folder).read_status().get("swept")
+        swept = RunDirectory(folder).read_status().get("swept")
         if swept is not None and list(swept) != sweep["swept"]:
             return f"{path / 'sweep.json'} says that {', '.join(sweep['swept'])} differ; {folder.name} was another job"
     return None
 
 
-def _status_problem(run: RunDir, good: Sequence[int], is_sealed: bool) -> str | None:
+def _status_problem(run: RunDirectory, good: Sequence[int], is_sealed: bool) -> str | None:
     """Return what is wrong with status.json: its own sum, which it may have to have, or where the run stands."""
     status = run.read_status()
     if "state" not in status:
@@ -94,7 +94,7 @@ def _status_problem(run: RunDir, good: Sequence[int], is_sealed: bool) -> str | 
     return None
 
 
-def _standing_problem(run: RunDir, status: Mapping[str, Any], good: Sequence[int]) -> str | None:
+def _standing_problem(run: RunDirectory, status: Mapping[str, Any], good: Sequence[int]) -> str | None:
     """Compare step, best and metrics with what the checkpoints say, as far as they come from there."""
     best = status.get("best")
     if best is not None and best["step"] in good:
@@ -144,7 +144,7 @@ def _differs(name: str, now: Any, then: Any, step: int) -> str:
     return f"has been edited: {name} is {now}, and {then} in the checkpoint of step {step:,}"
 
 
-def _state(run: RunDir, step: int) -> dict[str, Any]:
+def _state(run: RunDirectory, step: int) -> dict[str, Any]:
     """Return where a run stood, as a checkpoint says it; null for a number that was not finite."""
     file = run.checkpoints / manifest.name_of(step) / manifest.STATE
     data = plain_json.json_data(file)
@@ -160,7 +160,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _config(run: RunDir, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
+def _config(run: RunDirectory, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
     status = run.read_status()
     try:
         config = run.read_config()
@@ -182,7 +182,7 @@ def _is_in_between(status: Mapping[str, Any], config: str, known: Mapping[int, R
     return status.get("state") in ("running", "waiting") and config in [one["config"] for one in before]
 
 
-def _preprocess(run: RunDir, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
+def _preprocess(run: RunDirectory, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
     try:
         data = run.read_preprocess()
     except UsageError as error:
@@ -203,7 +203,7 @@ def _preprocess(run: RunDir, known: Mapping[int, Recorded]) -> tuple[str | None,
     return None, f"good, and not that of step {', '.join(others)}: the data were others then" if others else None
 
 
-def _rows_problem(run: RunDir, known: Mapping[int, Recorded], good: Sequence[int]) -> str | None:
+def _rows_problem(run: RunDirectory, known: Mapping[int, Recorded], good: Sequence[int]) -> str | None:
     """Compare metrics.jsonl with what each checkpoint records of its beginning, and the last one with all of it."""
     rows = {step: one["metrics"] for step, one in known.items() if "metrics" in one}
     status = run.read_status()

@@ -11,7 +11,7 @@ from trainer.config.catalog import GROUPS
 from trainer.config.settings import flat
 from trainer.errors import nearest, printable, refusal
 from trainer.runs import entries
-from trainer.runs.entries import Entry
+from trainer.runs.entries import RunSummary
 from trainer.text import show, tick
 
 SEED = "seed"
@@ -20,7 +20,7 @@ _LONGEST = 60  # characters of a label
 _FEW = 3  # settings that make a label of bearable length
 
 
-def differing(found: Sequence[Entry]) -> list[str]:
+def differing(found: Sequence[RunSummary]) -> list[str]:
     """Return the settings that runs were given and that are not the same in all of them."""
     keys: dict[str, None] = {}
     for one in found:
@@ -30,7 +30,7 @@ def differing(found: Sequence[Entry]) -> list[str]:
     return [key for key in keys if key not in _BESIDES and len({text(one, key) for one in found}) > 1]
 
 
-def telling(found: Sequence[Entry], keys: Sequence[str]) -> list[str]:
+def telling(found: Sequence[RunSummary], keys: Sequence[str]) -> list[str]:
     """Return as few of the settings that set runs apart as tell them all from each other; a few are all kept."""
     if len(keys) <= _FEW:
         return list(keys)
@@ -48,7 +48,7 @@ def telling(found: Sequence[Entry], keys: Sequence[str]) -> list[str]:
     return chosen
 
 
-def labels(found: Sequence[Entry], differing_in: Sequence[str]) -> tuple[str, list[str]]:
+def labels(found: Sequence[RunSummary], differing_in: Sequence[str]) -> tuple[str, list[str]]:
     """Return what to call each of some runs, and a heading: their own names if each has one, else what they differ in.
 
     Args:
@@ -72,23 +72,23 @@ def labels(found: Sequence[Entry], differing_in: Sequence[str]) -> tuple[str, li
     return heading, [label if len(label) <= _LONGEST else f"{label[: _LONGEST - 3]}..." for label in told]
 
 
-def _told(of: Entry, keys: Sequence[str]) -> str:
+def _told(of: RunSummary, keys: Sequence[str]) -> str:
     return ", ".join(f"{key}={text(of, key)}" for key in keys if setting(of, key) is not None)
 
 
-def text(of: Entry, key: str) -> str:
+def text(of: RunSummary, key: str) -> str:
     """Write what a run has under a key, briefly."""
     value = setting(of, key)
     return tick(value) if isinstance(value, float) else printable(show(value))
 
 
-def is_number(found: Iterable[Entry], key: str) -> bool:
+def is_number(found: Iterable[RunSummary], key: str) -> bool:
     """Say whether a setting is a number in all runs."""
     values = [setting(one, key) for one in found]
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def require_setting(found: Sequence[Entry], key: str, flag: str) -> None:
+def require_setting(found: Sequence[RunSummary], key: str, flag: str) -> None:
     """Refuse a key that no run has.
 
     Raises:
@@ -100,9 +100,9 @@ def require_setting(found: Sequence[Entry], key: str, flag: str) -> None:
         raise refusal(f"{flag}={key}", "no run here has such a setting", differing(found), near and f"{flag}={near}")
 
 
-def grouped(found: Iterable[Entry], keys: Sequence[str]) -> dict[tuple[str, ...], list[Entry]]:
+def grouped(found: Iterable[RunSummary], keys: Sequence[str]) -> dict[tuple[str, ...], list[RunSummary]]:
     """Return runs by what they have under some keys, in the order of these values."""
-    groups: dict[tuple[str, ...], list[Entry]] = {}
+    groups: dict[tuple[str, ...], list[RunSummary]] = {}
     for one in found:
         groups.setdefault(tuple(text(one, key) for key in keys), []).append(one)
     places = [
@@ -122,7 +122,7 @@ def _place(value: str) -> float:
     return math.inf if number_there is None else number_there
 
 
-def setting(of: Entry, key: str) -> Any:
+def setting(of: RunSummary, key: str) -> Any:
     """Return what a run has under a key: a choice, a setting, its state or its name; None if it has none."""
     if key in ("state", "name"):
         return of.state if key == "state" else of.status.get("name")

@@ -38,7 +38,7 @@ class InUse(UsageError):
     """Another process holds the lock of a run directory."""
 
 
-class RunDir:
+class RunDirectory:
     """The files of one run.
 
     Args:
@@ -368,7 +368,7 @@ def jobs(path: Path) -> list[Path]:
 
 def is_run(path: Path) -> bool:
     """Say whether a directory holds a run or a sweep."""
-    return RunDir(path).exists or is_sweep(path)
+    return RunDirectory(path).exists or is_sweep(path)
 
 
 def every() -> list[Path]:

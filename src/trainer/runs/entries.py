@@ -12,11 +12,11 @@ from trainer.config.catalog import GROUPS
 from trainer.config.secrets import MARK
 from trainer.config.settings import Settings
 from trainer.files import garbage
-from trainer.runs.directory import RunDir, is_sweep, jobs
+from trainer.runs.directory import RunDirectory, is_sweep, jobs
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunSummary:
     """A run as its status.json tells it."""
 
     path: Path
@@ -31,7 +31,7 @@ class Entry:
     @property
     def short(self) -> str:
         """What one types to mean it."""
-        return RunDir(self.path).short
+        return RunDirectory(self.path).short
 
     @property
     def swept(self) -> Mapping[str, str]:
@@ -83,15 +83,15 @@ class Entry:
         return {"run": self.short, "path": str(self.path), **self.status, "state": self.state}
 
 
-def entry(path: Path) -> Entry:
+def entry(path: Path) -> RunSummary:
     """Read the run in a directory; one that nobody trains any more and that has not ended was interrupted."""
-    rundir = RunDir(path)
+    rundir = RunDirectory(path)
     status = rundir.status_as_needed()
     state = status.get("state", "unreadable")
-    return Entry(path, "interrupted" if state == "running" and not rundir.is_held() else state, status)
+    return RunSummary(path, "interrupted" if state == "running" and not rundir.is_held() else state, status)
 
 
-def entries(folders: Iterable[Path]) -> list[Entry]:
+def entries(folders: Iterable[Path]) -> list[RunSummary]:
     """Read the runs in directories, and of sweeps every job."""
     found = []
     with garbage.uncollected():

@@ -9,7 +9,7 @@ from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
 from trainer.config.settings import Settings, check
 from trainer.errors import UsageError, refusal
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 
 _ENDED = ("done", "stopped", "failed")
 
@@ -19,7 +19,7 @@ class NothingYet(UsageError):
 
 
 @dataclass(frozen=True)
-class Leg:
+class Segment:
     """A stretch of a run under the same settings.
 
     Args:
@@ -37,7 +37,7 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Course:
+class History:
     """How a run came to be what it is.
 
     Args:
@@ -47,9 +47,9 @@ class Course:
         end: How many steps can be compared: of a run that was interrupted, those up to its last checkpoint.
     """
 
-    rundir: RunDir
+    rundir: RunDirectory
     status: dict[str, Any]
-    legs: list[Leg]
+    legs: list[Segment]
     end: int
 
     @property
@@ -63,7 +63,7 @@ class Course:
         return self.status.get("error") if self.status.get("state") == "failed" else None
 
 
-def course(rundir: RunDir, config: dict[str, Any], secrets: dict[str, Any]) -> Course:
+def course(rundir: RunDirectory, config: dict[str, Any], secrets: dict[str, Any]) -> History:
     """Read how a run came about.
 
     Args:
@@ -80,7 +80,7 @@ def course(rundir: RunDir, config: dict[str, Any], secrets: dict[str, Any]) -> C
     end = int(status.get("step", 0)) if ended else max(manifest.steps(rundir.checkpoints), default=0)
     if not status.get("segments") or (end == 0 and status.get("state") != "failed"):
         raise NothingYet(f"{rundir.path} has saved nothing yet that could be compared")
-    legs: list[Leg] = []
+    legs: list[Segment] = []
     for segment, own in _configured(status.get("segments", []), config):
         filled = redact.filled(own, secrets)
         redact.require_given(filled)
@@ -88,10 +88,10 @@ def course(rundir: RunDir, config: dict[str, Any], secrets: dict[str, Any]) -> C
         if legs and legs[-1].settings == settings:
             legs[-1].segments.append(segment)
         else:
-            legs.append(Leg(settings, [segment]))
+            legs.append(Segment(settings, [segment]))
     if not legs or legs[0].first_step != 0:
         raise refusal(str(rundir.path / "status.json"), "does not say how the run began")
-    return Course(rundir, status, legs, end)
+    return History(rundir, status, legs, end)
 
 
 def _configured(segments: list[dict[str, Any]], config: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

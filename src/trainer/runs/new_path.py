@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from trainer.errors import refusal
-from trainer.runs.directory import REPLACED, RUNS, RunDir
+from trainer.runs.directory import REPLACED, RUNS, RunDirectory
 
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 
@@ -37,8 +37,8 @@ def new_path(asked: str | None) -> Path:
         if path.exists() and not path.is_dir():
             raise refusal(f"run_dir={asked}", "is a file")
         if path.is_dir() and not _is_fresh(path):
-            resume = f"trainer resume {shlex.quote(RunDir(path).short)}, or resume=true"
-            go_on = resume if RunDir(path).exists else "another run_dir"
+            resume = f"trainer resume {shlex.quote(RunDirectory(path).short)}, or resume=true"
+            go_on = resume if RunDirectory(path).exists else "another run_dir"
             raise refusal(f"run_dir={asked}", "exists and is not empty", go_on)
     except OSError as error:
         raise refusal(f"run_dir={asked}", f"can't be created: {error.strerror}") from error

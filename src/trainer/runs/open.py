@@ -11,10 +11,10 @@ from trainer.config.settings import Settings, check
 from trainer.errors import refusal
 from trainer.files import fingerprint
 from trainer.runs import directory, find, user_code, vouching
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 
 
-def require_same_files(rundirs: Sequence[RunDir], command: str) -> None:
+def require_same_files(rundirs: Sequence[RunDirectory], command: str) -> None:
     """Refuse runs whose data came from a file that has changed since.
 
     Raises:
@@ -27,7 +27,7 @@ def require_same_files(rundirs: Sequence[RunDir], command: str) -> None:
             raise refusal(path, reason, f"`{command} --allow-data-change`, or a new run")
 
 
-def require_unedited(rundir: RunDir, rows: bool = True) -> None:
+def require_unedited(rundir: RunDirectory, rows: bool = True) -> None:
     """Refuse a run whose files are not those that it has had, as far as its newest checkpoint says.
 
     Args:
@@ -43,7 +43,7 @@ def require_unedited(rundir: RunDir, rows: bool = True) -> None:
         vouching.require_resumable(rundir, newest, rows=rows)
 
 
-def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDir, Settings]:
+def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDirectory, Settings]:
     """Find a run whose model is to be used, and let its modules be imported if they are known.
 
     Args:
@@ -56,9 +56,9 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDir,
     """
     path = find.find(word)
     if directory.is_sweep(path):
-        jobs = [RunDir(job).short for job in directory.jobs(path)]
-        raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDir(path).short}/best", *jobs[:8]])
-    rundir = RunDir(path)
+        jobs = [RunDirectory(job).short for job in directory.jobs(path)]
+        raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
+    rundir = RunDirectory(path)
     config = rundir.read_config()
     settings = check(config)
     user_code.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import UsageError, unknown
-from trainer.runs.entries import Entry, entries
+from trainer.runs.entries import RunSummary, entries
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Ranking:
     metric: str | None
     descending: bool = False
 
-    def value(self, of: Entry) -> float | None:
+    def value(self, of: RunSummary) -> float | None:
         """Return what a run is ranked by: its best evaluation if that is of this metric, else its last value."""
         if self.metric is None:
             return None
@@ -29,7 +29,7 @@ class Ranking:
             return cast("float | None", of.best["value"])
         return of.metrics.get(self.metric)
 
-    def key(self, of: Entry) -> tuple[bool, float]:
+    def key(self, of: RunSummary) -> tuple[bool, float]:
         """Return what sorts runs best first, those that failed or have no value last."""
         value = self.value(of)
         if of.state == "failed" or value is None or not math.isfinite(value):
@@ -37,7 +37,7 @@ class Ranking:
         return False, -value if self.descending else value
 
 
-def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
+def ranking(of: Sequence[RunSummary], metric: str | None = None) -> Ranking:
     """Choose the metric that runs compare by: what they monitored, else the loss, unless data or losses differ.
 
     Args:
@@ -68,13 +68,13 @@ def ranking(of: Sequence[Entry], metric: str | None = None) -> Ranking:
     return Ranking(metric, modes == {"max"} or (metric == "validation_accuracy" and modes != {"min"}))
 
 
-def differ(of: Sequence[Entry], group: str) -> bool:
+def differ(of: Sequence[RunSummary], group: str) -> bool:
     """Say whether runs have different parts of a group, or the same with other settings."""
     parts = [(one.choices.get(group), config.get(group)) for one in of if (config := one.config)]
     return any(part != parts[0] for part in parts)
 
 
-def best(folders: Iterable[Path]) -> Entry:
+def best(folders: Iterable[Path]) -> RunSummary:
     """Return the best run in directories of runs and sweeps.
 
     Raises:
@@ -112,7 +112,7 @@ class Group:
         return {**self.settings, "mean": self.mean, "spread": self.spread, "runs": len(self.numbers)}
 
 
-def ranked_groups(found: list[Entry], by: Ranking, values: dict[str, list[str]]) -> list[Group]:
+def ranked_groups(found: list[RunSummary], by: Ranking, values: dict[str, list[str]]) -> list[Group]:
     """Return groups of the runs that are equal in what `values` holds for each, the best mean first."""
     numbers: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for index, one in enumerate(found):

@@ -16,7 +16,7 @@ from trainer.config.targets import foreign, is_ours, search_working_directory
 from trainer.errors import UsageError, refusal
 from trainer.runs import code_import, own_modules, trust_list
 from trainer.runs.code_import import Source
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 
 _NAMED = 3  # files that a refusal lists
 
@@ -69,7 +69,7 @@ def of_configs(configs: Iterable[Mapping[str, Any]], sources: Mapping[str, bytes
     return OwnCode(tuple(found.values()), sources) if found else None
 
 
-def of_run(rundir: RunDir, config: Mapping[str, Any] | None = None) -> OwnCode | None:
+def of_run(rundir: RunDirectory, config: Mapping[str, Any] | None = None) -> OwnCode | None:
     """Return the own code of a run, None if it has none.
 
     Args:
@@ -94,7 +94,7 @@ def of_run(rundir: RunDir, config: Mapping[str, Any] | None = None) -> OwnCode |
     return of_configs(configs, sources)
 
 
-def require_unchanged(rundir: RunDir, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
+def require_unchanged(rundir: RunDirectory, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
     """Return the own code of a run, which must be that of a digest; None is none.
 
     Raises:
@@ -124,7 +124,7 @@ class Opened(NamedTuple):
 
 
 def open_code(
-    configs: Mapping[RunDir, Mapping[str, Any]],
+    configs: Mapping[RunDirectory, Mapping[str, Any]],
     command: str,
     trust: bool = False,
     force: bool = False,
@@ -159,7 +159,7 @@ def open_code(
     return Opened({rundir.path: own for rundir, own in found.items()}, changed)
 
 
-def admit(found: Mapping[RunDir, OwnCode], command: str, trust: bool, force: bool) -> list[str]:
+def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, force: bool) -> list[str]:
     """Let the modules of runs be imported from memory, and return the files of those that are taken as they are now.
 
     Args:
@@ -197,7 +197,7 @@ def admit(found: Mapping[RunDir, OwnCode], command: str, trust: bool, force: boo
     return [str(place) for place in changed.values()]
 
 
-def _require_flag(rundir: RunDir, own: OwnCode, command: str, trust: bool) -> None:
+def _require_flag(rundir: RunDirectory, own: OwnCode, command: str, trust: bool) -> None:
     """Refuse a run that is not on the user's list, unless the flag covers all of its code."""
     again = f"`trainer trust {shlex.quote(rundir.short)}` shows it and adds it to your list of trusted code"
     for target, group in own.installed.items():
@@ -220,7 +220,7 @@ def used(settings: Settings) -> dict[str, bytes]:
     return own_modules.sources(classes) if classes else {}
 
 
-def keep(rundir: RunDir, sources: Mapping[str, bytes], before: OwnCode | None) -> dict[str, str]:
+def keep(rundir: RunDirectory, sources: Mapping[str, bytes], before: OwnCode | None) -> dict[str, str]:
     """Keep modules with a run that has imported them, and nothing that nobody vouched for.
 
     Args:
@@ -245,7 +245,7 @@ def to_keep(sources: Mapping[str, bytes], before: OwnCode | None) -> Mapping[str
 
 
 def trust_next(
-    rundir: RunDir,
+    rundir: RunDirectory,
     before: OwnCode | None,
     config: Mapping[str, Any],
     segments: Iterable[Mapping[str, Any]],
@@ -277,13 +277,13 @@ def sums(sources: Mapping[str, bytes]) -> dict[str, str]:
     return {name: code_import.sum_of(source) for name, source in sources.items()}
 
 
-def kept(rundir: RunDir) -> dict[str, str]:
+def kept(rundir: RunDirectory) -> dict[str, str]:
     """Return the SHA-256 of the modules that were kept with a run, by their paths."""
     recorded: dict[str, str] = rundir.read_status().get("code", {})
     return {name: sum_ for name, sum_ in recorded.items() if own_modules.NAME.fullmatch(name)}
 
 
-def differing(rundir: RunDir, sources: Mapping[str, bytes]) -> str | None:
+def differing(rundir: RunDirectory, sources: Mapping[str, bytes]) -> str | None:
     """Return which of a run's copies is not what was kept, None if all are or nothing says any more what was."""
     if "code" not in rundir.read_status():
         return None

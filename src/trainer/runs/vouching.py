@@ -23,7 +23,7 @@ from trainer.errors import UsageError, refusal
 from trainer.files import plain_json, reading
 from trainer.files.plain_json import as_json, has_shape
 from trainer.files.sums import OWN, is_sealed, sum_of
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.status import Sums
 from trainer.text import show
 
@@ -47,7 +47,7 @@ class Edited(UsageError):
     """A file of a run is not the one that its checkpoint was saved with; the message names it and a way out."""
 
 
-def kept(rundir: RunDir) -> Sums:
+def kept(rundir: RunDirectory) -> Sums:
     """Return the sums of config.yaml and preprocess.json as they are.
 
     Raises:
@@ -56,7 +56,7 @@ def kept(rundir: RunDir) -> Sums:
     return {"config": sum_of(rundir.read_config()), "preprocess": _sum_of_file(rundir)}
 
 
-def planned(rundir: RunDir, config: Mapping[str, Any], preprocess: dict[str, Any] | None) -> Sums:
+def planned(rundir: RunDirectory, config: Mapping[str, Any], preprocess: dict[str, Any] | None) -> Sums:
     """Return the sums of both files as they are going to be.
 
     Args:
@@ -74,7 +74,7 @@ def sum_of_preprocess(preprocess: dict[str, Any] | None) -> str | None:
     return None if preprocess is None else _sha256(as_json(preprocess, in_ascii=False))
 
 
-def same_data(rundir: RunDir, settings: Settings) -> bool:
+def same_data(rundir: RunDirectory, settings: Settings) -> bool:
     """Say whether settings take the data that config.yaml names; secrets are not kept and do not count."""
     return bool(rundir.read_config().get("data") == secrets.tree(settings.to_dict())["data"])
 
@@ -92,7 +92,7 @@ def recorded(path: Path) -> Recorded | None:
     return cast("Recorded | None", found)
 
 
-def require(rundir: RunDir, path: Path) -> None:
+def require(rundir: RunDirectory, path: Path) -> None:
     """Refuse a checkpoint whose numbers would come out otherwise, as a file that they depend on is not what it was.
 
     Args:
@@ -113,7 +113,7 @@ def require(rundir: RunDir, path: Path) -> None:
 
 
 def require_resumable(
-    rundir: RunDir,
+    rundir: RunDirectory,
     path: Path | None,
     force: bool = False,
     announce: Callable[[str], None] = lambda remark: None,
@@ -142,7 +142,7 @@ def require_resumable(
         announce(f"warning: {problem.partition('; allowed: ')[0]}; it is taken as it is")
 
 
-def resume_problems(rundir: RunDir, path: Path | None, anew: str | None = None, rows: bool = True) -> list[str]:
+def resume_problems(rundir: RunDirectory, path: Path | None, anew: str | None = None, rows: bool = True) -> list[str]:
     """Return what is wrong with the files that a run goes on with; the arguments are those of `require_resumable`."""
     then = None if path is None else recorded(path)
     if path is not None and then is None:
@@ -154,7 +154,7 @@ def resume_problems(rundir: RunDir, path: Path | None, anew: str | None = None, 
     return [problem for problem in found if problem is not None]
 
 
-def unrecorded_problem(rundir: RunDir, path: Path) -> str | None:
+def unrecorded_problem(rundir: RunDirectory, path: Path) -> str | None:
     """Return what is wrong with a manifest that says nothing of the run: the version that saved it kept sums.
 
     Args:
@@ -186,7 +186,7 @@ def seal_problem(status: Mapping[str, Any], is_expected: bool = False) -> str | 
     return None
 
 
-def config_problem(rundir: RunDir, name: str, then: Sums | None) -> str | None:
+def config_problem(rundir: RunDirectory, name: str, then: Sums | None) -> str | None:
     """Return what is wrong with config.yaml: neither a checkpoint nor a later start of the run had it.
 
     Args:
@@ -205,7 +205,7 @@ def config_problem(rundir: RunDir, name: str, then: Sums | None) -> str | None:
     return str(refusal(f"{rundir.path / 'config.yaml'}", f"has been edited {since}{_changes(status, config)}", way))
 
 
-def preprocess_problem(rundir: RunDir, name: str, then: Sums) -> str | None:
+def preprocess_problem(rundir: RunDirectory, name: str, then: Sums) -> str | None:
     """Return why a checkpoint can't be used with the preprocess.json that is there."""
     file, now = rundir.path / "preprocess.json", _sum_of_file(rundir)
     if now == then["preprocess"]:
@@ -221,7 +221,7 @@ def preprocess_problem(rundir: RunDir, name: str, then: Sums) -> str | None:
     return str(refusal(f"{file}", f"has been edited since {name} was saved", way))
 
 
-def going_on_problem(rundir: RunDir, name: str, then: Sums | None, anew: str | None = None) -> str | None:
+def going_on_problem(rundir: RunDirectory, name: str, then: Sums | None, anew: str | None = None) -> str | None:
     """Return why a run can't go on with its preprocess.json; one that is missing is made anew.
 
     Args:
@@ -246,7 +246,7 @@ def going_on_problem(rundir: RunDir, name: str, then: Sums | None, anew: str | N
     return None
 
 
-def is_replaced(rundir: RunDir, then: Sums) -> bool:
+def is_replaced(rundir: RunDirectory, then: Sums) -> bool:
     """Say whether a later start than a checkpoint's went on with other data, and with the preprocess.json of these."""
     return _sum_of_file(rundir) in [one["preprocess"] for one in starts_after(rundir.read_status(), then)]
 
@@ -301,7 +301,7 @@ def _savers(segments: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[st
 
 
 def _is_other_recorded(
-    rundir: RunDir, segments: Sequence[Mapping[str, Any]], step: int, savers: Sequence[Mapping[str, Any]]
+    rundir: RunDirectory, segments: Sequence[Mapping[str, Any]], step: int, savers: Sequence[Mapping[str, Any]]
 ) -> bool:
     """Say whether another checkpoint of the same start records what the run was; if starts are lost, an earlier one."""
     for other in manifest.steps(rundir.checkpoints):
@@ -314,7 +314,7 @@ def _is_other_recorded(
     return False
 
 
-def _require_metrics(rundir: RunDir) -> None:
+def _require_metrics(rundir: RunDirectory) -> None:
     try:
         os.close(reading.opened(rundir.metrics))
     except FileNotFoundError:
@@ -323,7 +323,7 @@ def _require_metrics(rundir: RunDir) -> None:
         raise UsageError(f"{rundir.metrics} can't be read: {error.strerror}") from error
 
 
-def _rows_problem(rundir: RunDir, path: Path, then: Rows) -> str | None:
+def _rows_problem(rundir: RunDirectory, path: Path, then: Rows) -> str | None:
     """Return why a run can't go on with its metrics.jsonl; one that is shorter has lost rows, which is told of."""
     try:
         found = first_rows(rundir.metrics, [then["size"]]).get(then["size"])
@@ -346,7 +346,7 @@ def _changes(status: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return f": status.json repeats another configuration ({', '.join([*some, *more])})" if some else ""
 
 
-def _saved_with(rundir: RunDir, preprocess: str) -> list[str]:
+def _saved_with(rundir: RunDirectory, preprocess: str) -> list[str]:
     """Return the steps whose checkpoints were saved with a preprocess.json."""
     found = []
     for step in manifest.steps(rundir.checkpoints):
@@ -359,7 +359,7 @@ def _saved_with(rundir: RunDir, preprocess: str) -> list[str]:
     return found
 
 
-def _sum_of_file(rundir: RunDir) -> str | None:
+def _sum_of_file(rundir: RunDirectory) -> str | None:
     """Return the sum of preprocess.json, None if there is none."""
     file = rundir.path / "preprocess.json"
     try:
@@ -370,7 +370,7 @@ def _sum_of_file(rundir: RunDir) -> str | None:
         raise UsageError(f"{file} can't be read: {error}") from error
 
 
-def _short(rundir: RunDir) -> str:
+def _short(rundir: RunDirectory) -> str:
     return shlex.quote(rundir.short)
 
 

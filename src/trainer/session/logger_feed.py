@@ -15,7 +15,7 @@ from trainer.config import secrets
 from trainer.config.settings import Settings
 from trainer.files import plain_json, reading
 from trainer.loggers import Logger
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.training.instantiate import check_arguments, construct, locate, reason_of, supplied
 from trainer.training.loop import Reader, Row
 
@@ -42,7 +42,7 @@ def chosen(settings: Settings, steps: int) -> dict[str, Logger]:
     return loggers
 
 
-def is_whole(logger: Logger, rundir: RunDir) -> bool:
+def is_whole(logger: Logger, rundir: RunDirectory) -> bool:
     """Say whether a logger has all rows of a finished run, as far as it can tell."""
     try:
         return logger.is_whole(rundir.path, plain_json.json_lines(rundir.metrics))

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from trainer.config.settings import Settings
 from trainer.errors import UsageError
 from trainer.loggers import Logger
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session import logger_feed
 from trainer.session.logger_feed import LoggerFeed
 
 
-def repair(rundir: RunDir, settings: Settings, command: str, announce: Callable[[str], None]) -> None:
+def repair(rundir: RunDirectory, settings: Settings, command: str, announce: Callable[[str], None]) -> None:
     """Let the loggers of a finished run that lack rows of it write them.
 
     Args:
@@ -38,7 +38,7 @@ def repair(rundir: RunDir, settings: Settings, command: str, announce: Callable[
                 announce(f"logger={name} lacked rows of the run; it has them now")
 
 
-def _incomplete(rundir: RunDir, settings: Settings, steps: int) -> dict[str, Logger]:
+def _incomplete(rundir: RunDirectory, settings: Settings, steps: int) -> dict[str, Logger]:
     try:
         loggers = logger_feed.chosen(settings, steps)
     except UsageError:

@@ -14,7 +14,7 @@ from trainer.data import Preprocess
 from trainer.errors import UsageError
 from trainer.files.sums import sum_of
 from trainer.runs import find, user_code, vouching
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.session import bounds
 from trainer.session.restore import start_from
@@ -32,15 +32,15 @@ class Plan:
     code: dict[str, bytes]
     preprocess: dict[str, Any] | None
 
-    def write(self, path: Path) -> RunDir:
+    def write(self, path: Path) -> RunDirectory:
         """Create the directory of the run, waiting to be trained."""
-        rundir = RunDir(path)
+        rundir = RunDirectory(path)
         rundir.create(*self._content(path))
         return rundir
 
     def fill(self, path: Path) -> None:
         """Write the same into a directory that no other process knows of."""
-        RunDir(path).fill(*self._content(path))
+        RunDirectory(path).fill(*self._content(path))
 
     @property
     def own_code(self) -> OwnCode | None:
@@ -71,7 +71,7 @@ def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, A
 
 
 def rebuild(
-    rundir: RunDir,
+    rundir: RunDirectory,
     settings: Settings,
     choices: dict[str, str] | None = None,
     objects: Mapping[str, Any] | None = None,
@@ -89,7 +89,7 @@ def rebuild(
     return build(settings, choices, kept, objects)
 
 
-def kept_preprocess(rundir: RunDir) -> Preprocess | None:
+def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:
     """Return how a run's data are prepared, None where nothing was kept.
 
     Raises:

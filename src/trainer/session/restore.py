@@ -14,13 +14,13 @@ from trainer.checkpoints.store import Checkpoint
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import has_shape
 from trainer.runs import directory, find, vouching
-from trainer.runs.directory import RunDir
-from trainer.session.run_state import Snapshot, load_weights, put_back, require_length
+from trainer.runs.directory import RunDirectory
+from trainer.session.run_state import RunState, load_weights, put_back, require_length
 from trainer.session.status_writer import preprocess_of
 from trainer.training.build import Built
 
 
-def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
+def choose(rundir: RunDirectory, asked: str) -> tuple[Checkpoint, str]:
     """Return a checkpoint of a run and what to call it.
 
     Args:
@@ -47,7 +47,7 @@ def choose(rundir: RunDir, asked: str) -> tuple[Checkpoint, str]:
     return found, called
 
 
-def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force: bool = False) -> int:
+def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None], force: bool = False) -> int:
     """Set a run to its newest good checkpoint, or to its beginning if it has none yet.
 
     Args:
@@ -88,7 +88,7 @@ def restore(built: Built, rundir: RunDir, announce: Callable[[str], None], force
     return length
 
 
-def _require_beginning(rundir: RunDir, broken: bool) -> None:
+def _require_beginning(rundir: RunDirectory, broken: bool) -> None:
     """Refuse to start over where work would be lost without a word."""
     status = rundir.read_status()
     over = f"trainer resume {shlex.quote(rundir.short)} --force, which starts over from step 0"
@@ -106,10 +106,10 @@ def start_from(model: nn.Module, source: str) -> None:
     """
     path = find.find(source)
     if directory.is_sweep(path):
-        jobs = [f"init_from={RunDir(job).short}" for job in directory.jobs(path)]
+        jobs = [f"init_from={RunDirectory(job).short}" for job in directory.jobs(path)]
         raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
     try:
-        found = chosen(RunDir(path), "best")
+        found = chosen(RunDirectory(path), "best")
     except BadCheckpoint as error:
         raise refusal(f"init_from={source}", str(error)) from error
     if found is None:
@@ -117,7 +117,7 @@ def start_from(model: nn.Module, source: str) -> None:
     load_weights(model, found.weights, f"init_from={source}")
 
 
-def chosen(rundir: RunDir, which: str) -> Checkpoint | None:
+def chosen(rundir: RunDirectory, which: str) -> Checkpoint | None:
     """Return the checkpoint of a run that a word means, None if the run has none yet.
 
     Args:
@@ -138,5 +138,5 @@ def chosen(rundir: RunDir, which: str) -> Checkpoint | None:
             raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
         return store.load(folder / manifest.name_of(step))
     last = store.load(folder / manifest.name_of(saved[-1]))
-    best = last.training["state"].get("best_step") if has_shape(Snapshot)(last.training) else None
+    best = last.training["state"].get("best_step") if has_shape(RunState)(last.training) else None
     return store.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last

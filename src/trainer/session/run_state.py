@@ -15,10 +15,10 @@ from trainer.config.secrets import is_secret
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import has_shape
 from trainer.training.build import Built, optimizer_like
-from trainer.training.loop import Run
+from trainer.training.loop import Learner
 
 
-class Snapshot(TypedDict):
+class RunState(TypedDict):
     """All that a run needs besides its weights to go on with the same bits."""
 
     state: dict[str, Any]
@@ -31,7 +31,7 @@ class Snapshot(TypedDict):
     metrics_bytes: int
 
 
-def snapshot(run: Run, metrics_bytes: int) -> Snapshot:
+def snapshot(run: Learner, metrics_bytes: int) -> RunState:
     """Return what a checkpoint of a run holds besides the weights."""
     return {
         "state": run.state.state_dict(),
@@ -67,7 +67,7 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
     """
     run, saved = built.run, found.training
     length = saved.get("metrics_bytes")
-    whole = has_shape(Snapshot)(saved) and type(length) is int and length >= 0
+    whole = has_shape(RunState)(saved) and type(length) is int and length >= 0
     if not whole or saved["state"].get("step") != found.step:
         raise UsageError(f"{found.path} does not hold what a checkpoint must")
     load_weights(run.model, found.weights, str(found.path))

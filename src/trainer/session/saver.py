@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from trainer.checkpoints import manifest, store
-from trainer.checkpoints.store import Packed
+from trainer.checkpoints.store import PackedCheckpoint
 from trainer.runs import vouching
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session.log_file import log
 from trainer.session.metrics_writer import MetricsFile
 from trainer.session.run_state import snapshot
@@ -32,15 +32,15 @@ class Saver:
         metrics: Its rows are on the disk before the checkpoint that records their length.
     """
 
-    def __init__(self, rundir: RunDir, built: Built, metrics: MetricsFile) -> None:
+    def __init__(self, rundir: RunDirectory, built: Built, metrics: MetricsFile) -> None:
         self._folder, self._built, self._metrics = rundir.checkpoints, built, metrics
         self._settings, self._sums = built.settings.checkpoint, vouching.kept(rundir)
-        self._best: Packed | None = None
+        self._best: PackedCheckpoint | None = None
         self._last = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
         self._write: Future[None] | None = None
-        self._written: list[Packed] = []  # what that writes
-        self._spent: list[Packed] = []  # memory to be used again
+        self._written: list[PackedCheckpoint] = []  # what that writes
+        self._spent: list[PackedCheckpoint] = []  # memory to be used again
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -94,7 +94,7 @@ class Saver:
         self._best, self._last = None, time.monotonic()
         self._written, self._write = packed, self._thread.submit(self._to_disk, packed, best_step)
 
-    def _to_disk(self, packed: list[Packed], best_step: int | None) -> None:
+    def _to_disk(self, packed: list[PackedCheckpoint], best_step: int | None) -> None:
         """Write checkpoints and delete those that need not be kept any more; runs in the thread."""
         if packed:
             self._metrics.sync()
@@ -110,7 +110,7 @@ class Saver:
             self._spent += self._written
             self._written = []
 
-    def _pack(self, spent: Packed | None) -> Packed:
+    def _pack(self, spent: PackedCheckpoint | None) -> PackedCheckpoint:
         """Copy what a checkpoint holds, into memory that is no longer needed if there is some."""
         run = self._built.run
         if spent is None and not self._spent and len(self._written) > 1:

@@ -10,16 +10,16 @@ from trainer.config import secrets
 from trainer.files import fingerprint
 from trainer.files.plain_json import finite
 from trainer.runs import vouching
-from trainer.runs.directory import FORMAT, RunDir
+from trainer.runs.directory import FORMAT, RunDirectory
 from trainer.session import environment
 from trainer.training.build import Built, resolved
-from trainer.training.loop import Row, Run
+from trainer.training.loop import Learner, Row
 from trainer.training.parameters import num_parameters
 
 SECONDS = 1.0  # between two writings while a run trains
 
 
-class Record:
+class StatusWriter:
     """Keeps status.json up to date from the start of a segment on; also a reader of the loop.
 
     Args:
@@ -34,7 +34,7 @@ class Record:
 
     def __init__(
         self,
-        rundir: RunDir,
+        rundir: RunDirectory,
         built: Built,
         command: str,
         overrides: list[str],
@@ -157,7 +157,7 @@ def data_facts(built: Built) -> dict[str, Any]:
     return finite({**built.data.facts(), "files": fingerprint.of_all(built.data.files)})  # type: ignore[no-any-return]
 
 
-def standing(run: Run) -> dict[str, Any]:
+def standing(run: Learner) -> dict[str, Any]:
     """Return the fields of status.json that change as the run goes on."""
     state = run.state
     best = None

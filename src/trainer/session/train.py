@@ -17,7 +17,7 @@ from trainer.files import safe_start, writing
 from trainer.files.plain_json import finite
 from trainer.files.sums import sum_of
 from trainer.runs import own_modules, user_code
-from trainer.runs.directory import InUse, RunDir
+from trainer.runs.directory import InUse, RunDirectory
 from trainer.session import bounds, logger_feed
 from trainer.session.display import Display, NoDisplay, Standing
 from trainer.session.log_file import log, log_evaluation, logging_to
@@ -26,12 +26,12 @@ from trainer.session.metrics_writer import MetricsFile, cut_back
 from trainer.session.prepare import rebuild
 from trainer.session.restore import restore
 from trainer.session.saver import Saver
-from trainer.session.status_writer import SECONDS, Record, preprocess_of, standing, superseded
+from trainer.session.status_writer import SECONDS, StatusWriter, preprocess_of, standing, superseded
 from trainer.session.stopping import BrokenOff, Stopping
 from trainer.training import compiled, loop
 from trainer.training.build import Built, resolved
 from trainer.training.instantiate import reason_of
-from trainer.training.loop import Diverged, NonFinite, Reader, Run, Taken, driven, evaluate
+from trainer.training.loop import Diverged, Learner, NonFinite, Reader, Taken, driven, evaluate
 from trainer.training.parameters import few_parameters
 
 
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def execute(
-    rundir: RunDir,
+    rundir: RunDirectory,
     command: str,
     overrides: list[str],
     force: bool = False,
@@ -75,7 +75,7 @@ def execute(
         driven(executing(rundir, command, overrides, force, entered, secrets, digest))
 
 
-def opened(rundir: RunDir, command: str, force: bool, digest: str | None) -> dict[str, Any]:
+def opened(rundir: RunDirectory, command: str, force: bool, digest: str | None) -> dict[str, Any]:
     """Return the configuration of a job, whose own code may be imported from then on.
 
     Args:
@@ -95,7 +95,7 @@ def opened(rundir: RunDir, command: str, force: bool, digest: str | None) -> dic
 
 
 def executing(
-    rundir: RunDir,
+    rundir: RunDirectory,
     command: str,
     overrides: list[str],
     force: bool,
@@ -103,7 +103,7 @@ def executing(
     secrets: Mapping[str, Any] | None = None,
     digest: str | None = None,
     seconds: float = SECONDS,
-) -> Generator[Run, Taken | None, None]:
+) -> Generator[Learner, Taken | None, None]:
     """Train as `execute` does; whoever drives this loop takes the steps, and has entered `stopping`.
 
     Args:
@@ -129,7 +129,7 @@ def executing(
 
 
 def train(
-    rundir: RunDir,
+    rundir: RunDirectory,
     built: Built,
     command: str,
     overrides: list[str],
@@ -159,7 +159,7 @@ def train(
 
 
 def training(
-    rundir: RunDir,
+    rundir: RunDirectory,
     built: Built,
     command: str,
     overrides: list[str],
@@ -168,7 +168,7 @@ def training(
     force: bool,
     stopping: Stopping,
     seconds: float = SECONDS,
-) -> Generator[Run, Taken | None, Outcome]:
+) -> Generator[Learner, Taken | None, Outcome]:
     """Train as `train` does; whoever drives this loop takes the steps, and has entered `stopping`.
 
     Args:
@@ -184,7 +184,7 @@ def training(
         length = restore(built, rundir, announce, force)
         writing.remove_tree(rundir.failure)  # what it went wrong with may go right now
         used = _keep_code(rundir, built, announce)
-        record = Record(rundir, built, command, overrides, announce, used, seconds)
+        record = StatusWriter(rundir, built, command, overrides, announce, used, seconds)
         rewrite(rundir, record, built)
         record.forget_before()
         if not cut_back(rundir.metrics, length):
@@ -248,7 +248,7 @@ def training(
     )
 
 
-def _keep_code(rundir: RunDir, built: Built, announce: Callable[[str], None]) -> dict[str, str]:
+def _keep_code(rundir: RunDirectory, built: Built, announce: Callable[[str], None]) -> dict[str, str]:
     """Keep the user's modules with a run that goes on, and return the SHA-256 of each by its path."""
     own, status, config = user_code.of_run(rundir), rundir.read_status(), redact.tree(resolved(built).to_dict())
     sources = user_code.to_keep(user_code.used(built.settings), own)
@@ -258,7 +258,7 @@ def _keep_code(rundir: RunDir, built: Built, announce: Callable[[str], None]) ->
     return user_code.keep(rundir, sources, own)
 
 
-def rewrite(rundir: RunDir, record: Record, built: Built) -> None:
+def rewrite(rundir: RunDirectory, record: StatusWriter, built: Built) -> None:
     """Let config.yaml and preprocess.json hold what a run goes on with.
 
     status.json comes first, as it vouches for them; and never are there a configuration and the preprocessing of
@@ -291,12 +291,12 @@ def failed_step(failure: RunFailed, built: Built) -> dict[str, Any] | None:
     return {"step": built.run.state.step + isinstance(failure, NonFinite)}
 
 
-def failure_of(error: Exception, built: Built, rundir: RunDir) -> RunFailed:
+def failure_of(error: Exception, built: Built, rundir: RunDirectory) -> RunFailed:
     """Return what ended a run as one line, with advice where there is some."""
     return error if isinstance(error, RunFailed) else RunFailed(_crash(error, built, rundir))
 
 
-def _crash(error: Exception, built: Built, rundir: RunDir) -> str:
+def _crash(error: Exception, built: Built, rundir: RunDirectory) -> str:
     if isinstance(error, OSError) and not rundir.exists:
         return f"{rundir.path} is gone: something has deleted or moved it while it was trained"
     if isinstance(error, OSError) and error.strerror:

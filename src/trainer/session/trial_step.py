@@ -16,7 +16,7 @@ from trainer.session import bounds, logger_feed
 from trainer.training.build import Built, optimizer_like
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import NonFinite, fit
-from trainer.training.state import State
+from trainer.training.state import Counters
 
 
 def try_out(built: Built) -> None:
@@ -47,7 +47,7 @@ def try_out(built: Built) -> None:
                 validation=run.validation and run.validation.sample(),
                 steps=1,
                 eval_every=1,
-                state=State(),
+                state=Counters(),
             )
             fit(trial)
             bounds.require_training(trial.optimizer.state_dict(), trial.schedule.state_dict())

@@ -11,13 +11,13 @@ from trainer.checkpoints import manifest
 from trainer.config.secrets import secrets
 from trainer.config.settings import COMPONENTS, OBJECT, Settings, check
 from trainer.errors import UsageError
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.runs.entries import may_be_typed, typed
 
 TENSORBOARD = "trainer.loggers.TensorBoard"
 
 
-def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
+def after_end(reason: str, rundir: RunDirectory, status: Mapping[str, Any]) -> dict[str, str]:
     """Return commands, each with what it does, after a run that ended well.
 
     Args:
@@ -40,7 +40,7 @@ def after_end(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[st
     return commands
 
 
-def longer(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
+def longer(reason: str, rundir: RunDirectory, status: Mapping[str, Any]) -> dict[str, str]:
     """Return the command that goes on with a run that ended well, with what it does.
 
     Args:
@@ -56,7 +56,7 @@ def longer(reason: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, 
     return {_resume(rundir, settings, steps=2 * status.get("steps", 500)): "go on longer"}
 
 
-def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
+def after(state: str, rundir: RunDirectory, status: Mapping[str, Any]) -> dict[str, str]:
     """Return commands, each with what it does, for a run that stands in its directory.
 
     Args:
@@ -72,7 +72,7 @@ def after(state: str, rundir: RunDir, status: Mapping[str, Any]) -> dict[str, st
     return {} if state == "running" else after_end("stopped", rundir, status)
 
 
-def after_failure(rundir: RunDir, status: Mapping[str, Any]) -> dict[str, str]:
+def after_failure(rundir: RunDirectory, status: Mapping[str, Any]) -> dict[str, str]:
     """Return commands, each with what it does, after a run that failed.
 
     Args:
@@ -134,7 +134,7 @@ def _handed_over(settings: Settings) -> list[str]:
     return [group for group in COMPONENTS if OBJECT in getattr(settings, group)]
 
 
-def _resume(rundir: RunDir, settings: Settings, **changes: Any) -> str:
+def _resume(rundir: RunDirectory, settings: Settings, **changes: Any) -> str:
     words = {**_again(settings), **changes}
     if objects := _handed_over(settings):
         named = [f"{key}={value}".replace(".", "__", key.count(".")) for key, value in words.items()]

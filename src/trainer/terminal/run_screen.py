@@ -11,7 +11,7 @@ from rich.text import Text
 from trainer.config import secrets
 from trainer.config.settings import OBJECT, Change
 from trainer.errors import printable
-from trainer.runs.directory import RunDir
+from trainer.runs.directory import RunDirectory
 from trainer.session.display import Display, Standing
 from trainer.terminal import advice, screen
 from trainer.terminal.progress import display
@@ -38,7 +38,7 @@ def loggers(sections: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(f"{name} {arguments('logger', section)}".rstrip() for name, section in sections.items())
 
 
-def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
+def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> None:
     """Say what is about to be trained, on what and where."""
     from trainer.training.build import resolved
     from trainer.training.parameters import num_parameters
@@ -57,14 +57,14 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDir) -> None:
         screen.note(f"warning: {warning}")
 
 
-def opening(what: str, rundir: RunDir, status: Mapping[str, Any]) -> None:
+def opening(what: str, rundir: RunDirectory, status: Mapping[str, Any]) -> None:
     """Say what is done to a run, and where that stands."""
     ended = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
     before = f"{ended} at step {status.get('step', 0):,}"
     screen.stderr.print(Text.assemble((f"{what} ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
 
 
-def resuming(rundir: RunDir, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
+def resuming(rundir: RunDirectory, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
     """Say which run goes on, as it stood, from which step, and which of its settings have changed."""
     opening("resuming", rundir, status)
     screen.stderr.print(f"going on from step {step:,}", soft_wrap=True)
@@ -88,21 +88,21 @@ def progress(standing: Standing) -> Display:
     return display(screen.stderr, standing, screen.is_live())
 
 
-def summary(outcome: Outcome, rundir: RunDir) -> None:
+def summary(outcome: Outcome, rundir: RunDirectory) -> None:
     """Print the result, the run directory and what one may type next."""
     screen.result(outcome.state, _ended(outcome))
     screen.two_columns(screen.stdout, {**_results(outcome), screen.RUN: str(rundir.path)})
     screen.next_commands(advice.after_end(outcome.reason, rundir, outcome.status))
 
 
-def complete(rundir: RunDir) -> None:
+def complete(rundir: RunDirectory) -> None:
     """Say that a run has nothing left to do, and what one may type instead."""
     status = rundir.read_status()
     screen.say(f"{rundir.path} is complete at step {status.get('step', 0):,}")
     screen.next_commands(advice.after("done", rundir, status))
 
 
-def failure(rundir: RunDir) -> str:
+def failure(rundir: RunDirectory) -> str:
     """Return what follows the message of a failed run: what is known of it, and what one may type next."""
     status = rundir.read_status()
     lines = {**advice.findings(status.get("diagnosis") or {}), screen.RUN: str(rundir.path)}

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from trainer.errors import printable
 from trainer.runs import entries as run_entries
-from trainer.runs.directory import RunDir
-from trainer.runs.entries import Entry
+from trainer.runs.directory import RunDirectory
+from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Group, Ranking, ranked_groups, ranking
 from trainer.terminal import advice, screen
 from trainer.text import number, typed
@@ -20,7 +20,7 @@ from trainer.text import number, typed
 FIRST = 30
 
 
-def looks(found: Sequence[Entry]) -> dict[str, str]:
+def looks(found: Sequence[RunSummary]) -> dict[str, str]:
     """Return the commands that look closer at the first of several runs."""
     names = [shlex.quote(one.short) for one in found[:2]]
     commands = {f"trainer show {names[0]}": "look at the first"}
@@ -29,7 +29,7 @@ def looks(found: Sequence[Entry]) -> dict[str, str]:
     return commands
 
 
-def runs_table(found: list[Entry], by: Ranking) -> Table:
+def runs_table(found: list[RunSummary], by: Ranking) -> Table:
     """Return a table of runs: what was typed to make each, and its numbers."""
     metrics = list(dict.fromkeys(name for one in found for name in one.metrics))
     named = any(one.status.get("name") for one in found)
@@ -55,13 +55,13 @@ def runs_table(found: list[Entry], by: Ranking) -> Table:
     return table
 
 
-def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> None:
+def print_results(path: Path, jobs: Sequence[RunSummary], swept: Sequence[str]) -> None:
     """Print the table of a sweep's jobs, the means over seeds, the failures, and what one may type next."""
     by = ranking(jobs)
     entries = sorted(jobs, key=by.key)
     screen.table(_jobs(entries[:FIRST], by, swept))
     if len(entries) > FIRST:
-        command = f"trainer runs {shlex.quote(RunDir(path).short)} --all"
+        command = f"trainer runs {shlex.quote(RunDirectory(path).short)} --all"
         screen.say(f"{FIRST} of {len(entries):,} jobs; `{command}` shows the others")
     several = "seed" in swept and len(entries) > 1
     if several and by.metric is not None and any(e.state == "done" for e in entries):
@@ -77,7 +77,7 @@ def print_results(path: Path, jobs: Sequence[Entry], swept: Sequence[str]) -> No
     _next(path, entries, ranked=by.metric is not None)
 
 
-def _jobs(entries: list[Entry], by: Ranking, swept: Sequence[str]) -> Table:
+def _jobs(entries: list[RunSummary], by: Ranking, swept: Sequence[str]) -> Table:
     metrics = list(dict.fromkeys(name for e in entries for name in e.metrics))
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("job", no_wrap=True)
@@ -103,7 +103,7 @@ def _jobs(entries: list[Entry], by: Ranking, swept: Sequence[str]) -> Table:
     return table
 
 
-def means_table(groups: list[Group], by: Ranking, found: list[Entry], what: str) -> Table:
+def means_table(groups: list[Group], by: Ranking, found: list[RunSummary], what: str) -> Table:
     """Return a table of groups of runs: mean and spread of the metric that they are ranked by."""
     is_best = any(one.best is not None and one.best["metric"] == by.metric for one in found)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -118,15 +118,15 @@ def means_table(groups: list[Group], by: Ranking, found: list[Entry], what: str)
     return table
 
 
-def _next(path: Path, entries: list[Entry], ranked: bool) -> None:
+def _next(path: Path, entries: list[RunSummary], ranked: bool) -> None:
     commands = looks(entries)
     left = [e for e in entries if e.state != "done"]
     if left and all(advice.recurs(e.status) for e in left):
-        commands.update(advice.after_failure(RunDir(path / left[0].name), left[0].status))
-    elif left and not RunDir(path).is_held():
-        commands[f"trainer resume {shlex.quote(RunDir(path).short)}"] = "run what is not done"
+        commands.update(advice.after_failure(RunDirectory(path / left[0].name), left[0].status))
+    elif left and not RunDirectory(path).is_held():
+        commands[f"trainer resume {shlex.quote(RunDirectory(path).short)}"] = "run what is not done"
     elif ranked:
-        best = RunDir(path / entries[0].name)
+        best = RunDirectory(path / entries[0].name)
         command = next(iter(advice.longer("complete", best, best.read_status())))
         commands[command] = "go on with the best"
     screen.next_commands(commands)

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainer.runs.entries import Entry, entry
+from trainer.runs.entries import RunSummary, entry
 from trainer.terminal import screen
 from trainer.text import duration, number, typed
 
@@ -94,7 +94,7 @@ class Overview:
             line += f", about {duration(elapsed / ended_now * len(self._open))} left"
         return Group(table, Text(line, style="cyan"))
 
-    def _shown(self, entries: list[Entry]) -> list[Entry]:
+    def _shown(self, entries: list[RunSummary]) -> list[RunSummary]:
         room = max(screen.stderr.size.height - 4, 3)
         if len(entries) <= room:
             return entries
@@ -103,11 +103,11 @@ class Overview:
         return sorted([*running, *others], key=lambda e: int(e.name))
 
 
-def _now(e: Entry) -> str:
+def _now(e: RunSummary) -> str:
     return f"{e.state}{_result(e)}" if e.state in ("waiting", "failed") else _result(e).strip()
 
 
-def _result(e: Entry) -> str:
+def _result(e: RunSummary) -> str:
     if e.error is not None:
         return f": {e.error}"
     return "".join(f"  {name.replace('_', ' ')} {number(value)}" for name, value in e.metrics.items())

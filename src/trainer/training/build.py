@@ -22,8 +22,8 @@ from trainer.errors import refusal, unknown
 from trainer.schedules import Schedule
 from trainer.training import devices
 from trainer.training.instantiate import check_arguments, check_feeding, construct, locate, split_arguments, supplied
-from trainer.training.loop import Run
-from trainer.training.state import State
+from trainer.training.loop import Learner
+from trainer.training.state import Counters
 
 ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
 DEFAULT_BATCH = 256
@@ -35,7 +35,7 @@ DEFAULT_STEPS = 500
 class Built:
     """A run ready for the loop, with what is known about it beforehand."""
 
-    run: Run
+    run: Learner
     settings: Settings
     data: Data
     device: torch.device
@@ -103,7 +103,7 @@ def build(
         what = f"accumulate={settings.accumulate}"
         raise refusal(what, f"one batch holds all {training.rows} rows", f"batch_size below {training.rows}, or 1")
     monitor, mode = choose_monitor(settings, data, schedule)
-    run = Run(
+    run = Learner(
         model=model,
         loss=loss,
         optimizer=optimizer,
@@ -364,7 +364,7 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
     return monitor, settings.mode or ("max" if monitor == "validation_accuracy" else "min")
 
 
-def copied(built: Built) -> Run:
+def copied(built: Built) -> Learner:
     """Return a copy of a run at its beginning; whatever is done with it leaves the run as it is."""
     run = built.run
     model = copy.deepcopy(run.model)
@@ -375,5 +375,5 @@ def copied(built: Built) -> Run:
         optimizer=optimizer_like(built, model),
         schedule=copy.deepcopy(run.schedule),
         batches=copy.copy(run.batches),
-        state=State(),
+        state=Counters(),
     )

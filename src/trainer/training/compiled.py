@@ -24,7 +24,7 @@ from trainer.data import Batch
 from trainer.training import fused
 from trainer.training.build import Built, copied
 from trainer.training.instantiate import reason_of
-from trainer.training.loop import Run, Taken, dense, gradients, take_step
+from trainer.training.loop import Learner, Taken, dense, gradients, take_step
 from trainer.training.parameters import few_parameters
 
 UNROLLED = 10  # steps a call: those of small models take less time than a call
@@ -88,7 +88,7 @@ class CompiledStep:
         except Exception as error:  # whatever torch meets in the model, in the optimizer or on the machine
             raise NotCompilable(f"torch can't compile it: {reason_of(error)}") from error
 
-    def __call__(self, run: Run) -> Taken:
+    def __call__(self, run: Learner) -> Taken:
         """Take the steps of a span, or one uncompiled, and return their losses."""
         step = run.state.step
         if step % self._span or _until_look(run) < self._span or len(kept := _leaves(run)) != self._kept:
@@ -102,7 +102,7 @@ class CompiledStep:
         run.schedule.apply(run.optimizer, step + self._span - 1)
         return losses
 
-    def _take(self, run: Run, kept: list[Tensor], span: Sequence[Sequence[Batch]]) -> list[float]:
+    def _take(self, run: Learner, kept: list[Tensor], span: Sequence[Sequence[Batch]]) -> list[float]:
         """Take the steps of a span and return their losses; none, and no change, if a number is not finite."""
         factors = [run.schedule.factor(run.state.step + place) for place in range(self._span)]
         rates = [[group["initial_lr"] * factor for group in run.optimizer.param_groups] for factor in factors]
@@ -123,7 +123,7 @@ class CompiledStep:
             for place in range(1 if self._is_whole else self._span)
         ]
 
-    def _compile(self, run: Run) -> Callable[..., Tensor]:
+    def _compile(self, run: Learner) -> Callable[..., Tensor]:
         rows = [[(batch.inputs, batch.targets) for batch in batches] for batches in self._example()]
         lrs = torch.ones(self._span, len(run.optimizer.param_groups), dtype=torch.float64)
         with _as_when_compiling(), warnings.catch_warnings():
@@ -138,7 +138,7 @@ class CompiledStep:
         }
         return torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
 
-    def _steps_of(self, run: Run) -> Callable[..., Tensor]:
+    def _steps_of(self, run: Learner) -> Callable[..., Tensor]:
         """Return the steps of a span as a function of all that they read, which ends by writing what they change."""
         names = [name for name, w in run.model.named_parameters() if w.requires_grad]
         buffer_names = [name for name, _ in run.model.named_buffers()]
@@ -164,7 +164,7 @@ class CompiledStep:
 
         return steps
 
-    def _gradients(self, run: Run, params: list[Tensor], held: dict[str, Tensor], rows: Any) -> Tensor:
+    def _gradients(self, run: Learner, params: list[Tensor], held: dict[str, Tensor], rows: Any) -> Tensor:
         """Give params the clipped gradients of a step and return its loss."""
         losses = []
         for batch, (inputs, targets) in zip(self._batches, rows, strict=True):
@@ -179,7 +179,7 @@ class CompiledStep:
             clip_grads_with_norm_(params, run.clip_norm, get_total_norm(dense(params), foreach=False), foreach=False)
         return torch.stack(losses).sum()
 
-    def _require_agreement(self, run: Run, same: Run) -> None:
+    def _require_agreement(self, run: Learner, same: Learner) -> None:
         """Compare compiled steps with uncompiled ones from the same weights; the first call also compiles.
 
         Raises:
@@ -205,7 +205,7 @@ class CompiledStep:
                 raise NotCompilable("the weights or the buffers would change otherwise")
 
 
-def _trial(built: Built) -> Run:
+def _trial(built: Built) -> Learner:
     """Return a copy of a run after one step, which has made the optimizer's state."""
     run = copied(built)
     run.model.train()
@@ -216,7 +216,7 @@ def _trial(built: Built) -> Run:
     return run
 
 
-def _require_pure(run: Run, batches: Sequence[Batch]) -> bool:
+def _require_pure(run: Learner, batches: Sequence[Batch]) -> bool:
     """Say whether a step draws numbers from torch's generators.
 
     Raises:
@@ -241,25 +241,25 @@ def _require_pure(run: Run, batches: Sequence[Batch]) -> bool:
     return bool(before["torch"] != after["torch"])
 
 
-def _cadences(run: Run) -> list[int]:
+def _cadences(run: Learner) -> list[int]:
     """Return after how many steps the weights are looked at, again and again."""
     cadences = [run.save_every] if run.validation is None else [run.save_every, run.eval_every]
     return [every for every in cadences if every is not None]
 
 
-def _until_look(run: Run) -> int:
+def _until_look(run: Learner) -> int:
     """Return after how many steps the weights are looked at next, at the latest at the end of the run."""
     step = run.state.step
     return min([run.steps - step, *(every - step % every for every in _cadences(run))])
 
 
-def _undisturbed(run: Run) -> int:
+def _undisturbed(run: Learner) -> int:
     """Return the fewest steps between two that end a span: looks at the weights, and the smaller batch of an epoch."""
     uneven = run.batches.rows % run.batches.step_rows != 0
     return min([*_cadences(run), *([run.batches.steps_per_epoch] if uneven else [])], default=run.steps)
 
 
-def _update(run: Run, params: list[Tensor], state: list[Tensor], rates: Tensor) -> None:
+def _update(run: Learner, params: list[Tensor], state: list[Tensor], rates: Tensor) -> None:
     """Let the optimizer's own code, on a twin that holds other tensors, update params and state in place."""
     optimizer = run.optimizer
     twin = copy.copy(optimizer)
@@ -282,7 +282,7 @@ def _traceable(group: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if key in group}
 
 
-def _leaves(run: Run) -> list[Tensor]:
+def _leaves(run: Learner) -> list[Tensor]:
     """Return what the optimizer keeps, in the order of the weights and of the names."""
     leaves = []
     for w in run.weights:

@@ -20,7 +20,7 @@ from trainer.data import Batch, Batches
 from trainer.errors import RunFailed
 from trainer.schedules import Schedule
 from trainer.training import fused
-from trainer.training.state import State
+from trainer.training.state import Counters
 
 MANY = 4096  # numbers
 Row = dict[str, Any]
@@ -40,7 +40,7 @@ Taken = list[float] | NonFinite  # the losses of finished steps, mostly of one, 
 
 
 @dataclass
-class Run:
+class Learner:
     """The parts of a run, built and ready for the loop."""
 
     model: nn.Module
@@ -61,8 +61,8 @@ class Run:
     max_divergence: float = 1e6
     seed: int = 0
     classes: int = 0
-    state: State = field(default_factory=State)
-    update: Callable[[Run], Taken] = lambda run: take_step(run)
+    state: Counters = field(default_factory=Counters)
+    update: Callable[[Learner], Taken] = lambda run: take_step(run)
     random: Callable[[], dict[str, Any]] = randomness.state_dict  # where the generators stand, for a checkpoint
 
     @cached_property
@@ -77,7 +77,7 @@ class Run:
 
 
 def fit(
-    run: Run,
+    run: Learner,
     readers: Iterable[Reader] = (),
     save: Callable[[bool], None] = lambda due: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -99,7 +99,7 @@ def fit(
     return driven(training(run, readers, save, stopping))
 
 
-def driven(loop: Generator[Run, Taken | None, T]) -> T:
+def driven(loop: Generator[Learner, Taken | None, T]) -> T:
     """Take the steps that a loop asks for, and return what it returns."""
     try:
         run = next(loop)
@@ -116,8 +116,8 @@ def driven(loop: Generator[Run, Taken | None, T]) -> T:
 
 
 def training(
-    run: Run, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]
-) -> Generator[Run, Taken | None, str]:
+    run: Learner, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]
+) -> Generator[Learner, Taken | None, str]:
     """Train as `fit` does; whoever drives this loop takes the next step when it yields, and sends what came of it."""
     schedule, state = run.schedule, run.state
     run.model.train()
@@ -144,7 +144,7 @@ def training(
     return "complete" if state.step >= run.steps else "stopped" if stopping() else "patience"
 
 
-def take_step(run: Run) -> Taken:
+def take_step(run: Learner) -> Taken:
     """Take the next step and return its loss, or why the weights are as they were."""
     batches = run.batches.at(run.state.step)
     run.schedule.apply(run.optimizer, run.state.step)
@@ -154,7 +154,7 @@ def take_step(run: Run) -> Taken:
         return problem
 
 
-def gradients(run: Run, batches: Sequence[Batch]) -> float:
+def gradients(run: Learner, batches: Sequence[Batch]) -> float:
     """Compute the gradients of a step's batches, clipped, and return the loss.
 
     Args:
@@ -225,7 +225,7 @@ def tell(readers: Iterable[Reader], row: Row) -> None:
 
 @torch.no_grad()
 def evaluate(
-    run: Run, batches: Batches, look: Callable[[Tensor, Tensor], None] = lambda prediction, targets: None
+    run: Learner, batches: Batches, look: Callable[[Tensor, Tensor], None] = lambda prediction, targets: None
 ) -> dict[str, float]:
     """Return the loss, and for classes the accuracy, over held-out rows; no generator moves on.
 
@@ -252,13 +252,13 @@ def evaluate(
     return metrics
 
 
-def monitored(run: Run, metrics: dict[str, float]) -> float:
+def monitored(run: Learner, metrics: dict[str, float]) -> float:
     """Return the monitored metric with a sign that makes less better."""
     value = metrics[run.monitor or "validation_loss"]
     return value if run.mode == "min" else -value
 
 
-def non_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float]) -> NonFinite:
+def non_finite(run: Learner, batches: Sequence[Batch], losses: Sequence[float]) -> NonFinite:
     """Return the error that names step, epoch and rows where losses or gradients are not finite."""
     wrong = [b for b, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
     what = (
@@ -272,7 +272,7 @@ def non_finite(run: Run, batches: Sequence[Batch], losses: Sequence[float]) -> N
     return NonFinite(f"{what} at {where}; the weights are as before that step{first}")
 
 
-def require_bounded(run: Run) -> None:
+def require_bounded(run: Learner) -> None:
     """Raise Diverged when the loss has left the neighbourhood of the first one for good."""
     loss, first = run.state.loss, run.state.first_loss
     if loss is None or first is None or not abs(loss) > run.max_divergence * max(1.0, abs(first)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer.training.loop import Run
+from trainer.training.loop import Learner
 
 FEW_NUMBERS = 16
 
@@ -19,6 +19,6 @@ def few_parameters(model: nn.Module) -> dict[str, Any] | None:
     return {name: p.tolist() for name, p in parameters.items()}
 
 
-def num_parameters(run: Run) -> int:
+def num_parameters(run: Learner) -> int:
     """Count the numbers that are trained."""
     return sum(p.numel() for p in run.model.parameters() if p.requires_grad)

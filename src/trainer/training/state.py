@@ -12,7 +12,7 @@ from trainer.config.annotations import fits
 
 
 @dataclass
-class State:
+class Counters:
     """The loop's own state; time is the number of finished optimizer steps."""
 
     step: int = 0

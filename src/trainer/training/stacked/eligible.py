@@ -19,7 +19,7 @@ from trainer.data.batches import Tensors
 from trainer.models.handwritten import HandWritten
 from trainer.training.build import Built, copied
 from trainer.training.instantiate import reason_of
-from trainer.training.loop import NonFinite, Run, gradients
+from trainer.training.loop import Learner, NonFinite, gradients
 from trainer.training.stacked.stack import Stack, layout, own_attributes
 from trainer.training.stacked.updates import UPDATES
 
@@ -136,7 +136,7 @@ def best_size(built: Built, count: int, same_rows: bool) -> tuple[int, float]:
     return best if least < _GAIN * alone else 1, least / alone
 
 
-def _with_own_rows(run: Run) -> Run:
+def _with_own_rows(run: Learner) -> Learner:
     batches = copy.copy(run.batches)
     x, y = batches.source.all()
     batches.source = Tensors(None if x is None else x.clone(), y.clone())

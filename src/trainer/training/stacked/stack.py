@@ -18,10 +18,10 @@ from torch.func import functional_call, vmap
 from trainer import randomness
 from trainer.data import Batch
 from trainer.data.batches import Tensors
-from trainer.training.loop import NonFinite, Run, Taken, has_non_finite, non_finite
+from trainer.training.loop import Learner, NonFinite, Taken, has_non_finite, non_finite
 from trainer.training.stacked.updates import UPDATES, clip, numbers_of
 
-Loop = Generator[Run, Taken | None, None]
+Loop = Generator[Learner, Taken | None, None]
 
 _TORCH_OWN = frozenset(vars(nn.Module())) - {"training"}  # parameters, modules and hooks of a module
 
@@ -35,7 +35,7 @@ class Stack:
         runs: Of one `layout`.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Learner]) -> None:
         first = runs[0]
         self.runs = list(runs)
         self._update = UPDATES[type(first.optimizer)]
@@ -184,7 +184,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
         loops: Those of runs for which `eligible.why_singly` finds nothing, not started.
     """
     contexts = [copy_context() for _ in loops]
-    runs: dict[int, Run] = {}
+    runs: dict[int, Learner] = {}
     try:
         for number, loop in enumerate(loops):
             run = _send(contexts[number], loop, None)
@@ -214,7 +214,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
             context.run(loop.close)
 
 
-def _send(context: Context, loop: Loop, taken: Taken | Exception | None) -> Run | None:
+def _send(context: Context, loop: Loop, taken: Taken | Exception | None) -> Learner | None:
     """Let a loop go on, to its next step or its end; in a context of its own it writes into its own log."""
     try:
         if isinstance(taken, Exception) and not isinstance(taken, NonFinite):
@@ -235,7 +235,7 @@ def _fixed(state: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return lambda: state
 
 
-def _alike(runs: dict[int, Run]) -> list[list[int]]:
+def _alike(runs: dict[int, Learner]) -> list[list[int]]:
     """Return the numbers of runs that can be stacked, in groups."""
     groups: list[tuple[Any, list[int]]] = []
     for number, run in runs.items():
@@ -249,14 +249,14 @@ def _alike(runs: dict[int, Run]) -> list[list[int]]:
     return [numbers for _, numbers in groups]
 
 
-def _share_rows(run: Run, other: Run) -> None:
+def _share_rows(run: Learner, other: Learner) -> None:
     """Let a run take its batches from the rows of another if they are the same."""
     mine, others = run.batches.source, other.batches.source
     if isinstance(mine, Tensors) and isinstance(others, Tensors) and mine.equals(others):
         run.batches.source = others
 
 
-def layout(run: Run) -> tuple[Any, ...]:
+def layout(run: Learner) -> tuple[Any, ...]:
     """Return what runs must have in common: shapes, plain settings of their parts, and where batches may be smaller."""
     batches, numbers = run.batches, UPDATES[type(run.optimizer)].numbers
     source = batches.source
