@@ -59,3 +59,11 @@ def test_the_installed_wheel_trains_and_resumes_in_another_directory(wheel, tmp_
     assert call("bash", "-c", f'eval "$({command} completion bash)"; {pressed}', cwd=elsewhere) == "numpy\n"
     call(command, "init", "first", cwd=elsewhere)
     assert all((elsewhere / "first" / name).is_file() for name in init.FILES)
+    assert "numpy" in call(command, "list", "model", cwd=elsewhere)
+    source = (ROOT / "src/trainer/models/function_net.py").read_text()
+    shown = call(command, "ladder", "--source", "function", cwd=elsewhere)
+    assert "class " in shown
+    assert {line[2:] for line in shown.splitlines() if line.startswith("+ ")} <= set(source.splitlines())
+    for words, candidate in (("run --", "--dry-run"), ("ladder --source ", "function"), ("run optim=", "optim=adam")):
+        assert candidate in call(command, "completion", "fish", "--", *words.split(" "), cwd=elsewhere)
+    call(command, "run", "experiment=my_experiment", "steps=2", cwd=elsewhere / "first")
