@@ -427,6 +427,22 @@ def wrong(cli: Callable[..., Any], name: str = "run") -> dict[str, str]:
     return found
 
 
+def test_a_run_without_its_status_goes_on_and_says_what_it_does_not_know(cli, train):
+    """Settings changed on the way, status.json lost, and the checkpoint that was saved under them damaged."""
+    train("data.inputs=3", "data.outputs=1", "steps=4", "checkpoint.every=2", "checkpoint.keep=9")
+    assert cli("resume", "run", "steps=6", "clip_norm=1").code == 0
+    Path("run/status.json").unlink()
+    damaged = Path("run/checkpoints/step-000000000006/state.json")
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert "config.yaml: has been edited" in cli("eval", "run", "--checkpoint", "4").err
+    result = cli("resume", "run")
+    assert result.code == 0, result.err
+    assert (
+        "warning: run/config.yaml: has been edited since step-000000000004 was saved; it is taken as it is"
+        in result.err
+    )
+
+
 @pytest.mark.parametrize("seal", [False, True], ids=["stale", "sealed"])
 def test_starts_without_sums_excuse_no_edit(cli, train, seal):
     run = train(*INTEGERS)

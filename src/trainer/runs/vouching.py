@@ -136,8 +136,10 @@ def require_resumable(
     """
     if rows and path is not None:
         _require_metrics(rundir)
+    config = str(rundir.path / "config.yaml")
     for problem in resume_problems(rundir, path, anew, rows):
-        if not force:
+        # Where status.json is gone, nothing tells an edit from what an earlier resume has changed.
+        if not (force or (problem.startswith(config) and not rundir.read_status())):
             raise Edited(problem)
         announce(f"warning: {problem.partition('; allowed: ')[0]}; it is taken as it is")
 
