@@ -305,7 +305,7 @@ def test_a_module_that_has_changed_is_used_as_it_is_or_as_it_was(cli, own_part, 
     assert cli("run", "model=net", *SMALL, "run_dir=run").code == 0
     assert cli("reproduce", "run").code == 0
     own_part("model", "net", f"# a remark\n{LINEAR}", "inputs: null\noutputs: null\n")
-    assert f"error: {Path('own_net.py').absolute()}: has changed" in cli("reproduce", "run").err
+    assert f"error: {Path('own_net.py').absolute()}: differs" in cli("reproduce", "run").err
     result = cli("reproduce", "run", "--force")
     assert result.code == 0
     assert re.search(r"own_net\.py +has changed", result.out)

@@ -321,7 +321,7 @@ def test_a_module_that_has_changed_is_imported_only_when_insisted_on(cli, refuse
     assert "`trainer show run --parameters --force`" in refused("show", "run", "--parameters")
     result = cli("show", "run", "--parameters", "--force")
     assert result.code == 0
-    assert f"warning: {Path('own_net.py').absolute()} has changed since the run started" in result.err
+    assert f"warning: {Path('own_net.py').absolute()} differs from the copy that the run keeps" in result.err
 
 
 def test_weights_are_shown_where_the_run_cannot_be_built(cli, own_part):

@@ -70,12 +70,12 @@ def test_a_module_that_has_changed_is_another_run(cli, own):
     before = content(Path("run"))
     result = cli("resume", "run", "steps=3")
     assert result.code == 2
-    assert result.err.startswith(f"error: {Path(own[1]).absolute()}.py: has changed since the run started")
+    assert result.err.startswith(f"error: {Path(own[1]).absolute()}.py: differs from the copy that the run keeps")
     assert "`trainer resume run steps=3 --force`" in result.err
     assert content(Path("run")) == before
     result = cli("resume", "run", "steps=3", "--force")
     assert result.code == 0
-    assert f"warning: {Path(own[1]).absolute()}.py has changed since the run started" in result.err
+    assert f"warning: {Path(own[1]).absolute()}.py differs from the copy that the run keeps" in result.err
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
     forget(*own)
     assert cli("resume", "run", "steps=4").code == 0
@@ -121,7 +121,7 @@ def test_a_module_of_that_name_is_not_enough(cli, own, monkeypatch):
     Path(f"{own[0]}.py").write_text("raise SystemExit('never imported')\n")
     result = cli("resume", "../run", "steps=3")
     assert result.code == 2
-    assert result.err.startswith(f"error: {Path.cwd() / own[0]}.py: has changed")
+    assert result.err.startswith(f"error: {Path.cwd() / own[0]}.py: differs")
     assert "never imported" not in result.err
     assert cli("resume", "../run", "steps=3", "--trust-code").code == 0
 
@@ -207,7 +207,8 @@ def test_a_list_that_cannot_vouch_counts_as_none(cli, own, monkeypatch, spoil, w
     assert why in result.err
     assert result.err.count("later commands will need --trust-code") == 1
     forget(*own)
-    assert cli("resume", "second", "steps=3").code == 2
+    refused = cli("resume", "second", "steps=3")
+    assert (refused.code, why in refused.err) == (2, True)
     assert cli("resume", "second", "steps=3", "--trust-code").code == 0
 
 
@@ -296,7 +297,7 @@ def test_a_module_that_is_gone_has_changed(cli, own):
     """The class is there in another form, and what it imported is not."""
     Path(f"{own[0]}.py").write_text(NET.format(parts="math").replace("WIDTH", "pi") + "\n")
     Path(f"{own[1]}.py").unlink()
-    assert "has changed since the run started" in cli("resume", "run", "steps=3").err
+    assert "differs from the copy that the run keeps" in cli("resume", "run", "steps=3").err
 
 
 def test_a_copy_that_has_changed_is_not_trusted(cli, own):
@@ -332,6 +333,7 @@ def test_a_sweep_imports_what_was_kept_wherever_it_runs(cli, own, stranger, monk
     result = cli("resume", "../sweep", "steps=4")
     assert result.code == 2
     assert "--trust-code" in result.err
+    assert "`trainer trust ../sweep`" in result.err
     result = cli("resume", "../sweep", "steps=4", "--trust-code")
     assert result.code == 0, result.err
     run = Run(Path("../sweep/001"))
@@ -390,7 +392,7 @@ def test_resume_true_wants_the_same_modules(cli, own, stranger):
     Path(f"{own[1]}.py").write_text("WIDTH = 8\n")
     result = cli(*words, "steps=4")
     assert result.code == 2
-    assert "has changed since the run started" in result.err
+    assert "differs from the copy that the run keeps" in result.err
 
 
 def test_resume_true_takes_no_code_that_was_not_typed(cli, own, stranger):

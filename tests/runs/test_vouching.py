@@ -145,7 +145,7 @@ def test_other_data_leave_the_older_checkpoints_unusable(cli, run):
     assert cli(*PREDICT, "--checkpoint", "last").code == 0
     result = cli(*PREDICT, "--checkpoint", str(int(old[5:])))
     assert result.code == 2
-    assert f"preprocess.json: is not that of {old}: the run has gone on with other data since" in result.err
+    assert f"preprocess.json: is not that of {old}: the run has gone on with another one since" in result.err
     assert "--checkpoint 14" in result.err
     result = cli("verify", "run")
     assert result.code == 0, result.out
@@ -318,7 +318,7 @@ def test_a_kill_between_two_writes_of_a_resume_leaves_a_run_that_opens(cli, trai
     for path in seen.values():
         assert cli("verify", str(path)).code == 0 or not (path / "preprocess.json").exists()
         predicted = cli("predict", str(path), *PREDICT[2:])
-        assert predicted.code == 0 or "trainer resume" in predicted.err or "gone on with other data" in predicted.err
+        assert predicted.code == 0 or "trainer resume" in predicted.err or "gone on with another one" in predicted.err
         result = cli("resume", str(path))
         assert result.code == 0, result.err
         ends.append("straight" if _weights(path) == _weights("straight") else "other")

@@ -88,5 +88,5 @@ def main(argv: list[str]) -> int:
     from trainer.terminal import screen
 
     for module in opened.changed:
-        screen.note(f"warning: {module} has changed since the run started: the same bits are not promised")
+        screen.note(f"warning: {module} differs from the copy that the run keeps: the same bits are not promised")
     return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)

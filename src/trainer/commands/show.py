@@ -317,7 +317,7 @@ def _parameters(one: RunSummary, words: CommandLine, argv: Sequence[str]) -> dic
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)
     for module in opened.changed:
-        screen.note(f"warning: {module} has changed since the run started: its gradients may be others now")
+        screen.note(f"warning: {module} differs from the copy that the run keeps: its gradients may be others now")
     return weights.gather(found, stored, dict(one.choices))
 
 

@@ -27,6 +27,17 @@ def folder() -> Path:
     return Path(state, "trainer", "trusted")
 
 
+def problem() -> str | None:
+    """Return why the list can't vouch for anything, None if it can."""
+    try:
+        _checked()
+    except Unusable as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
 def contains(digest: str) -> bool:
     """Return whether the user's list has a digest; a list that others may have written has none."""
     try:

@@ -148,7 +148,7 @@ def open_code(
         if trust_list.contains(own.digest):
             continue
         if not own.targets.keys() <= {*typed}:
-            _require_flag(rundir, own, command, trust)
+            _require_flag(rundir, own, command, trust, is_sweep=len(configs) > 1)
         elif missing := [path for path in own.sources or () if own_modules.here(path) is None]:
             raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
         if problem := differing(rundir, own.sources or {}):
@@ -188,8 +188,8 @@ def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, forc
     if changed and not force:
         raise refusal(
             str(next(iter(changed.values()))),
-            "has changed since the run started, so it would be another run",
-            f"`{command} --force` to go on with it as it is now, or `{command} --trust-code` with the run's own copy",
+            "differs from the copy that the run keeps, so the numbers would be those of other code",
+            f"`{command} --force` takes it as it is now, `{command} --trust-code` the run's own copy",
         )
     code_import.install(sources)
     if changed:
@@ -197,9 +197,12 @@ def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, forc
     return [str(place) for place in changed.values()]
 
 
-def _require_flag(rundir: RunDirectory, own: OwnCode, command: str, trust: bool) -> None:
+def _require_flag(rundir: RunDirectory, own: OwnCode, command: str, trust: bool, is_sweep: bool) -> None:
     """Refuse a run that is not on the user's list, unless the flag covers all of its code."""
-    again = f"`trainer trust {shlex.quote(rundir.short)}` shows it and adds it to your list of trusted code"
+    whole = RunDirectory(rundir.path.parent) if is_sweep else rundir
+    again = f"`trainer trust {shlex.quote(whole.short)}` adds it to your list of trusted code (--dry-run: shows it)"
+    if problem := trust_list.problem():
+        again += f", which has none now: {problem}"
     for target, group in own.installed.items():
         place = own_modules.installed_file(target)
         if place is None:

@@ -217,7 +217,7 @@ def preprocess_problem(rundir: RunDirectory, name: str, then: Sums) -> str | Non
         return str(refusal(f"{file}", "is missing", f"put it back, or {resume} makes it anew from the data"))
     if is_replaced(rundir, then):
         others = _saved_with(rundir, now)
-        reason = f"is not that of {name}: the run has gone on with other data since"
+        reason = f"is not that of {name}: the run has gone on with another one since"
         return str(refusal(f"{file}", reason, others or "a checkpoint that is saved from now on"))
     way = f"put it back, or delete it and {resume} makes it anew from the data"
     return str(refusal(f"{file}", f"has been edited since {name} was saved", way))

@@ -11,7 +11,7 @@ from torch import nn
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
-from trainer.errors import UsageError, refusal
+from trainer.errors import TrainerError, UsageError, refusal
 from trainer.files.plain_json import has_shape
 from trainer.runs import directory, find, vouching
 from trainer.runs.directory import RunDirectory
@@ -33,9 +33,8 @@ def choose(rundir: RunDirectory, asked: str) -> tuple[Checkpoint, str]:
     try:
         found = chosen(rundir, asked)
     except BadCheckpoint as error:
-        steps = manifest.steps(rundir.checkpoints)
-        others = [str(step) for step in steps if manifest.name_of(step) not in str(error)]
-        raise refusal(f"--checkpoint={asked}", str(error), others) from error
+        good = [f"--checkpoint {step}" for step in manifest.steps(rundir.checkpoints) if _is_good(rundir, step)]
+        raise refusal(f"--checkpoint={asked}", str(error), good) from error
     if found is None:
         raise UsageError(f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` goes on")
     vouching.require(rundir, found.path)
@@ -45,6 +44,13 @@ def choose(rundir: RunDirectory, asked: str) -> tuple[Checkpoint, str]:
     elif found.step == manifest.steps(rundir.checkpoints)[-1]:
         called += ", the last"
     return found, called
+
+
+def _is_good(rundir: RunDirectory, step: int) -> bool:
+    try:
+        return bool(manifest.verify(rundir.checkpoints / manifest.name_of(step)))
+    except TrainerError:
+        return False
 
 
 def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None], force: bool = False) -> int:
