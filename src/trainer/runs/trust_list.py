@@ -54,6 +54,7 @@ def add(digests: Iterable[str]) -> str | None:
         return None
     try:
         place = folder()
+        _checked()
         place.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in (place.parent, place):
             part.mkdir(mode=0o700, exist_ok=True)
