@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from instants import content, train_and_copy
@@ -282,3 +283,45 @@ def test_a_name_of_pythons_own_in_code_is_refused(cli):
         result = cli(*words)
         assert result.code == code
         assert "has the name of a module of Python's own" in result.err
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_what_status_json_repeats_is_laundered_by_no_resume(cli, sweep):
+    """Neither is a class that only status.json names executed, nor does it come onto the list."""
+    extra = ("-m", "seed=0,1") if sweep else ()
+    assert cli("run", *extra, "run_dir=X", "data.inputs=3", "steps=2").code == 0
+    run = Path("X/000") if sweep else Path("X")
+    told = json.loads((run / "status.json").read_text())
+    status(run, config={**told["config"], "model": {"_target_": "this.X"}})
+    before = {*sys.modules}
+    for words in (("resume", "X", "steps=4"), ("reproduce", "X"), ("resume", "X", "steps=4", "--trust-code")):
+        assert cli(*words).code == 2, words
+    assert "this" not in {*sys.modules} - before
+    assert not [file for file in Path(os.environ["XDG_STATE_HOME"]).rglob("*") if file.is_file()]
+
+
+def test_a_status_of_other_kinds_is_shown_as_far_as_it_goes(cli):
+    train_and_copy(cli, "data.validation=0.25", "data.inputs=3", good=3)
+    shutil.copytree("good", "X")
+    told = json.loads(Path("X/status.json").read_text())
+    best = {"step": 1, "metric": "validation_loss", "value": 0.5}
+    for change in ({"logger": "x"}, {"logger": 1e30}, {"mode": {}}, {"mode": [1]}, {"checkpoint": 5}, {"device": None}):
+        status(Path("X"), config={**told["config"], **change}, best=best)
+        for words in (("show", "X"), ("show", "X", "--json"), ("compare", "X", "good"), ("runs", "."), ("verify", "X")):
+            result = cli(*words)
+            assert result.code in (0, 1), (change, words, result.err)
+
+
+def test_an_array_that_unpacks_to_far_more_than_the_file_is_refused(refused):
+    zeros = np.zeros(2**25 + 2**22)
+    np.savez_compressed("bomb.npz", x=zeros, y=np.zeros(4))
+    words = ("run", "data=npz", "data.path=bomb.npz", "model=mlp", "run_dir=run")
+    assert "x.npy unpacks to 301,990,016 bytes" in refused(*words)
+
+
+def test_a_launcher_of_very_many_processes_is_not_taken_from_a_sweep(cli, stranger):
+    assert cli("run", "-m", "run_dir=X", "steps=2", "seed=0,1", "hydra/launcher=joblib").code == 0
+    sweep = json.loads(Path("X/sweep.json").read_text())
+    sweep["launcher"]["overrides"].append("hydra.launcher.n_jobs=5000")
+    Path("X/sweep.json").write_text(json.dumps(sweep))
+    assert "hydra.launcher.n_jobs=5000: is a launcher that could run anything" in cli("resume", "X", "steps=3").err

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from trainer.config import arguments, secrets, settings
 from trainer.config.arguments import CommandLine
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
-from trainer.files import garbage, plain_json
+from trainer.files import garbage
 from trainer.runs import directory, entries, find, sweep_file, user_code, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.entries import RunSummary
@@ -78,7 +77,7 @@ def main(argv: list[str]) -> int:
     if directory.is_sweep(path):
         return _show_sweep(path, words)
     one = entries.entry(path)
-    _warn_of_edits(path / "status.json")
+    _warn_of_edits(RunDirectory(path))
     weights = _parameters(one, words, argv) if "parameters" in words.flags else None
     if "json" in words.flags:
         saved = [{"step": step, "bytes": size} for step, size in _checkpoints(RunDirectory(path))]
@@ -90,12 +89,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _warn_of_edits(file: Path) -> None:
+def _warn_of_edits(rundir: RunDirectory) -> None:
     """Say so if what is shown is not what the run wrote."""
-    with suppress(OSError, ValueError):  # shown as unreadable
-        status = plain_json.json_data(file, as_is=True)
-        if isinstance(status, dict) and (problem := vouching.seal_problem(status)) is not None:
-            screen.note(f"warning: {file} {problem}")
+    if (problem := vouching.edited_status(rundir)) is not None:
+        screen.note(f"warning: {problem}")
 
 
 def _show_sweep(path: Path, words: CommandLine) -> int:
@@ -186,7 +183,10 @@ def _config(one: RunSummary, config: Mapping[str, Any]) -> dict[str, str]:
         del lines["schedule"]
     lines["steps"] = _length(one, config)
     lines["device"] = _device(one, config)
-    if loggers := {name: part for name, part in dict(config.get(LOGGER) or {}).items() if isinstance(part, dict)}:
+    chosen = config.get(LOGGER)
+    if loggers := {
+        k: part for k, part in (chosen if isinstance(chosen, dict) else {}).items() if isinstance(part, dict)
+    }:
         lines[LOGGER] = run_screen.loggers(loggers)
     usual, parts = flat(settings.defaults()), (*COMPONENTS, LOGGER)
     given = {key: value for key, value in flat(dict(config)).items() if key.partition(".")[0] not in parts}

@@ -21,6 +21,7 @@ from trainer.data.preprocess import Array, Preprocess, are_indices, targets_of
 from trainer.errors import RunFailed, refusal, unknown
 from trainer.files import data_file
 
+_UNPACKED, _MOST_TIMES = 2**28, 200  # bytes of an array that need not be doubted, and times the file's beyond that
 _CHUNK_NUMBERS = 2**22  # that means and deviations are taken of at a time
 
 
@@ -97,6 +98,14 @@ class Arrays(Data):
         return self._raw[rows].astype(np.float64)
 
 
+def _require_size(archive: Any, name: str, size: int, what: str) -> None:
+    """Refuse an array that unpacks to far more than any real one: whoever wrote the path may mean harm."""
+    packed = archive.zip.getinfo(f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name)
+    if packed.file_size > max(_UNPACKED, _MOST_TIMES * size):
+        reason = f"{packed.filename} unpacks to {packed.file_size:,} bytes, over {_MOST_TIMES} times the whole file"
+        raise refusal(what, reason, "numpy.savez, which does not compress")
+
+
 class Npz(Arrays):
     """Arrays in one .npz file.
 
@@ -128,6 +137,7 @@ class Npz(Arrays):
                 for key, name in (("x", x), ("y", y)):
                     if name not in archive:
                         raise unknown(f"data.{key}={name}", "the file holds no such array", name, archive.files)
+                    _require_size(archive, name, self.files[0].stat().st_size, what)
                     found.append(archive[name])
         except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             raise refusal(what, f"is no .npz file of numbers: {error}") from error

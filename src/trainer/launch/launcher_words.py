@@ -13,7 +13,8 @@ from trainer.runs.user_code import OwnCode
 DEFAULT = "local"
 _CHOICE = re.compile(r"hydra/launcher=")
 _HARMLESS = re.compile(
-    rf"hydra/launcher=({'|'.join(LAUNCHERS)})|hydra\.launcher\.\w+=-?[0-9]+"
+    rf"hydra/launcher=({'|'.join(LAUNCHERS)})"
+    r"|hydra\.launcher\.(n_jobs|verbose|timeout|batch_size|max_nbytes)=-?[0-9]{1,2}"  # no thousands of processes
     r"|hydra\.launcher\.(backend|prefer)=(loky|multiprocessing|threading|processes|threads)"
 )
 

@@ -40,7 +40,7 @@ class ChangedJob(NamedTuple):
         """Let the user's list have what the job becomes, which the user has typed; return remarks on that."""
         before = opened.code.get(self.rundir.path)
         sources = user_code.to_keep(self.sources, before)
-        return user_code.trust_next(self.rundir, before, self.config, self.status["segments"], sources)
+        return user_code.trust_next(self.rundir, before, self.status, sources)
 
     def write(self, before: OwnCode | None) -> None:
         """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data.
@@ -90,7 +90,7 @@ def changed_job(
     config, preprocess = redact.tree(resolved(built).to_dict()), preprocess_of(built)
     sums = vouching.planned(rundir, config, preprocess)
     now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
-    segments = superseded(status.get("segments", []), status.get("config"), config)
+    segments = superseded(status.get("segments", []), rundir.read_config(), config)
     before = {"sums_before": status["sums"]} if status.get("sums", sums) != sums else {}
     status = {**status, "state": "waiting", **now, "sums": sums, **before, "segments": segments}
     is_other = preprocess is not None and rundir.read_preprocess() != preprocess

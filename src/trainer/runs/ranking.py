@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +48,7 @@ def ranking(of: Sequence[RunSummary], metric: str | None = None) -> Ranking:
         UsageError: None of the runs has such a metric.
     """
     measured = sorted({name for one in of for name in one.metrics})
-    watched = [(best["metric"], one.config.get("mode")) for one in of if (best := one.best) is not None]
+    watched = [(best["metric"], _mode(one.config)) for one in of if (best := one.best) is not None]
     if metric is not None:
         metric = metric.replace(" ", "_")
         if metric not in measured:
@@ -121,3 +121,9 @@ def ranked_groups(found: list[RunSummary], by: Ranking, values: dict[str, list[s
             numbers[tuple(texts[index] for texts in values.values())].append(value)
     groups = [Group(dict(zip(values, chosen, strict=True)), all_) for chosen, all_ in numbers.items()]
     return sorted(groups, key=lambda group: group.mean, reverse=by.descending)
+
+
+def _mode(config: Mapping[str, Any]) -> str | None:
+    """Return the mode in a configuration that nobody has checked."""
+    mode = config.get("mode")
+    return mode if isinstance(mode, str) else None

@@ -79,12 +79,11 @@ def of_run(rundir: RunDirectory, config: Mapping[str, Any] | None = None) -> Own
     Raises:
         UsageError: The copies of its modules can't be read.
     """
-    segments = rundir.read_status().get("segments") or []
-    configs = [rundir.read_config() if config is None else config, *(one.get("config") or {} for one in segments)]
+    configs = _all_configs(rundir.read_config() if config is None else config, rundir.read_status())
     if of_configs(configs, {}) is None:
         return None
     try:
-        sources = rundir.read_code()
+        sources = {path: source for path, source in rundir.read_code().items() if own_modules.NAME.fullmatch(path)}
     except (OSError, ValueError) as error:
         raise UsageError(f"{rundir.code}: {error}") from error
     for path in sources:
@@ -92,6 +91,12 @@ def of_run(rundir: RunDirectory, config: Mapping[str, Any] | None = None) -> Own
             reason = "has the name of a module of Python's own, which would be imported instead"
             raise refusal(str(rundir.code / path), reason, "no such file")
     return of_configs(configs, sources)
+
+
+def _all_configs(config: Mapping[str, Any], status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return every configuration that a run has or had: that of config.yaml, and those that status.json repeats."""
+    segments = status.get("segments") or []
+    return [config, status.get("config") or {}, *(one.get("config") or {} for one in segments)]
 
 
 def require_unchanged(rundir: RunDirectory, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
@@ -250,8 +255,7 @@ def to_keep(sources: Mapping[str, bytes], before: OwnCode | None) -> Mapping[str
 def trust_next(
     rundir: RunDirectory,
     before: OwnCode | None,
-    config: Mapping[str, Any],
-    segments: Iterable[Mapping[str, Any]],
+    status: Mapping[str, Any],
     sources: Mapping[str, bytes],
 ) -> list[str]:
     """Let the list have what a run is about to hold if it had what the run holds now, before anything is written.
@@ -259,8 +263,7 @@ def trust_next(
     Args:
         rundir: The run.
         before: Its own code as it was opened, None if it had none.
-        config: The configuration that it goes on with.
-        segments: What its status.json is going to say of its earlier starts.
+        status: What its status.json is going to say: the configuration that it goes on with, and its earlier starts.
         sources: The modules that are going to be kept with it.
 
     Returns:
@@ -268,10 +271,10 @@ def trust_next(
     """
     if before is not None and not trust_list.contains(before.digest):
         return []
-    now = rundir.read_status().get("segments") or []
-    # A kill may leave the new modules with the old configuration.
-    states = [(config, segments), (rundir.read_config(), now)]
-    found = [of_configs([one, *(s.get("config") or {} for s in starts)], sources) for one, starts in states]
+    config = rundir.read_config()
+    # A kill may leave the new modules with the old status.json, and that with the old configuration.
+    states = [(config, rundir.read_status()), (config, status), (status["config"], status)]
+    found = [of_configs(_all_configs(*state), sources) for state in states]
     return trust_list.remarks(own.digest for own in found if own is not None)
 
 

@@ -188,6 +188,17 @@ def seal_problem(status: Mapping[str, Any], is_expected: bool = False) -> str | 
     return None
 
 
+def edited_status(rundir: RunDirectory) -> str | None:
+    """Return that status.json has been edited, None if it has not or can't be read."""
+    file = rundir.path / "status.json"
+    try:
+        status = plain_json.json_data(file, as_is=True)
+    except (OSError, ValueError):
+        return None
+    problem = seal_problem(status) if isinstance(status, dict) else None
+    return None if problem is None else f"{file} {problem}"
+
+
 def config_problem(rundir: RunDirectory, name: str, then: Sums | None) -> str | None:
     """Return what is wrong with config.yaml: neither a checkpoint nor a later start of the run had it.
 

@@ -58,7 +58,7 @@ class StatusWriter:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         config = secrets.tree(resolved(built).to_dict())
-        before = superseded(before, self._status.get("config"), config)
+        before = superseded(before, rundir.read_config(), config)
         sums = self._segment["sums"] = vouching.planned(rundir, config, preprocess_of(built))
         if (known := self._status.get("sums", sums)) != sums:
             self._status["sums_before"] = known  # until config.yaml and preprocess.json are what sums says

@@ -16,7 +16,7 @@ from trainer.errors import RunFailed, TrainerError
 from trainer.files import safe_start, writing
 from trainer.files.plain_json import finite
 from trainer.files.sums import sum_of
-from trainer.runs import own_modules, user_code
+from trainer.runs import own_modules, user_code, vouching
 from trainer.runs.directory import InUse, RunDirectory
 from trainer.session import bounds, logger_feed
 from trainer.session.display import Display, NoDisplay, Standing
@@ -183,6 +183,8 @@ def training(
         rundir.tidy()
         length = restore(built, rundir, announce, force)
         writing.remove_tree(rundir.failure)  # what it went wrong with may go right now
+        if (problem := vouching.edited_status(rundir)) is not None:
+            announce(f"warning: {problem}; it is written anew")
         used = _keep_code(rundir, built, announce)
         record = StatusWriter(rundir, built, command, overrides, announce, used, seconds)
         rewrite(rundir, record, built)
@@ -252,8 +254,8 @@ def _keep_code(rundir: RunDirectory, built: Built, announce: Callable[[str], Non
     """Keep the user's modules with a run that goes on, and return the SHA-256 of each by its path."""
     own, status, config = user_code.of_run(rundir), rundir.read_status(), redact.tree(resolved(built).to_dict())
     sources = user_code.to_keep(user_code.used(built.settings), own)
-    segments = superseded(status.get("segments", []), status.get("config"), config)
-    for remark in user_code.trust_next(rundir, own, config, segments, sources):
+    segments = superseded(status.get("segments", []), rundir.read_config(), config)
+    for remark in user_code.trust_next(rundir, own, {"config": config, "segments": segments}, sources):
         announce(remark)
     return user_code.keep(rundir, sources, own)
 
