@@ -276,7 +276,7 @@ def test_a_job_is_shown_when_it_ends(fork):
     words = ("run", "-m", "run_dir=sweep", "steps=5,100000000", "log_every=100000", "data.inputs=20", *PROCESSES)
     child = fork(*words, prepare=in_a_group)
     wait_until(lambda: child.output.exists() and "000 steps=5: done at step 5" in child.text)
-    assert states() == ["done", "running"]
+    wait_until(lambda: states() == ["done", "running"])
     os.killpg(child.pid, signal.SIGTERM)
     assert child.wait() == 128 + signal.SIGTERM
 
