@@ -21,6 +21,9 @@ import torch
 from trainer.cli import main
 from trainer.runs import code_import, own_modules
 
+# A shell that starts the tests in the background makes them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # One thread: forks are safe before any thread pool has started, and the numbers do not depend on the cores.
 torch.set_num_threads(1)
 torch.nn.Linear(1, 1)
@@ -184,8 +187,8 @@ def fork() -> Callable[..., Fork]:
     return call
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Wait for something another process does."""
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for something another process does; only a failure takes so long, on a busy machine, too."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited too long"

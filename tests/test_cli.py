@@ -47,7 +47,7 @@ def helps(cli):
 
 def test_help_and_lists_import_nothing_heavy(train):
     train("steps=1", "data.inputs=4", "model.hidden=3", name="runs/20260101-000000-bbbb")
-    done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "bbbb" in done.stdout
 

@@ -79,7 +79,7 @@ def test_links_lead_somewhere(page, link):
         assert heading in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings]
 
 
-@pytest.mark.parametrize("script", ["trainer", "test", "check", "setup"])
+@pytest.mark.parametrize("script", ["trainer", "test", "test-torch", "check", "setup"])
 def test_scripts_are_valid_shell(script):
     path = ROOT / "scripts" / script
     assert path.stat().st_mode & 0o111

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 
 from trainer.config import secrets
@@ -129,8 +131,16 @@ def _dispatch(argv: list[str]) -> int:
         near = "run " + name if "=" in name else nearest(name, COMMANDS)
         hint = f"; did you mean `trainer {near}`?" if near else ""
         raise UsageError(f"{name}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
+    _heed_interrupts()
     module = importlib.import_module(f"trainer.commands.{name}")
     return int(module.main(rest))
+
+
+def _heed_interrupts() -> None:
+    """Let SIGINT stop a command that a script started with `&`: its shell made it ignore the signal."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # only the main thread may set it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -298,7 +298,7 @@ class Terminal:
         self.wait_for(lambda: "ready>" in self.seen)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, self.seen
             if select.select([self.master], [], [], 0.01)[0]:

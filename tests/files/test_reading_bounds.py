@@ -29,7 +29,8 @@ from trainer.files import data_file, event_file, fingerprint, plain_json, plain_
 from trainer.session import bounds
 
 MOST_MB = 300
-SECONDS = 10.0
+SECONDS = 10.0  # of its own
+HANGS = 60.0  # on the clock, on a busy machine
 _LAST = Path("checkpoints/step-000000000002")
 
 
@@ -178,7 +179,7 @@ def data_files() -> None:
     np.save("y.npy", y)
 
 
-def ended(words: tuple[str, ...], seconds: float = SECONDS) -> tuple[int, str]:
+def ended(words: tuple[str, ...], seconds: float = HANGS) -> tuple[int, str]:
     """Run a command in a child that is killed when it takes too long."""
     child = Fork(words)
     end = time.monotonic() + seconds
@@ -298,7 +299,7 @@ class Part(Data):
     def __init__(self):
         if Path("slow").exists():
             Path("reading").touch()
-            time.sleep(60)
+            time.sleep(600)
         super().__init__(torch.zeros(8, 3), torch.zeros(8, 2), 0.25)
 """
 
@@ -318,7 +319,7 @@ def test_a_signal_ends_the_reading_of_data(cli, fork, own_part, words):
     start = time.monotonic()
     child.kill(signal.SIGTERM)
     assert child.wait() == 143, child.text
-    assert time.monotonic() - start < SECONDS
+    assert time.monotonic() - start < HANGS
     assert "Traceback" not in child.text
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
-from joblib.externals.loky import reusable_executor
+from workers import end_workers
 
 SMALL = ("data.inputs=20", "model.hidden=5", "steps=5")
 SHADOWED = ("argparse", "queue", "random", "re", "runpy", "struct", "tempfile")
@@ -56,12 +56,6 @@ def set_traps(folder: Path) -> Path:
         assert mark.exists()
         mark.unlink()
     return mark
-
-
-def end_workers() -> None:
-    """Let joblib start new ones."""
-    if reusable_executor._executor is not None:
-        reusable_executor._executor.shutdown(wait=True, kill_workers=True)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hydra import version
 from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
+from trainer.checkpoints import store
 from trainer.launch import hydra_launchers, launchers
 
 SMALL = ("data.inputs=20", "model.hidden=5", "steps=20")
@@ -218,8 +220,8 @@ def in_a_group() -> None:
     default_handlers()
 
 
-def started(fork):
-    child = fork("run", "-m", "run_dir=sweep", "seed=0,1,2", *ENDLESS, *PROCESSES, prepare=in_a_group)
+def started(fork, prepare=in_a_group):
+    child = fork("run", "-m", "run_dir=sweep", "seed=0,1,2", *ENDLESS, *PROCESSES, prepare=prepare)
     wait_until(lambda: Path("sweep").exists() and states() == ["running", "running", "waiting"])
     return child
 
@@ -236,16 +238,29 @@ def test_a_signal_stops_all_jobs_after_saving(cli, fork, number, to_all):
     assert not alive(child.pid)
 
 
+def never_saved() -> None:
+    """Let no job end once the sweep is to stop: each says so, and saves until it is killed."""
+    in_a_group()
+    write, here = store.write, Path.cwd()
+
+    def late(folder: Path, packed: store.PackedCheckpoint) -> Path:
+        while (here / "sweep/stop").exists():
+            (here / f"saving-{os.getpid()}").touch()
+            time.sleep(0.01)
+        return write(folder, packed)
+
+    store.write = late
+
+
 def test_a_second_interrupt_leaves_at_once(fork):
-    child = started(fork)
-    os.killpg(child.pid, signal.SIGSTOP)  # both come before any job can save
-    for _ in range(2):
-        os.killpg(child.pid, signal.SIGINT)
-        os.killpg(child.pid, signal.SIGCONT)
-        wait_until(lambda: Path("sweep/stop").exists())
+    child = started(fork, never_saved)
+    os.killpg(child.pid, signal.SIGINT)
+    wait_until(lambda: len(list(Path.cwd().glob("saving-*"))) == 2)
+    os.killpg(child.pid, signal.SIGINT)
     assert child.wait() == 128 + signal.SIGINT
     wait_until(lambda: not alive(child.pid))
-    assert child.text.count("left at once") <= 1
+    assert child.text.count("left at once") == 1
+    assert states() == ["running", "running", "waiting"]
 
 
 def test_jobs_stop_when_whoever_started_them_is_killed(cli, fork):
@@ -261,7 +276,7 @@ def test_a_job_is_shown_when_it_ends(fork):
     words = ("run", "-m", "run_dir=sweep", "steps=5,100000000", "log_every=100000", "data.inputs=20", *PROCESSES)
     child = fork(*words, prepare=in_a_group)
     wait_until(lambda: child.output.exists() and "000 steps=5: done at step 5" in child.text)
-    assert states() == ["done", "running"]
+    wait_until(lambda: states() == ["done", "running"])
     os.killpg(child.pid, signal.SIGTERM)
     assert child.wait() == 128 + signal.SIGTERM
 

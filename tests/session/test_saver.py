@@ -18,7 +18,7 @@ from instants import SMALL, begin, on_row, require_same, trained
 from trainer.checkpoints import store, tensors
 from trainer.files import writing
 
-SECONDS = 20  # that something which must happen is waited for
+SECONDS = 60  # that something which must happen is waited for
 
 
 class Slow:

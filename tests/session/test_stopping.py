@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -134,6 +136,46 @@ def test_a_hangup_does_not_reach_a_run_under_nohup(cli, fork):
     child = fork("resume", "run", prepare=both)
     assert child.wait() == 0, child.text
     require_same("run", "straight")
+
+
+def as_in_the_background() -> None:
+    """Ignore what a script's shell makes a command ignore that it starts with `&`, and what nohup does."""
+    default_handlers()
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def test_an_interrupt_stops_a_run_in_the_background(cli, fork):
+    train_and_copy(cli, *SMALL, run=1)
+
+    def both() -> None:
+        as_in_the_background()
+        send_at(5, signal.SIGHUP)()
+        send_at(9, signal.SIGINT)()
+
+    child = fork("resume", "run", prepare=both)
+    require_stopped("run", child, 130, 9)
+    assert cli("resume", "run").code == 0
+    require_same("run", "straight")
+
+
+BACKGROUND = """
+trap '' HUP  # as nohup does
+"$1" -m trainer run run_dir=run steps=1000000 log_every=100 data.inputs=12 &
+until [[ -s run/metrics.jsonl ]] || ! kill -0 $!; do sleep 0.05; done
+kill -HUP $!
+kill -INT $!
+wait $!
+"""
+
+
+def test_a_shell_interrupts_a_run_that_it_started_in_the_background():
+    done = subprocess.run(["bash", "-c", BACKGROUND, "bash", sys.executable], capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "stopped  by SIGINT" in done.stdout
+    run = Run(Path("run"))
+    assert run.status["state"] == "stopped"
+    assert run.checkpoints[-1].name == f"step-{run.status['step']:012d}"
 
 
 @pytest.fixture

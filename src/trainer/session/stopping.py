@@ -54,7 +54,7 @@ class Stopping:
     def __enter__(self) -> Stopping:
         """Start to catch."""
         if threading.current_thread() is threading.main_thread():
-            # Ignored signals stay so: nohup wants the run to outlive its terminal.
+            # Ignored signals stay so: nohup wants the run to outlive its terminal. The command line heeds SIGINT.
             caught = [n for n in ASKED if signal.getsignal(n) not in (signal.SIG_IGN, None)]
             self._before = {number: signal.signal(number, self._catch) for number in caught}
             outer = [one for handler in self._before.values() if (one := _owner(handler))]
