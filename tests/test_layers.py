@@ -98,7 +98,7 @@ def test_the_loop_imports_neither_commands_nor_files():
 def test_the_command_line_imports_nothing_heavy():
     assert not at_start("cli") & {"torch", "hydra", "omegaconf", "numpy", "rich", "yaml"}
     above_ground = {other for other in ours("cli", functions=False) if FLOOR.get(wing(other), 0) > 0}
-    assert above_ground <= {"config.secrets", "terminal.streams", "terminal.address_space"}
+    assert above_ground <= {"terminal.help", "terminal.streams"}
 
 
 def test_a_press_of_tab_imports_nothing():

@@ -36,6 +36,7 @@ def test_the_wheel_holds_every_config_and_module(wheel):
     configs = {f"trainer/configs/{p.relative_to(ROOT / 'configs')}" for p in (ROOT / "configs").rglob("*.yaml")}
     example = {f"trainer/examples/my_model/{name}" for name in init.FILES}
     modules = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
+    modules |= {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("commands/*.txt")}
     assert names >= configs | example | modules | {"trainer/py.typed"}
     assert not any(name.startswith(("tests", "scripts")) for name in names)
 

@@ -1,4 +1,4 @@
-"""The `trainer` command: finds the subcommand; imports nothing heavy before that."""
+"""The `trainer` command: finds the subcommand; for a help imports nothing but what shows it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 
-from trainer.config import secrets
 from trainer.errors import TrainerError, UsageError, nearest, printable
-from trainer.terminal import address_space, streams
+from trainer.terminal import help, streams
 from trainer.version import __version__
 
 COMMANDS = {
@@ -66,8 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     # The threads of NumPy's BLAS would spin against torch's; torch keeps the cores. Read when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
-    address_space.watch()
-    secrets.words(argv)  # to be hidden in every message from here on
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -76,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         streams.silence(sys.stdout)
         return 0
     except TrainerError as error:
+        from trainer.config import secrets
+
         _trace()
         lines = [f"error: {printable(secrets.hide(str(error)))}"]
         for more in getattr(error, "__notes__", ()):
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         _trace()
-        if (shortage := address_space.shortage(error)) is not None:
+        if (shortage := _shortage(error)) is not None:
             return _lacks_memory(shortage)
         _complain(f"error: {printable(f'{error.filename}: ' if error.filename else '')}{error.strerror or error}")
         streams.silence(sys.stdout)
@@ -93,10 +92,16 @@ def main(argv: list[str] | None = None) -> int:
         _complain("interrupted")
         return 130
     except BaseException as error:  # polars and others raise what is no Exception
-        if (shortage := address_space.shortage(error)) is None:
+        if (shortage := _shortage(error)) is None:
             raise
         _trace()
         return _lacks_memory(shortage)
+
+
+def _shortage(error: BaseException) -> str | None:
+    from trainer.terminal import address_space
+
+    return address_space.shortage(error)
 
 
 def _lacks_memory(reason: str) -> int:
@@ -123,10 +128,18 @@ def _dispatch(argv: list[str]) -> int:
         rows = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
         sys.stdout.write(HELP.format(commands=rows))
         return 0
+    name, rest = argv[0], argv[1:]
+    if name in COMMANDS and help.is_asked(rest):
+        sys.stdout.write(help.text(name, rest))
+        return 0
     if argv[0] in ("-V", "--version"):
         print(f"trainer {__version__}")
         return 0
-    name, rest = argv[0], argv[1:]
+    from trainer.config import secrets
+    from trainer.terminal import address_space
+
+    address_space.watch()
+    secrets.words(argv)  # to be hidden in every message from here on
     if name not in COMMANDS:
         near = "run " + name if "=" in name else nearest(name, COMMANDS)
         hint = f"; did you mean `trainer {near}`?" if near else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+TYPE_CHECKING = False  # typing's own would be imported with every help
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LONGEST = 300  # characters of what is quoted
 
@@ -55,6 +56,8 @@ def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestio
         line += f"; allowed: {allowed}"
     if suggestion:
         line += f"; did you mean {suggestion}?"
+    import re  # a help does without it
+
     return UsageError(line, re.match(r"[\w.]*", what)[0])  # type: ignore[index]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,7 @@ def test_what_is_refused(refused, words, said):
 def test_help(cli):
     result = cli("init", "--help")
     assert result.code == 0
-    assert all(name in result.out for name in init.FILES)
+    for name, what in init.FILES.items():
+        assert re.search(rf"^  {re.escape(name)}  +{re.escape(what)}$", result.out, re.MULTILINE)
     assert "trainer init ." in result.out
     assert max(map(len, result.out.splitlines())) < 80

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.commands.ladder import NAMES
+
 RUNGS = ["numpy", "tensor", "autograd", "function", "sequential", "two_layer"]
 SMALL = ("data.inputs=20", "model.hidden=5", "data.samples=24", "data.outputs=2", "optim.lr=1e-3")
 
@@ -94,3 +96,7 @@ def test_wrong_words(refused):
     assert "the rungs differ in" in refused("ladder", "model=mlp")
     assert "did you mean function?" in refused("ladder", "--source", "functoin")
     assert "no such setting" in refused("ladder", "bogus=1")
+
+
+def test_the_help_names_every_rung(cli):
+    assert f"  {', '.join(NAMES)}\n" in cli("ladder", "--help").out

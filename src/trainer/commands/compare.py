@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,22 +21,6 @@ from trainer.runs.ranking import ranking
 from trainer.terminal import screen
 from trainer.text import number, show
 
-HELP = """Usage: trainer compare RUN RUN [RUN ...] [--json]
-
-Shows side by side what differs between runs, and that alone: what was chosen,
-the settings, the versions, the machine and your own modules; then what came
-of each. A sweep stands for its jobs.
-
-RUN is last, best, an id or its four letters, a job (kfrw/003) or a path.
-
-  --json           for programs: every run, where more than eight are given
-                   the screen shows the first eight
-
-Examples:
-  trainer compare kfrw jvtx
-  trainer compare last best
-  trainer compare kfrw/000 kfrw/003 --json
-"""
 MOST = 8  # columns
 _SHORT_SUM = 12  # digits of a SHA-256 that are shown
 Differences = dict[str, dict[str, Any]]  # by key, what each run that has it holds, by run
@@ -46,9 +29,6 @@ Differences = dict[str, dict[str, Any]]  # by key, what each run that has it hol
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, ("--json", *arguments.HELP_FLAGS))
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     found = _named(words.overrides)
     choices = _choices(found)
     differing = {

@@ -11,27 +11,6 @@ from trainer.errors import UsageError, refusal, unknown
 from trainer.terminal import completion
 from trainer.terminal.completion import SHELLS
 
-HELP = """Usage: trainer completion SHELL
-
-Prints a script that lets TAB complete commands, flags, groups and their
-options (model=num<TAB>, also after a comma), settings (optim.<TAB>), runs and
-jobs. SHELL is bash, zsh or fish. Add a line to the file that it starts with:
-
-  bash   ~/.bashrc                    eval "$(trainer completion bash)"
-  zsh    ~/.zshrc, after compinit     eval "$(trainer completion zsh)"
-  fish   ~/.config/fish/config.fish   trainer completion fish | source
-
-Where trainer is not on the path, the line names it with its whole path, as in
-~/trainer/.venv/bin/trainer. TAB asks that very installation, wherever you are.
-
-For programs, trainer completion SHELL -- WORD ... prints what may stand in
-place of the last WORD, for zsh and fish with a tab and what it means.
-
-Examples:
-  trainer completion bash
-  trainer completion zsh -- run optim=
-"""
-
 BASH = r"""# Completes the words of trainer. To be read by bash: eval "$(trainer completion bash)"
 _trainer() {
     local line=${COMP_LINE:0:COMP_POINT} lead= i word
@@ -92,9 +71,6 @@ def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     dashes = argv.index("--") if "--" in argv else len(argv)
     words, typed = argv[:dashes], argv[dashes + 1 :]
-    if "-h" in words or "--help" in words:
-        sys.stdout.write(HELP)
-        return 0
     if not words:
         raise UsageError(f"completion: for which shell? `trainer completion bash`; allowed: {', '.join(SHELLS)}")
     shell, *more = words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from trainer.config import arguments, secrets
@@ -15,25 +14,6 @@ from trainer.text import number
 if TYPE_CHECKING:
     from trainer.analysis.evaluation import Report
 
-HELP = """Usage: trainer eval RUN [data.KEY=VALUE ...] [--checkpoint best|last|STEP]
-                    [--json] [--trust-code]
-
-Shows the loss of a run's model and what fits its target: the accuracy and a
-table of which class was taken for which, or R2 and the errors in the target's
-own units. It looks at the rows that were held out; if there are none, at those
-it was trained on; with other data, as data.path=test.csv, at all their rows,
-prepared as those that the run was trained on.
-
-  --checkpoint     whose weights: best (unless you say so), last, or a step
-  --json           for programs
-  --trust-code     import modules that came with a run of somebody else's
-  --force          use modules of yours that have changed since
-
-Examples:
-  trainer eval last
-  trainer eval kfrw --checkpoint last
-  trainer eval kfrw data.path=test.csv
-"""
 FLAGS = ("--checkpoint", "--json", "--trust-code", "--force", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
 CHANGEABLE = ("data", "loss", "device")
 MOST_CLASSES = 20  # of which a table is shown
@@ -42,9 +22,6 @@ _NAMES = {"r2": "R2", "rmse": "root mean square error", "mae": "mean absolute er
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    if "-h" in argv or "--help" in argv:
-        sys.stdout.write(HELP)
-        return 0
     words = arguments.split(argv, FLAGS)
     if not words.overrides or "=" in words.overrides[0]:
         raise UsageError("eval: which run? `trainer eval last`, or a path, an id or its four letters")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,30 +24,6 @@ if TYPE_CHECKING:
     from trainer.config.origins import Source
     from trainer.training.instantiate import Argument
 
-HELP = """Usage: trainer explain [KEY] [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
-
-Shows the value that a setting would have in `trainer run` with the same words:
-the file and line that set it, everything that lost to that, the strongest
-first, what the setting does, its type, and what may be chosen instead.
-Without a KEY it shows the whole configuration with the place of each value.
-Nothing is trained and nothing created.
-
-What counts, the strongest first:
-  what is typed             optim.lr=1e-5
-  the experiment's file     experiment=dynamic
-  the files of the options  optim=sgd_momentum
-  the defaults              of the settings, or of the class of a model, ...
-
-Flags:
-  --config-dir DIR   further configs of your own; ./configs is always read
-  --json             the same for programs
-
-Examples:
-  trainer explain                               the whole configuration
-  trainer explain optim.lr experiment=dynamic   where a rate comes from
-  trainer explain optim experiment=dynamic      which option, and why
-  trainer explain checkpoint                    a section
-"""
 _TARGET = "_target_"
 _UNSET = "???"
 _LEAST = 10  # columns of a value
@@ -81,9 +56,6 @@ class Composed(NamedTuple):
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS))
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     keys = [word for word in words.overrides if "=" not in word]
     if len(keys) > 1:
         raise refusal(" ".join(keys), "one setting at a time", f"explain {keys[0]}")

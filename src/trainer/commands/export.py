@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from trainer.analysis.formats import FORMATS
@@ -12,39 +11,12 @@ from trainer.errors import UsageError, refusal, unknown
 from trainer.files import safe_start
 from trainer.runs.directory import RunDirectory
 
-HELP = """Usage: trainer export RUN --format safetensors|pt2|onnx [--output DIR]
-
-Writes a run's model into a folder, with preprocess.json beside it, and checks
-it by loading it again and comparing what both say.
-
-  safetensors  the weights alone, by name: for NumPy, Rust, JavaScript, torch
-  pt2          the whole computation, for torch.export.load without this code
-  onnx         the whole computation, for ONNX Runtime and what builds on it
-
-The computation takes raw numbers (rows, columns), float64, in the order of
-preprocess.json, where a category is the index of its value there; or an array
-as the run learned from. It returns the targets in their own units, or a score
-for each class, whose softmax is its probability where the loss is
-cross_entropy.
-
-  --output DIR     where to; exported-RUN unless you say so
-  --checkpoint     whose weights: best (unless you say so), last, or a step
-  --trust-code     import modules that came with a run of somebody else's
-  --force          use modules of yours that have changed since
-
-Examples:
-  trainer export last --format onnx
-  trainer export kfrw --format safetensors --output house_prices
-"""
 FLAGS = ("--format", "-o", "--output", "--checkpoint", "--trust-code", "--force", *arguments.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     if len(words.overrides) != 1:
         raise UsageError("export: which run? `trainer export last --format onnx`, or a path, an id or its four letters")
     kind = words.flags.get("format", "")

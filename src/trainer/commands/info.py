@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,12 @@ from trainer.runs.directory import RUNS
 from trainer.terminal import screen
 from trainer.version import __version__
 
-HELP = """Usage: trainer info [--json]
-
-Shows the versions of trainer and of what it stands on, the devices it can
-compute on with their memory and threads, and where configs and runs are.
-
-Examples:
-  trainer info                  what device=auto means on this machine
-  trainer info --json           the same for programs, or to report a problem
-"""
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "rich", "safetensors")
 EXTRAS = {"scikit-learn": "data", "hydra-joblib-launcher": "cluster"}
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    if "-h" in argv or "--help" in argv:
-        sys.stdout.write(HELP)
-        return 0
     for word in argv:
         if word != "--json":
             raise refusal(word, "info takes no such word", "--json")

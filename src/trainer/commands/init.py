@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,21 +11,6 @@ from trainer.errors import UsageError, refusal
 from trainer.files import writing
 from trainer.terminal import screen
 
-HELP = """Usage: trainer init DIR
-
-Writes a small example that works: a model of your own, the option that makes
-it model=my_model, an experiment that trains it, and a test. Change these, or
-write others beside them.
-
-{files}
-
-DIR is made unless it is there. Files that are in it stay as they are: if one
-of these is there already, nothing is written.
-
-Examples:
-  trainer init first            a new directory
-  trainer init .                here, beside your data
-"""
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_model"
 FILES = {
     "my_model.py": "a class, and nothing of trainer in it",
@@ -39,10 +23,6 @@ FILES = {
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, arguments.HELP_FLAGS)
-    if "help" in words.flags:
-        width = max(map(len, FILES))
-        sys.stdout.write(HELP.format(files="\n".join(f"  {name:<{width}}  {what}" for name, what in FILES.items())))
-        return 0
     if len(words.overrides) != 1:
         which = "one directory:" if words.overrides else "which directory?"
         raise UsageError(f"init: {which} `trainer init first`, or `trainer init .` for this one")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,35 +19,6 @@ if TYPE_CHECKING:
     from trainer.data import Batch
     from trainer.training.build import Built
 
-HELP = """Usage: trainer inspect [GROUP=OPTION ...] [KEY=VALUE ...] [--json]
-       trainer inspect RUN [--checkpoint best|last|STEP] [--json]
-       trainer inspect ... --graph [-o FILE]
-
-Shows what would be trained: the layers with the shapes that go through them,
-every parameter, the optimizer's settings. Then it takes one step slowly: the
-prediction, the loss, the gradient of every parameter, the update that the
-optimizer makes of it, the loss after. The gradients are checked against
-finite differences of the loss; exit code 1 if they are wrong. Nothing is
-created.
-
-Of a RUN it is the step that the run would take next; of one that failed, the
-step that it failed at, from the weights and the rows that were kept.
-
-  --graph            the graph that autograd makes of a forward pass, a tree;
-                     several where no pass is like the one before
-  -o, --output FILE  the graph as a picture (.svg, .pdf or .png, which need
-                     Graphviz) or as its source (.gv)
-  --checkpoint WHICH of a RUN: last (the default), best or a step
-  --trust-code       of a RUN that somebody else has made: import its modules
-  --force            of a RUN: use modules of yours that have changed since
-  --json             for programs: every number that is shown, and more
-
-Examples:
-  trainer inspect model=product
-  trainer inspect model=dynamic --graph
-  trainer inspect model=mine optim=adam
-  trainer inspect last
-"""
 FLAGS = (
     *("--graph", "-o", "--output", "--checkpoint", "--trust-code", "--force", "--json"),
     *arguments.CONFIG_DIR_FLAGS,
@@ -60,9 +30,6 @@ _OF_A_RUN = ("checkpoint", "trust_code", "force")
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     if "output" in words.flags and "graph" not in words.flags:
         raise refusal(f"-o {words.flags['output']}", "goes with --graph, which it is about", "--graph -o FILE")
     of_run = bool(words.overrides) and "=" not in words.overrides[0]

@@ -6,7 +6,6 @@ import ast
 import difflib
 import io
 import shlex
-import sys
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,27 +22,6 @@ from trainer.text import number
 if TYPE_CHECKING:
     from trainer.config.arguments import CommandLine
 
-HELP = """Usage: trainer ladder [KEY=VALUE ...] [--json]
-       trainer ladder --source [RUNG ...]
-
-Trains the same network, two layers with a ReLU between them, on every rung:
-  {rungs}
-from the same weights, on the same rows, in float64. Shows the losses side by
-side, the largest difference between any two, and who computes what. The rungs
-with layers have biases; here these are zero and stay so.
-
-A model of your own can't be one of them; `trainer inspect` looks into it.
-
-  --source   the code of the rungs, one after the other; what is new on a rung
-             is marked with +, what it takes off your hands with -
-  --json     for programs: the loss of every step
-
-Examples:
-  trainer ladder
-  trainer ladder optim=adam steps=100
-  trainer ladder optim=gd data.inputs=20 model.hidden=5
-  trainer ladder --source function
-"""
 FLAGS = ("--source", "--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
 
 
@@ -73,9 +51,6 @@ _MARKS = {"+": "green", "-": "red"}
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP.format(rungs=", ".join(NAMES)))
-        return 0
     if "source" in words.flags:
         return _show_source(words)
     for word in words.overrides:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,12 @@ from trainer.config.catalog import GROUPS, Catalog, near_path, summary
 from trainer.errors import UsageError, nearest, refusal
 from trainer.terminal import screen
 
-HELP = """Usage: trainer list [GROUP ...] [--json] [--config-dir DIR]
-       trainer list GROUP=OPTION
-       trainer list settings
-
-Shows what `trainer run` can select, one line each: the options that come with
-trainer and your own in ./configs.
-
-Groups:
-{groups}
-
-Examples:
-  trainer list                  everything that can be selected
-  trainer list model loss       some of the groups
-  trainer list optim=adam       one option: its class and its settings
-  trainer list settings         settings beside the groups: steps, seed, ...
-  trainer list model --json     the same for programs
-
-A file of your own, ./configs/model/mine.yaml, makes model=mine:
-  # My model                    what this list shows
-  _target_: my_module.MyModel   a class in ./my_module.py
-  width: 32                     its arguments: model.width=64 sets one
-"""
 SETTINGS = "settings"
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS))
-    if "help" in words.flags:
-        groups = "\n".join(f"  {group:<12} {what}" for group, what in GROUPS.items())
-        sys.stdout.write(HELP.format(groups=groups))
-        return 0
     catalog = words.catalog()
     for warning in catalog.warnings():
         screen.note(f"warning: {warning}")

@@ -18,34 +18,6 @@ from trainer.files import writing
 from trainer.runs import directory, entries, find
 from trainer.terminal import screen
 
-HELP = """Usage: trainer plot RUN ... [-o FILE] [--metric NAME,...] [--by KEY,...]
-                    [--against KEY[,KEY]] [--curves] [--title TEXT]
-                    [--size WxH]
-
-Draws what runs have measured: in the terminal, or into FILE, whose name ends
-in .png, .svg, .pdf, or .csv for the numbers. A FILE that exists is replaced.
-
-One run: its training and its validation loss, the best evaluation marked.
-Several, or a sweep: a line a run, named by what sets the runs apart; of more
-than 10 the best 10, the others pale. A sweep over seeds: the mean, in a band
-of the standard deviation (of two runs: their range). A sweep over one number:
-also the result against that number; over two numbers: a heat map.
-
-  --metric NAMES   what to draw: loss, validation_loss, validation_accuracy, lr
-  --by KEYS        the mean over the runs that are equal in these settings
-  --against KEYS   the result against one setting that is a number, or a heat
-                   map over two
-  --curves         of a sweep, the curves only
-  --title TEXT     stands above the picture
-  --size WxH       of FILE, in inches: 6x4; a PNG has 200 pixels an inch
-
-Examples:
-  trainer plot last
-  trainer plot kfrw qwrt --metric validation_accuracy
-  trainer plot kfrw -o curve.png
-  trainer plot last --by optim.lr -o lr.svg --size 5x3.5
-  trainer plot last --against optim.lr,batch_size -o map.pdf
-"""
 FLAGS = ("-o", "--output", "--metric", "--by", "--against", "--curves", "--title", "--size")
 CSV = ".csv"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)")
@@ -56,9 +28,6 @@ def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, (*FLAGS, *arguments.HELP_FLAGS))
     flags = words.flags
-    if "help" in flags:
-        sys.stdout.write(HELP)
-        return 0
     if not words.overrides:
         raise UsageError("plot: which run? `trainer plot last`, or paths, ids or their four letters")
     file = _file(flags["output"]) if "output" in flags else None

@@ -13,28 +13,6 @@ from pathlib import Path
 from trainer.config import arguments, secrets
 from trainer.errors import UsageError, printable, refusal
 
-HELP = """Usage: trainer predict RUN --input FILE [--output FILE]
-       trainer predict RUN --row=VALUE,VALUE,... [--row=...]
-
-Predicts from rows that the model has not seen, prepared as those that it was
-trained on. Targets come in their own units, classes by their names; a file
-keeps its columns and gets what is predicted beside them.
-
-  --input FILE     .csv or .parquet with the columns that the run learned from,
-                   or .npy for a run that learned from an array; - or a
-                   pipe is read as CSV
-  --output FILE    .csv, .parquet or .npy; without it, CSV on the screen
-  --row VALUES     one row: its values in the order of the columns, or by name
-  --checkpoint     whose weights: best (unless you say so), last, or a step
-  --json           for programs: the rows given with --row
-  --trust-code     import modules that came with a run of somebody else's
-  --force          use modules of yours that have changed since
-
-Examples:
-  trainer predict last --input new.csv --output predictions.csv
-  trainer predict kfrw --row=-1,2,3
-  trainer predict kfrw --row city=Bonn,area=80,rooms=3,garden=yes
-"""
 FLAGS = (
     *("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code", "--force"),
     *arguments.HELP_FLAGS,
@@ -44,9 +22,6 @@ FLAGS = (
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     if len(words.overrides) > 1:
         raise refusal(words.overrides[1], "is a second run, and one predicts", "RUN --input FILE")
     if not words.overrides:

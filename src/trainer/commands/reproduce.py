@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,37 +28,12 @@ if TYPE_CHECKING:
     pass
     from trainer.training.build import Built
 
-HELP = """Usage: trainer reproduce RUN [--trust-code] [--force] [--json]
-
-Runs a run again with its own settings, and compares each row of metrics.jsonl
-as it goes, then the weights of every checkpoint, bit for bit. It says
-`identical`, or the first step that differs with both values, and what is not
-as it was: versions, machine, threads, commit, your own modules.
-
-Where settings were changed on resuming, they are changed at the same steps.
-A run that was interrupted is repeated up to its last checkpoint; one that
-failed has to fail again. Nothing is written: it is all done in memory.
-
-The exit code is 0 if all is identical, 1 if anything differs. Of a sweep every
-job is repeated. What others have made runs no code of theirs, unless you have
-read it and add --trust-code. A module of yours that has changed is refused:
---force takes it as it is now, --trust-code as it was.
-
-Examples:
-  trainer reproduce last
-  trainer reproduce kfrw
-  trainer reproduce kfrw/003
-  trainer reproduce results/first --json
-"""
 FLAGS = ("--trust-code", "--force", "--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
         raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
     path, words.overrides = find.find(words.overrides[0]), words.overrides[1:]

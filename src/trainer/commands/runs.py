@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from trainer.config import arguments
@@ -19,34 +18,10 @@ from trainer.terminal import screen
 from trainer.terminal.run_tables import FIRST, looks, means_table, runs_table
 from trainer.text import show
 
-HELP = """Usage: trainer runs [DIR] [KEY=VALUE ...] [--by METRIC] [--group-by KEY,...]
-                    [--all] [--json]
-
-Shows the runs in ./runs, or in DIR or the sweep of that id, best first. Runs
-with different losses or data do not compare; they stand newest first unless
---by names a metric.
-
-  KEY=VALUE        only runs with that setting, choice or state:
-                   model=dynamic, optim.lr=1e-4, state=done, name=first
-  --by METRIC      what to rank by: loss, validation_loss, ...
-  --group-by KEYS  mean and spread over the runs that are equal in these
-  --all            all of them; otherwise the first 30
-  --json           for programs: everything that is known of each run
-
-Examples:
-  trainer runs
-  trainer runs model=dynamic --by loss
-  trainer runs --group-by model,optim.lr
-  trainer runs results --json
-"""
-
 
 def main(argv: list[str]) -> int:
     """Run `trainer runs` and return its exit code."""
     words = arguments.split(argv, ("--by", "--group-by", "--all", "--json", *arguments.HELP_FLAGS))
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     with garbage.uncollected():
         return _rank(words)
 

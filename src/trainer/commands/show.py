@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,36 +25,6 @@ from trainer.terminal import advice, run_screen, run_tables, screen
 from trainer.text import count, duration, number, numbers, show, size_of
 
 _STARTS = 100  # that are shown
-HELP = """Usage: trainer show RUN [--parameters] [--checkpoint best|last|STEP] [--json]
-
-Shows what a run is (its config), what came of it, what made it (commands,
-versions, machine, git, your own modules) and which checkpoints it has; of a
-sweep what it varies and the results of its jobs, best first.
-
-RUN is one of:
-  last                    the newest run or sweep in ./runs
-  best                    the best run there; kfrw/best is the best of a sweep
-  kfrw                    the last four letters of an id, or a whole id
-  kfrw/003                a job of a sweep
-  results/first           a path
-
-  --parameters            the weights of a checkpoint: names, shapes, values;
-                          the gradients that the next step would take there;
-                          the optimizer's settings and what it keeps
-  --checkpoint WHICH      that of the best evaluation, the last (the default)
-                          or that of a step
-  --trust-code            for --parameters of a run that somebody else has
-                          made: import the modules that came with it
-  --force                 for --parameters: import your modules as they are
-                          now, though they have changed since the run
-  --json                  for programs: everything that is known
-
-Examples:
-  trainer show last
-  trainer show best --parameters
-  trainer show kfrw/003 --parameters --checkpoint best
-  trainer show kfrw --json
-"""
 FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json", *arguments.HELP_FLAGS)
 _MOST_VALUES = 8  # of a swept setting that are named
 _NOTES = {"buffer": " (no parameter)", "frozen": " (not trained)", "shared": " (shared)"}
@@ -66,9 +35,6 @@ _SAID = ("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "de
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     for flag in ("checkpoint", "trust_code", "force"):
         if flag in words.flags and "parameters" not in words.flags:
             what = f"--{flag.replace('_', '-')}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -17,39 +16,12 @@ from trainer.runs.directory import RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.terminal import screen
 
-HELP = """Usage: trainer trust RUN [--dry-run] [--forget] [--json]
-
-A run may use code that did not come with trainer or torch: your own model, a
-class of another package, a launcher. What you train yourself is trusted at
-once. A run of somebody else's is refused until you have read its code and say
-so, for one command with --trust-code, or for good with this one.
-
-RUN is a run, a sweep, or a folder: every run and sweep in it.
-
-Shows their distinct code: classes with their arguments, the files to read,
-installed packages with version and place, launchers; then adds their digests
-to your list, the folder `trainer/trusted` in $XDG_STATE_HOME (or else in
-~/.local/state). Nothing in a run is changed, and nothing of it is imported.
-A digest covers all of that code: when any of it changes, the run is not
-trusted any more.
-
-  --dry-run   only show it
-  --forget    take it off your list
-
-Examples:
-  trainer trust kfrw --dry-run
-  trainer trust downloads/their-run
-  trainer trust runs                  all that you have trained before
-"""
 FLAGS = ("--dry-run", "--forget", "--json", *arguments.HELP_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, FLAGS)
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     if len(words.overrides) != 1:
         raise UsageError("trust: which run? `trainer trust RUN`, a sweep, or a folder of runs")
     if {"dry_run", "forget"} <= words.flags.keys():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,10 @@ from trainer.runs import agreement, directory, find, user_code
 from trainer.runs.directory import RunDirectory
 from trainer.terminal import screen
 
-HELP = """Usage: trainer verify RUN [--json]
-
-Reads every file of every checkpoint of a run, or of all jobs of a sweep, and
-compares its size and SHA-256 with the manifest written beside it. Compares
-config.yaml, preprocess.json and metrics.jsonl with what these manifests record
-of them, status.json with its own sum and the checkpoints, sweep.json with the
-jobs, and the copies of your own modules with what was kept. "not recorded" is
-what an older version did not keep. Nothing is changed. The exit code is 1 if
-anything differs; `trainer resume` goes on from the newest good checkpoint.
-
-Examples:
-  trainer verify last
-  trainer verify kfrw
-  trainer verify results/first --json
-"""
-
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     words = arguments.split(argv, ("--json", *arguments.HELP_FLAGS))
-    if "help" in words.flags:
-        sys.stdout.write(HELP)
-        return 0
     path = find.only("verify", words.overrides)
     folders = directory.jobs(path) if directory.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]

@@ -93,11 +93,10 @@ class Catalog:
 
     def defaults(self) -> dict[str, str]:
         """Return the option of each group that is used unless another is chosen."""
-        import yaml  # a table of runs does without it
-
-        content = yaml.safe_load((shipped_configs() / "config.yaml").read_text(encoding="utf-8"))
-        chosen = {group: name for line in content["defaults"] if isinstance(line, dict) for group, name in line.items()}
-        return {group: name for group, name in chosen.items() if name is not None}
+        # Read without YAML, which a help would need for nothing else.
+        text = (shipped_configs() / "config.yaml").read_text(encoding="utf-8")
+        chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
+        return {group: name for group, name in chosen.items() if name != "null"}
 
     def warnings(self) -> list[str]:
         """Say which of the user's files are not used because an option of that name comes first."""

@@ -155,8 +155,8 @@ def _table(module: str, name: str) -> dict[str, str]:
 
 
 def _manual(command: str) -> str:
-    """Return the help text of a command, as it stands in its source."""
-    return _source(f"commands.{command}").partition('\nHELP = """')[2].partition('"""')[0]
+    """Return the help text of a command."""
+    return _read(os.path.join(_HERE, "commands", f"{command}.txt"))
 
 
 def _usage(manual: str) -> str:

@@ -1,58 +1,35 @@
-"""The parts of a help text that are made from the config folders and the settings. Without torch, Hydra and rich."""
+"""The help text of a command: commands/NAME.txt. A command is not imported for it, which would take up to 0.1 s."""
 
-from __future__ import annotations
+import os
 
-import shutil
-import textwrap
+TYPE_CHECKING = False  # typing's own would be imported with every help
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-from trainer.config import settings
-from trainer.config.catalog import GROUPS, Catalog
-from trainer.text import show
-
-_WIDEST = 100  # columns
+FLAGS = ("-h", "--help")
+_COMMANDS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "commands")
 
 
-def groups(catalog: Catalog) -> str:
-    """Return a paragraph for each group with its options, the default marked with a star."""
-    defaults = catalog.defaults()
-    texts = {}
-    for group in GROUPS:
-        names = (name + "*" * (name == defaults.get(group)) for name in catalog.options(group))
-        texts[group] = ", ".join(names) or "none yet"
-    return _columns(texts)
+def is_asked(argv: "Sequence[str]") -> bool:
+    """Return whether the words of a command ask for its help; those after -- are about something else."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    return any(flag in words for flag in FLAGS)
 
 
-def described(*keys: str) -> str:
-    """Return a paragraph for each setting with its default and meaning."""
-    known = settings.documented()
-    return _columns({f"{key}={show(known[key][0])}": known[key][1] for key in keys})
-
-
-def changeable(kind: str) -> str:
-    """Return the settings that a resume may change in a way, as one paragraph.
+def text(command: str, argv: "Sequence[str]" = ()) -> str:
+    """Return the help of a command.
 
     Args:
-        kind: settings.HARMLESS or settings.REPLANS.
+        command: Its name.
+        argv: The words after it.
+
+    Raises:
+        UsageError: A word is wrong.
     """
-    keys = [key for key in settings.documented() if settings.resume_kind(key) == kind]
-    return _filled(", ".join(keys), "  ", "  ")
+    with open(os.path.join(_COMMANDS, f"{command}.txt"), encoding="utf-8") as file:
+        found = file.read()
+    if "\n{" in found:  # parts that are made from config folders and settings
+        from trainer.terminal import help_parts
 
-
-def _columns(texts: dict[str, str]) -> str:
-    indent = min(max(map(len, texts)) + 4, _width() // 2)
-    return "\n".join(_filled(text, f"  {name}  ".ljust(indent), " " * indent) for name, text in texts.items())
-
-
-def _filled(text: str, first: str, others: str) -> str:
-    return textwrap.fill(
-        text,
-        _width(),
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, _WIDEST) - 1
+        return help_parts.filled(found, argv)
+    return found

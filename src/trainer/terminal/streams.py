@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TextIO
+
+TYPE_CHECKING = False  # typing's own would be imported with every help
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 def prepare() -> None:
