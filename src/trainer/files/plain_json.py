@@ -8,7 +8,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,8 @@ from trainer.files.reading import (
 from trainer.text import is_number
 
 Check = Callable[[Any], bool]
-_NONE = object()
 
-_DEEPEST_JSON = 100  # whoever goes through the data level by level must come to the end
+DEEPEST = 100  # whoever goes through the data level by level must come to the end
 
 
 @functools.cache
@@ -43,43 +42,6 @@ def has_shape(kind: Any) -> Check:
     return (lambda value: type(value) in sure or check(value)) if sure else check
 
 
-class Parts(Mapping[str, Any]):
-    """What of a dict has the shape that a TypedDict gives it; nothing of anything else.
-
-    A value is checked when it is asked for: of thousands of files only a few values are.
-
-    Args:
-        data: What was read.
-        kind: The TypedDict.
-    """
-
-    __slots__ = ("_checks", "_data")
-
-    def __init__(self, data: Any, kind: Any) -> None:
-        self._data = data if isinstance(data, dict) else {}
-        self._checks = _checks(kind)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value, the default where there is none or one of another kind."""
-        value = self._data.get(key, default)
-        check = self._checks.get(key)
-        return value if check is None or value is default or check(value) else default
-
-    def __getitem__(self, key: str) -> Any:
-        """Return a value."""
-        if (value := self.get(key, _NONE)) is _NONE:
-            raise KeyError(key)
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the keys whose values are of their kinds."""
-        return (key for key in self._data if self.get(key, _NONE) is not _NONE)
-
-    def __len__(self) -> int:
-        """Count them."""
-        return sum(1 for _ in self)
-
-
 def _check(kind: Any) -> Check:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -89,10 +51,10 @@ def _check(kind: Any) -> Check:
     if kind is int:  # as most are, else looked at more closely
         return lambda value: (type(value) is int and 0 <= value < 2**63) or (is_number(value) and value % 1 == 0)
     if origin in (typing.Union, types.UnionType):
-        checks = list(map(has_shape, arguments))
-        return lambda value: any(check(value) for check in checks)
+        either = list(map(has_shape, arguments))
+        return lambda value: any(check(value) for check in either)
     if typing.is_typeddict(kind):
-        return _dict_with(_checks(kind), kind.__required_keys__)
+        return _dict_with(checks(kind), kind.__required_keys__)
     if origin is dict:
         keys, values = map(_all_of, arguments)
         return lambda value: isinstance(value, dict) and keys(value) and values(value.values())
@@ -114,7 +76,8 @@ def _sure(kind: Any) -> frozenset[type]:
 
 
 @functools.cache
-def _checks(kind: Any) -> dict[str, Check]:
+def checks(kind: Any) -> dict[str, Check]:
+    """Return a function for each key of a TypedDict that says whether a value is of its kind."""
     return {key: has_shape(hint) for key, hint in typing.get_type_hints(kind).items()}
 
 
@@ -182,14 +145,21 @@ def preprocess_data(path: str | Path) -> Any:
 
 def _json_data(text: bytes, as_is: bool, values: int) -> Any:
     containers = require_few(text, values=values)
-    # Most files need no second look: in ASCII, JSON has control characters as escapes only, but for DEL.
-    is_plain = as_is or (text.isascii() and b"\\" not in text and b"\x7f" not in text)
+    is_to_stay = as_is or is_plain(text)
     characters = text.decode()
     del text
     data = decoded(characters)
-    if containers > _DEEPEST_JSON:
-        _require_shallow(data)
-    return data if is_plain else _printable(data)
+    if containers > DEEPEST:
+        require_shallow(data)
+    return data if is_to_stay else escaped(data)
+
+
+def is_plain(text: bytes) -> bool:
+    """Return whether the texts in a text of JSON need no second look: most hold no control character.
+
+    In ASCII, JSON has these as escapes only, but for DEL.
+    """
+    return text.isascii() and b"\\" not in text and b"\x7f" not in text
 
 
 def require_few(text: bytes, containers: int = MOST_CONTAINERS, values: int = MOST_VALUES) -> int:
@@ -233,10 +203,14 @@ def json_lines(path: Path) -> Iterator[Any]:
                 raise Unreadable(f"line {number}: {error}") from error
 
 
-def _require_shallow(data: Any) -> None:
-    """Refuse what is nested too deeply, level by level: most of many containers hold no others."""
+def require_shallow(data: Any) -> None:
+    """Refuse what is nested too deeply, level by level: most of many containers hold no others.
+
+    Raises:
+        Unreadable: It is.
+    """
     level = [data]
-    for _ in range(_DEEPEST_JSON + 1):
+    for _ in range(DEEPEST + 1):
         inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
         level = [one for values in inner for one in values if isinstance(one, dict | list)]
         if not level:
@@ -244,14 +218,14 @@ def _require_shallow(data: Any) -> None:
     raise Unreadable("is nested too deeply")
 
 
-def _printable(data: Any) -> Any:
+def escaped(data: Any) -> Any:
     """Return the data with its texts escaped, in their own lists and dicts where that can be: a copy takes memory."""
     if isinstance(data, str):
         return printable(data)
     if isinstance(data, list):
-        data[:] = map(_printable, data)
+        data[:] = map(escaped, data)
     elif isinstance(data, dict):
-        items = [(printable(key), _printable(value)) for key, value in data.items()]
+        items = [(printable(key), escaped(value)) for key, value in data.items()]
         data.clear()
         data.update(items)
     return data

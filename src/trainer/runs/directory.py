@@ -16,6 +16,7 @@ from typing import Any
 
 from trainer.errors import UsageError, refusal
 from trainer.files import plain_json, reading, writing
+from trainer.files.json_fields import Fields
 from trainer.files.plain_json import as_json
 from trainer.files.sums import sealed
 from trainer.runs.status import Status
@@ -181,9 +182,9 @@ class RunDirectory:
         return dict(self.status_as_needed())
 
     def status_as_needed(self) -> Mapping[str, Any]:
-        """Return the same, each value checked only when it is asked for: a table of runs needs few of them."""
+        """Return the same, each value read only when it is asked for: a table of runs needs few of them."""
         try:
-            return plain_json.Parts(plain_json.json_data(f"{self.path}/status.json"), Status)
+            return Fields(f"{self.path}/status.json", Status)
         except (OSError, ValueError):
             return {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from trainer.errors import UsageError
-from trainer.files import plain_json
+from trainer.files.json_fields import Fields
 from trainer.files.plain_json import has_shape
 from trainer.runs import directory
 
@@ -40,7 +40,7 @@ def read(path: Path) -> Sweep:
     """
     file = path / "sweep.json"
     try:
-        sweep = plain_json.json_data(file)
+        sweep = dict(Fields(file, Sweep))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} can't be read: {error}") from error
     if not has_shape(Sweep)(sweep):

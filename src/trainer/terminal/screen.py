@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import track as rich_track
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -143,6 +142,8 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T
     """Yield items, with a progress bar when going through them takes a while."""
     if not is_live():
         return items
+    from rich.progress import track as rich_track  # takes as long to import as a table of a thousand runs
+
     return rich_track(items, what, total=total, console=stderr, transient=True)
 
 
