@@ -260,7 +260,15 @@ def startup(full: bool) -> Iterator[Figure]:
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; bench.one_step()"
     with new_folder() as folder:
         pairs = {
-            "`trainer --help` / `python -c pass`": ([*python, "-c", "pass"], [*command, "--help"], 3.0),
+            "`trainer --help` / `python -c pass`": ([*python, "-c", "pass"], [*command, "--help"], 2.0),
+            **{
+                f"`trainer {name} --help` / `python -c pass`": (
+                    [*python, "-c", "pass"],
+                    [*command, name, "--help"],
+                    4.0,
+                )
+                for name in ("run", "resume", "list", "runs")  # three that are made of settings, and one of the others
+            },
             "`trainer run steps=1` / one step of a script": (
                 [*python, "-c", script],
                 [*command, "run", "steps=1", "device.threads=1"],
