@@ -45,7 +45,19 @@ WORKS = {
 }
 CHUNKS = {"seed": 100, "tiny": 500, "mini": 50}  # steps that are taken in turn with the script's
 TURNS = 20
-OPTIMIZERS = ("sgd", "sgd_momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop")
+OPTIMIZERS = {
+    **{"sgd": "SGD", "gd": "SGD", "sgd_momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"},
+    **{"adagrad": "Adagrad", "rmsprop": "RMSprop", "adamax": "Adamax", "adadelta": "Adadelta", "asgd": "ASGD"},
+    **{"nadam": "NAdam", "radam": "RAdam", "rprop": "Rprop", "adafactor": "Adafactor", "muon": "Muon"},
+    "sparse_adam": "SparseAdam",
+}  # all that have a file in configs/optim but L-BFGS, whose steps have no fixed length; by their class in torch
+QUICK = ("sgd", "adam", "rmsprop")  # of the short form
+SPECIAL = {  # Muon takes matrices only, SparseAdam sparse gradients only
+    ("seed", "muon"): ["model=autograd"],
+    ("tiny", "muon"): ["model=autograd", "model.hidden=2", "data=pair"],
+    ("seed", "sparse_adam"): ["model=words", "data=words"],
+    ("tiny", "sparse_adam"): ["model=words", "model.words=10", "data=words", "data.rows=1", "data.outputs=5"],
+}
 
 
 @dataclass(frozen=True)
@@ -84,13 +96,15 @@ def script(work: str, optim: str, chunk: int) -> Iterator[None]:
     from torch import nn
 
     torch.manual_seed(0)
-    classes = {"sgd_momentum": "SGD", "nesterov": "SGD", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-    kind = getattr(torch.optim, {**classes, "adagrad": "Adagrad", "rmsprop": "RMSprop"}[optim])
+    kind = getattr(torch.optim, OPTIMIZERS[optim])
     settings: dict[str, Any] = {"lr": 1e-6}
     if optim in ("sgd_momentum", "nesterov"):
         settings |= {"momentum": 0.9, "nesterov": optim == "nesterov"}
     loss_of: nn.Module = nn.MSELoss(reduction="sum")
-    if work == "seed":
+    model: nn.Module
+    if optim in ("muon", "sparse_adam"):
+        model, x, y = special(work, optim)
+    elif work == "seed":
         model = nn.Sequential(nn.Linear(1000, 100), nn.ReLU(), nn.Linear(100, 10))
         x, y = torch.randn(64, 1000), torch.randn(64, 10)
     elif work == "tiny":
@@ -109,6 +123,30 @@ def script(work: str, optim: str, chunk: int) -> Iterator[None]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+
+def special(work: str, optim: str) -> tuple[Any, Any, Any]:
+    """Return model, inputs and targets for an optimizer that can't train the usual ones."""
+    import torch
+    from torch import nn
+
+    if optim == "sparse_adam":
+        sys.path.insert(0, "")
+        from words import Table, Words
+
+        data = Words(**({} if work == "seed" else {"rows": 1, "outputs": 5}))
+        return Table(*((5, 10) if work == "tiny" else (10,))), data.x, data.y
+
+    class Matrices(nn.Module):
+        def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+            super().__init__()
+            self.w1, self.w2 = (nn.Parameter(torch.randn(s) / 30) for s in ((inputs, hidden), (hidden, outputs)))
+
+        def forward(self, x: Any) -> Any:
+            return (x @ self.w1).clamp(min=0) @ self.w2
+
+    rows, *sizes = (64, 1000, 100, 10) if work == "seed" else (1, 3, 2, 5)
+    return Matrices(*sizes), torch.randn(rows, sizes[0]), torch.randn(rows, sizes[-1])
 
 
 def one_step() -> float:
@@ -161,7 +199,7 @@ def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int) -> lis
     """Return the time of a step beside the plain script's, a value a round: the two take some steps in turn."""
     found, chunk = [], CHUNKS[work]
     for _ in range(rounds):
-        one = runner([*WORKS[work], f"optim={optim}", "optim.lr=1e-6", *words], chunk)
+        one = runner([*SPECIAL.get((work, optim), WORKS[work]), f"optim={optim}", "optim.lr=1e-6", *words], chunk)
         both, seconds = (script(work, optim, chunk), one), [0.0, 0.0]
         for loop in (*both, *both):  # set up, then warmed up
             next(loop)
@@ -177,12 +215,10 @@ def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int) -> lis
 
 def steps(full: bool) -> Iterator[Figure]:
     """A step with everything on, beside the plain script."""
-    limits = {"seed": 0.95, "tiny": 0.85, "mini": 0.56}
-    for work, most in limits.items():
-        makes_sense = OPTIMIZERS if full and work != "mini" else ["adam"] if work == "mini" else ["sgd", "adam"]
-        for optim in makes_sense:
-            kernel = optim in ("sgd", "adam", "adamw")
-            limit = most if kernel else {"seed": 1.05, "tiny": 1.10}[work]
+    limits = {"seed": (0.95, 1.05), "tiny": (0.85, 1.10), "mini": (0.56, 1.0)}  # adam and adamw, the others
+    for work, (most, others) in limits.items():
+        for optim in ("adam",) if work == "mini" else OPTIMIZERS if full else QUICK:
+            limit = most if optim in ("adam", "adamw") else 1.0 if optim == "sgd" else others
             values = ratios_of_steps(work, optim, [], 7 if full else 3)
             yield Figure("step", f"{work}, {optim} / script", values, limit)
 
@@ -208,6 +244,73 @@ def comforts(full: bool) -> Iterator[Figure]:
                 shares.setdefault(name, []).append(inside / seconds)
         for name, values in shares.items():
             yield Figure("comfort", f"{work}: {name} / all of the loop", values)
+
+
+def where(full: bool) -> Iterator[Figure]:
+    """Where the microseconds of one step go, from within."""
+    from trainer.training.loop import fit
+
+    for work in ("seed", "tiny"):
+        count, found = TURNS * CHUNKS[work] // 4, {}
+        for _ in range(7 if full else 3):
+            built = prepared([*WORKS[work], f"steps={count}", "device.threads=1"])
+            with new_folder() as folder, clocks(built.run) as inside:
+                seconds, comforts = timed(built, folder, fit)
+            spent = {**parts_of(inside), **comforts}
+            spent["the loop, what was not clocked"] = seconds - sum(spent.values())
+            for name, value in spent.items():
+                found.setdefault(name, []).append(1e6 * value / count)
+        for name, values in found.items():
+            yield Figure("where", f"{work}, sgd: {name}", values, None, " us")
+
+
+def parts_of(inside: dict[str, float]) -> dict[str, float]:
+    """Return the seconds in the parts of a step, none of them counted twice."""
+    within = ("model", "loss", "backward", "gradients listed", "gradients checked")
+    return {
+        "batch, learning rate": inside["at"] + inside["apply"],
+        **{name: inside[name] for name in within},
+        "the rest of the gradients": inside["gradients"] - sum(inside[name] for name in within),
+        "update": inside["step"] - inside["gradients"],
+    }
+
+
+@contextmanager
+def clocks(run: Any) -> Iterator[dict[str, float]]:
+    """Clock the parts of the steps of a run."""
+    import torch
+
+    from trainer.training import fused, loop
+
+    clocked = {
+        "at": (run.batches, "at"),
+        "apply": (run.schedule, "apply"),
+        "model": (run.model, "forward"),
+        "loss": (run.loss, "forward"),
+        "backward": (torch.Tensor, "backward"),
+        "gradients listed": (loop, "dense"),
+        "gradients checked": (loop, "has_non_finite"),
+        "gradients": (loop, "gradients"),
+        "step": (fused, "step"),
+    }
+    spent, before = dict.fromkeys(clocked, 0.0), {name: getattr(*place) for name, place in clocked.items()}
+
+    def clock(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def inside(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = call(*args, **options)
+            spent[name] += time.perf_counter() - start
+            return result
+
+        return inside
+
+    for name, place in clocked.items():
+        setattr(*place, clock(name, before[name]))
+    try:
+        yield spent
+    finally:
+        for name, place in clocked.items():
+            setattr(*place, before[name])
 
 
 def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dict[str, float]]:
@@ -519,12 +622,37 @@ def on_terminal() -> Any:
 
 
 def made_data() -> None:
-    """Write the rows of the work mini."""
+    """Write the rows of the work mini, and a model with sparse gradients."""
     import numpy as np
 
     drawn = np.random.default_rng(0)
     x = drawn.standard_normal((60_000, 784), dtype=np.float32)
     np.savez("mini.npz", x=x, y=drawn.integers(0, 10, 60_000))
+    Path("words.py").write_text(WORDS)
+    for group, target in (("model", "Table"), ("data", "Words")):
+        Path("configs", group).mkdir(parents=True)
+        Path("configs", group, "words.yaml").write_text(f"_target_: words.{target}\n")
+
+
+WORDS = """
+import torch
+from torch import nn
+from trainer.data import Data
+
+
+class Table(nn.Module):
+    def __init__(self, outputs: int, words: int = 1000):
+        super().__init__()
+        self.rows = nn.Embedding(words, outputs, sparse=True)
+
+    def forward(self, x):
+        return self.rows(x).sum(1)
+
+
+class Words(Data):
+    def __init__(self, rows: int = 64, outputs: int = 10):
+        super().__init__(torch.randint(10, (rows, 4)), torch.randn(rows, outputs))
+"""
 
 
 def table(figures: list[Figure]) -> str:
@@ -555,7 +683,7 @@ SHORT: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "checkpoints": checkpoints,
     "growth": growth,
 }
-PARTS = {**SHORT, "comforts": comforts, "compiled": compiled, "vectorized": vectorized}
+PARTS = {**SHORT, "comforts": comforts, "where": where, "compiled": compiled, "vectorized": vectorized}
 
 
 def main() -> int:

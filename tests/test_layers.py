@@ -92,6 +92,7 @@ def test_data_and_losses_import_nothing_above_them():
 def test_the_loop_imports_neither_commands_nor_files():
     assert ours("training.loop") <= {
         *("data.__init__", "errors", "randomness", "schedules", "training.fused", "training.state"),
+        "training.torch_private",
     }
 
 

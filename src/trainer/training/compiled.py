@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer import randomness
 from trainer.data import Batch
-from trainer.training import fused
+from trainer.training import fused, torch_private
 from trainer.training.build import Built, copied
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import Learner, Taken, dense, gradients, take_step
@@ -128,7 +128,8 @@ class CompiledStep:
         lrs = torch.ones(self._span, len(run.optimizer.param_groups), dtype=torch.float64)
         with _as_when_compiling(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what only looks like gradients of results
-            traced = make_fx(self._steps_of(run), tracing_mode="fake", _allow_non_fake_inputs=True)
+            allowed = torch_private.allowing_constants(make_fx)
+            traced = make_fx(self._steps_of(run), tracing_mode="fake", **allowed)
             graph = traced(run.weights, [*run.model.buffers()], _leaves(run), rows, lrs)
         options: dict[str, Any] = {
             "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,  # shapes are compared here

@@ -1,78 +1,115 @@
-"""Steps of fused optimizers without the bookkeeping around their kernels, a large part of a small step."""
+"""Updates of torch's optimizers without the bookkeeping around them, a large part of a small step."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
-from torch.optim import optimizer as torch_optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from trainer.training import torch_private
 
 Settings = dict[str, Any]
 States = Sequence[dict[str, Any]]  # what the optimizer keeps of each weight
 
 # Where SGD without momentum has one result, whichever way torch computes it. In bfloat16 the kernel rounds otherwise.
 _SAME_BITS = {(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.float64)}
-_TESTED = ("2.13.",)  # the kernels are private to torch: of other versions the optimizers' own steps are taken
 
 
 def step(optimizer: Optimizer, closure: Callable[[], float]) -> float:
     """Take a step with the same bits as `optimizer.step(closure)` and return the loss.
 
-    For SGD, Adam, AdamW and Adagrad with fused=True, and for SGD without momentum, whose default step has the bits of
-    the fused one, the kernel is called on the optimizer's own state. What the optimizer has not made yet, hooks and all
-    that is unusual are left to its own step.
+    For SGD, Adam and AdamW with fused=True, and for SGD without momentum, whose default step has the bits of the fused
+    one, the kernel is called on the optimizer's own state. For the other optimizers of torch, and where a kernel can't
+    be had, the function inside the decorated step is called. Optimizers that are not torch's, decorated or followed
+    steps, L-BFGS and differentiable steps are left to `optimizer.step`.
 
     Args:
         optimizer: Any optimizer.
         closure: Computes the gradients and returns the loss.
     """
-    kernel = _KERNELS.get(type(optimizer))
-    if kernel is None or not torch.__version__.startswith(_TESTED) or _is_hooked(optimizer):
+    cls = type(optimizer)
+    update = torch_private.undecorated(cls.step)
+    if update is None or torch_private.is_followed(optimizer) or optimizer.defaults.get("differentiable"):
         return float(optimizer.step(closure))
     loss = closure()
-    calls = [_arguments(optimizer, group) for group in optimizer.param_groups]
-    if None in calls:
-        optimizer.step()
-        return loss
     with torch.no_grad():
+        calls = [_arguments(optimizer, group) for group in optimizer.param_groups] if cls in _KERNELS else [None]
+        if None in calls:
+            update(optimizer)
+            return loss
         for call in calls:
             if call is not None and call[1]:
-                kernel(*call)
+                _KERNELS[cls](*call)
     return loss
 
 
-def _is_hooked(optimizer: Optimizer) -> bool:
-    """Say whether someone else follows the steps; torch's schedulers do so by replacing the method."""
-    return bool(
-        "step" in vars(optimizer)
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
-    )
-
-
 def _arguments(optimizer: Optimizer, group: Settings) -> tuple[Settings, list[Tensor], list[Tensor], States] | None:
-    """Return what a kernel takes for a group of weights, None where the optimizer has to take the step itself."""
-    weights = [w for w in group["params"] if w.grad is not None]
-    grads = [w.grad for w in weights]
+    """Return what a kernel takes for a group of weights, None where it can't be used."""
+    weights, grads = [], []
+    for w in group["params"]:
+        if (grad := w.grad) is None:
+            continue
+        if grad.is_sparse or not (grad.is_contiguous() and w.is_contiguous()):
+            return None  # a kernel goes through memory as it lies there
+        weights.append(w)
+        grads.append(grad)
     kinds = {(w.device, w.dtype) for w in weights}
     stateless = group.get("momentum") == 0
-    same_bits = stateless and kinds <= _SAME_BITS and not group["foreach"] and not group["differentiable"]
+    same_bits = stateless and kinds <= _SAME_BITS and not group["foreach"]
     if not (group["fused"] or same_bits) or not isinstance(group["lr"], float) or len(kinds) > 1:
         return None
-    if any(grad.is_sparse or not grad.is_contiguous() for grad in grads) or not all(w.is_contiguous() for w in weights):
-        return None  # a kernel goes through memory as it lies there
-    if not (stateless or all(map(optimizer.state.get, weights))):
+    if not (stateless or all(map(optimizer.state.get, weights))) or not _agrees(type(optimizer), stateless):  # type: ignore[arg-type]
         return None
     return group, weights, grads, [] if stateless else [optimizer.state[w] for w in weights]
 
 
+@functools.cache
+@torch.no_grad()
+def _agrees(cls: type[Optimizer], stateless: bool) -> bool:
+    """Return whether three steps with a kernel have the bits of the optimizer's own, in the installed torch.
+
+    Args:
+        cls: SGD, Adam or AdamW.
+        stateless: Whether SGD has no momentum.
+    """
+    settings: Settings = {} if stateless else {"fused": True, **({"momentum": 0.9} if cls is SGD else {})}
+    update = torch_private.undecorated(cls.step)
+    assert update is not None
+    pair = [torch.linspace(-1, 1, 37, dtype=torch.float32, device="cpu").requires_grad_() for _ in range(2)]
+    ours, theirs = (cls([w], lr=0.1, weight_decay=0.01, **settings) for w in pair)  # type: ignore[call-arg]
+    try:
+        for number in range(3):
+            grads = [w.detach() - number for w in pair]
+            pair[0].grad, pair[1].grad = grads
+            update(theirs)
+            if number or stateless:
+                _KERNELS[cls](ours.param_groups[0], pair[:1], grads[:1], [] if stateless else [ours.state[pair[0]]])
+            else:
+                update(ours)  # makes the state
+    except (AttributeError, KeyError, RuntimeError, TypeError):
+        return False
+    kept = ours.state[pair[0]]
+    return torch.equal(*pair) and all(torch.equal(kept[name], value) for name, value in theirs.state[pair[1]].items())
+
+
+def _kernel(name: str) -> Callable[..., None]:
+    """Return a kernel.
+
+    Raises:
+        AttributeError: torch has none.
+    """
+    kernel = torch_private.fused_kernel(name)
+    if kernel is None:
+        raise AttributeError(f"torch has no kernel {name}")
+    return kernel
+
+
 def _sgd(group: Settings, weights: list[Tensor], grads: list[Tensor], states: States) -> None:
-    torch._fused_sgd_(
+    _kernel("sgd")(
         weights,
         grads,
         [state["momentum_buffer"] for state in states],
@@ -87,10 +124,9 @@ def _sgd(group: Settings, weights: list[Tensor], grads: list[Tensor], states: St
 
 
 def _adam(group: Settings, weights: list[Tensor], grads: list[Tensor], states: States) -> None:
-    kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1)
-    kernel(
+    torch_private.add(steps, 1)
+    _kernel("adamw" if group["decoupled_weight_decay"] else "adam")(
         weights,
         grads,
         [state["exp_avg"] for state in states],
@@ -107,25 +143,8 @@ def _adam(group: Settings, weights: list[Tensor], grads: list[Tensor], states: S
     )
 
 
-def _adagrad(group: Settings, weights: list[Tensor], grads: list[Tensor], states: States) -> None:
-    steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1)
-    torch._fused_adagrad_(
-        weights,
-        grads,
-        [state["sum"] for state in states],
-        steps,
-        lr=group["lr"],
-        lr_decay=group["lr_decay"],
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        maximize=group["maximize"],
-    )
-
-
 _KERNELS: dict[type[Optimizer], Callable[[Settings, list[Tensor], list[Tensor], States], None]] = {
     SGD: _sgd,
     Adam: _adam,
     AdamW: _adam,
-    Adagrad: _adagrad,
 }

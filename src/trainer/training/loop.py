@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -21,8 +20,8 @@ from trainer.errors import RunFailed
 from trainer.schedules import Schedule
 from trainer.training import fused
 from trainer.training.state import Counters
+from trainer.training.torch_private import has_non_finite
 
-MANY = 4096  # numbers
 Row = dict[str, Any]
 Reader = Callable[[Row], None]
 T = TypeVar("T")
@@ -186,30 +185,11 @@ def gradients(run: Learner, batches: Sequence[Batch]) -> float:
 
 def dense(weights: Iterable[Tensor]) -> list[Tensor]:
     """Return the gradients of weights as plain tensors: the values of sparse ones, the parts of complex ones."""
-    grads = [w.grad for w in weights if w.grad is not None]
+    grads = [grad for w in weights if (grad := w.grad) is not None]
     if any(grad.is_sparse or grad.is_complex() for grad in grads):
         grads = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
         grads = [torch.view_as_real(grad) if grad.is_complex() else grad for grad in grads]
     return grads
-
-
-def has_non_finite(grads: list[Tensor]) -> bool:
-    """Say whether a number is infinite or NaN: the check of torch's GradScaler, which multiplies the others with 1.
-
-    On the CPU many numbers are added up first: where the sum is finite all of them are, and reading takes a third of
-    the time that reading and writing do.
-    """
-    doubtful = [g for g in grads if not (g.is_cpu and g.numel() >= MANY and math.isfinite(g.sum().item()))]
-    if not doubtful:
-        return False
-    found = torch.zeros(1, dtype=torch.float32, device=doubtful[0].device)
-    torch._amp_foreach_non_finite_check_and_unscale_(doubtful, found, _one(found.device))
-    return found.item() != 0
-
-
-@functools.cache
-def _one(device: torch.device) -> Tensor:
-    return torch.ones(1, dtype=torch.float32, device=device)
 
 
 def due(step: int, every: int | None) -> bool:

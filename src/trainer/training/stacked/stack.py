@@ -18,8 +18,9 @@ from torch.func import functional_call, vmap
 from trainer import randomness
 from trainer.data import Batch
 from trainer.data.batches import Tensors
-from trainer.training.loop import Learner, NonFinite, Taken, has_non_finite, non_finite
+from trainer.training.loop import Learner, NonFinite, Taken, non_finite
 from trainer.training.stacked.updates import UPDATES, clip, numbers_of
+from trainer.training.torch_private import has_non_finite
 
 Loop = Generator[Learner, Taken | None, None]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from trainer.optimizers import GradientDescent
+from trainer.training import torch_private
 
 Numbers = dict[str, Tensor]  # a setting of each run (runs,), in float64
 Switches = dict[str, Any]  # settings that all runs have in common, and `decays`: whether any decays its weights
@@ -61,7 +62,7 @@ def _sgd(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numb
 def _adam(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numbers, switches: Switches) -> None:
     """torch.optim.Adam and AdamW, which decays the weights apart from the gradient."""
     beta1, beta2 = n["beta1"], n["beta2"]
-    torch._foreach_add_(list(kept["step"]), 1)
+    torch_private.add(kept["step"], 1)
     step = kept["step"][0].double()
     rate = n["lr"] / (1 - beta1**step)
     correction = (1 - beta2**step).sqrt()

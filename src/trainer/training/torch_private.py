@@ -1,0 +1,127 @@
+"""Names that are private to torch: all stand here, each with the public way that is taken where torch lacks it.
+
+What a name does may change with any version of torch, so its use is tried out before it is relied on.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import profiler
+from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
+
+TRIED = ("2.13",)  # with these versions the private way is taken everywhere
+_MANY = 4096  # numbers
+
+
+def fused_kernel(name: str) -> Callable[..., None] | None:
+    """Return the kernel behind an optimizer with fused=True (sgd, adam, adamw), None if torch has none."""
+    return getattr(torch, f"_fused_{name}_", None)
+
+
+def add(tensors: Sequence[Tensor], number: float) -> None:
+    """Add a number to tensors in place, in one call where torch has one."""
+    together = getattr(torch, "_foreach_add_", None)
+    if together is not None:
+        together(tensors, number)
+        return
+    for tensor in tensors:
+        tensor.add_(number)
+
+
+def is_followed(optimizer: Optimizer) -> bool:
+    """Return whether someone follows an optimizer's steps: hooks, schedulers of torch, a GradScaler, a profiler.
+
+    Schedulers replace the method, a GradScaler sets attributes for the time of a step.
+    """
+    own = vars(optimizer)
+    if "step" in own or "grad_scale" in own or "found_inf" in own:
+        return True
+    try:
+        return bool(
+            optimizer._optimizer_step_pre_hooks
+            or optimizer._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or profiler._is_profiler_enabled
+        )
+    except AttributeError:  # no way to know: the optimizer's own step calls them all
+        return True
+
+
+@functools.cache
+def undecorated(step: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return a step of torch.optim without the bookkeeping that torch puts around it, to be called under no_grad.
+
+    Args:
+        step: The method of a class.
+
+    Returns:
+        None unless the step and every decorator around it are torch's, or if it needs a closure, as that of L-BFGS.
+    """
+    layers = [step]
+    while (inner := getattr(layers[-1], "__wrapped__", None)) is not None:
+        layers.append(inner)
+    homes = [getattr(layer, "__globals__", {}).get("__name__", "") for layer in layers]  # __module__ is copied by wraps
+    torchs = all(home.startswith("torch.optim.") or home == "torch.utils._contextlib" for home in homes)
+    if not torchs or not homes[-1].startswith("torch.optim."):
+        return None
+    _, *others = inspect.signature(layers[-1]).parameters.values()
+    if any(other.default is inspect.Parameter.empty for other in others):
+        return None
+    return next(layer for layer, home in zip(layers, homes, strict=True) if home != "torch.optim.optimizer")
+
+
+def has_non_finite(grads: Sequence[Tensor]) -> bool:
+    """Return whether a number is infinite or NaN.
+
+    On the CPU many numbers are added up first: where the sum is finite all of them are, and reading takes a third of
+    the time that reading and writing do.
+
+    Args:
+        grads: Dense real gradients on one device.
+    """
+    doubtful = [g for g in grads if not (g.is_cpu and g.numel() >= _MANY and math.isfinite(g.sum().item()))]
+    if not doubtful:
+        return False
+    if not _checks():
+        return not bool(torch.stack([torch.isfinite(g).all() for g in doubtful]).all())
+    return _check(doubtful)
+
+
+def _check(grads: list[Tensor]) -> bool:
+    """Let the check of torch's GradScaler, which also multiplies each number, multiply them with 1."""
+    found = torch.zeros(1, dtype=torch.float32, device=grads[0].device)
+    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, _one(found.device))
+    return found.item() != 0
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones(1, dtype=torch.float32, device=device)
+
+
+@functools.cache
+def _checks() -> bool:
+    """Return whether the check finds what is not finite, and leaves what is."""
+    largest = torch.finfo(torch.float32).max
+    finite = torch.tensor([largest, -largest, 0.1])
+    same = finite.clone()
+    try:
+        found = [_check([finite]), *(_check([torch.tensor([0.1, wrong])]) for wrong in (math.inf, -math.inf, math.nan))]
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return found == [False, True, True, True] and torch.equal(finite, same)
+
+
+def allowing_constants(make_fx: Callable[..., Any]) -> dict[str, Any]:
+    """Return the option of torch's make_fx that lets ordinary tensors be constants of what is traced with fake ones."""
+    name = "_allow_non_fake_inputs"
+    return {name: True} if name in inspect.signature(make_fx).parameters else {}
