@@ -19,6 +19,7 @@ from torch.optim import optimizer as torch_optimizer
 
 TRIED = ("2.13",)  # with these versions the private way is taken everywhere
 _MANY = 4096  # numbers
+_OPTIMIZERS = ("torch.optim.", "trainer.optimizers")  # whose steps are known to do nothing but update
 
 
 def fused_kernel(name: str) -> Callable[..., None] | None:
@@ -58,20 +59,20 @@ def is_followed(optimizer: Optimizer) -> bool:
 
 @functools.cache
 def undecorated(step: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Return a step of torch.optim without the bookkeeping that torch puts around it, to be called under no_grad.
+    """Return a step of torch or of trainer.optimizers without torch's bookkeeping, to be called under no_grad.
 
     Args:
         step: The method of a class.
 
     Returns:
-        None unless the step and every decorator around it are torch's, or if it needs a closure, as that of L-BFGS.
+        None if the step or a decorator around it is anybody else's, or if it needs a closure, as that of L-BFGS.
     """
     layers = [step]
     while (inner := getattr(layers[-1], "__wrapped__", None)) is not None:
         layers.append(inner)
     homes = [getattr(layer, "__globals__", {}).get("__name__", "") for layer in layers]  # __module__ is copied by wraps
-    torchs = all(home.startswith("torch.optim.") or home == "torch.utils._contextlib" for home in homes)
-    if not torchs or not homes[-1].startswith("torch.optim."):
+    known = all(home.startswith(_OPTIMIZERS) or home == "torch.utils._contextlib" for home in homes)
+    if not known or not homes[-1].startswith(_OPTIMIZERS):
         return None
     _, *others = inspect.signature(layers[-1]).parameters.values()
     if any(other.default is inspect.Parameter.empty for other in others):
