@@ -163,6 +163,14 @@ def test_no_bookkeeping_of_torch_runs_for_shipped_optimizers(name, monkeypatch):
     assert calls == [1]
 
 
+def test_no_bookkeeping_of_torch_runs_where_the_compiler_has_been_kept_out_of_a_step(monkeypatch):
+    monkeypatch.setattr(SparseAdam, "step", torch.compiler.disable(SparseAdam.step))  # as torch.compile does
+    _, optimizer, closure = shipped("sparse_adam", torch.float32)
+    calls = counting_hook(monkeypatch)
+    fused.step(optimizer, closure)
+    assert calls == []
+
+
 @pytest.mark.parametrize("cls", [SGD, Adam, AdamW])
 def test_the_kernel_is_called_directly(cls, monkeypatch):
     model, optimizer, x, y = parts(cls, {"fused": True}, torch.float32)

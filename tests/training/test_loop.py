@@ -190,7 +190,8 @@ def test_stop_names_step_epoch_and_rows_and_saves_what_was_good(cli, holey, step
     words = "batch_size=4", "steps=20", "checkpoint.every=1", f"data.bad=[{bad}]"
     result = cli("run", "run_dir=run", *holey, *words, "on_nonfinite=stop")
     run = Run(Path("run"))
-    assert (result.code, run.status["state"]) == (1, "failed")
+    assert result.code == 1, result.err
+    assert run.status["state"] == "failed"
     rows = ", ".join(map(str, batches[-1]))
     assert f"the loss is nan at step {step}, epoch 0, rows {rows};" in result.err
     assert str(bad) in rows.split(", ")

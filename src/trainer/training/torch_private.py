@@ -20,6 +20,7 @@ from torch.optim import optimizer as torch_optimizer
 TRIED = ("2.13",)  # with these versions the private way is taken everywhere
 _MANY = 4096  # numbers
 _OPTIMIZERS = ("torch.optim.", "trainer.optimizers")  # whose steps are known to do nothing but update
+_DECORATORS = ("torch.utils._contextlib", "torch._dynamo.")  # no_grad, and what keeps a compiler out of SparseAdam's step
 
 
 def fused_kernel(name: str) -> Callable[..., None] | None:
@@ -71,13 +72,14 @@ def undecorated(step: Callable[..., Any]) -> Callable[..., Any] | None:
     while (inner := getattr(layers[-1], "__wrapped__", None)) is not None:
         layers.append(inner)
     homes = [getattr(layer, "__globals__", {}).get("__name__", "") for layer in layers]  # __module__ is copied by wraps
-    known = all(home.startswith(_OPTIMIZERS) or home == "torch.utils._contextlib" for home in homes)
+    known = all(home.startswith((*_OPTIMIZERS, *_DECORATORS)) for home in homes)
     if not known or not homes[-1].startswith(_OPTIMIZERS):
         return None
     _, *others = inspect.signature(layers[-1]).parameters.values()
     if any(other.default is inspect.Parameter.empty for other in others):
         return None
-    return next(layer for layer, home in zip(layers, homes, strict=True) if home != "torch.optim.optimizer")
+    bookkeeping = ("torch.optim.optimizer", "torch._dynamo.")
+    return next(layer for layer, home in zip(layers, homes, strict=True) if not home.startswith(bookkeeping))
 
 
 def has_non_finite(grads: Sequence[Tensor]) -> bool:
