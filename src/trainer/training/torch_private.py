@@ -20,7 +20,7 @@ from torch.optim import optimizer as torch_optimizer
 TRIED = ("2.13",)  # with these versions the private way is taken everywhere
 _MANY = 4096  # numbers
 _OPTIMIZERS = ("torch.optim.", "trainer.optimizers")  # whose steps are known to do nothing but update
-_DECORATORS = ("torch.utils._contextlib", "torch._dynamo.")  # no_grad, and what keeps a compiler out of SparseAdam's step
+_DECORATORS = ("torch.utils._contextlib", "torch._dynamo.")  # no_grad, and what keeps the compiler out of SparseAdam
 
 
 def fused_kernel(name: str) -> Callable[..., None] | None:
