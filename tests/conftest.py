@@ -79,13 +79,17 @@ class Run:
 def workdir(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """Every test works in an empty directory of its own, with an empty list of trusted code."""
+    """Every test works in an empty directory of its own, with an empty list of trusted code; it leaves no modules."""
     before = list(sys.path)
+    modules = {*sys.modules}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     own_modules.begin()
     yield tmp_path
     sys.path[:] = before
+    for name in {*sys.modules} - modules:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
     code_import.uninstall()
     torch.use_deterministic_algorithms(False)
 
