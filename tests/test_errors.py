@@ -25,7 +25,7 @@ WRONG = {
     "run loss=ce": ["loss=ce", "did you mean loss=cross_entropy?"],
     "run optim=momentum": ["did you mean optim=sgd_momentum?"],
     "run experiment=digit": ["experiment=digit: no such experiment", "did you mean experiment=digits?"],
-    "run model.hiden=5": ["model.hiden", "takes no hiden", "did you mean model.hidden?"],
+    "run model.hiden=5": ["model.hiden", "has no argument hiden", "did you mean model.hidden?"],
     "run +model.hiden=5": ["model.hiden", "did you mean model.hidden?"],
     "run foo=1": ["foo=1: no such setting", "allowed: accumulate, batch_size"],
     "run +foo=1": ["foo=1: no such setting"],
@@ -129,7 +129,7 @@ WRONG = {
     "run --config-dir=/nope": ["--config-dir=/nope: no such folder"],
     "run --cfg": ["--cfg: needs a value"],
     # classes
-    "run optim._target_=os.system": ["optim._target_=os.system: is no class derived from torch.optim.Optimizer"],
+    "run optim._target_=os.system": ["optim._target_=os.system: is not a class derived from torch.optim.Optimizer"],
     "run optim._target_=torch.optim.SDG": ["did you mean torch.optim.SGD?"],
     "run model._target_=foo.Bar": ["model._target_=foo.Bar: can't be imported"],
     "run model._target_=null": ["model: selects nothing"],
@@ -298,7 +298,7 @@ def config_file(folder: Path, text: str | bytes) -> None:
         ("optim", "lr: [1\n", ["mine.yaml", "line"]),
         ("optim", "_target_: torch.optim.SGD\nlr: -1\n", ["optim.lr=-1: ", "(in configs/optim/mine.yaml)"]),
         ("optim", "_target_: torch.optim.SGD\nlr: ???\n", ["optim.lr: has no value; add optim.lr=VALUE"]),
-        ("optim", "_target_: torch.optim.SGD\nrate: 1\n", ["optim.rate", "SGD takes no rate"]),
+        ("optim", "_target_: torch.optim.SGD\nrate: 1\n", ["optim.rate", "SGD has no argument rate"]),
         ("experiment", "steps: 5\n", ["mine.yaml", "# @package _global_"]),
         (
             "experiment",

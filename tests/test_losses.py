@@ -106,7 +106,7 @@ def test_accuracy_does_not_ask_which_loss_it_is(train, loss):
 
 REFUSED = {
     "loss=cross_entropy": "loss=cross_entropy data=random: needs class targets, but the targets are numbers",
-    "loss=cross_entropy model=product": "loss=cross_entropy data=none: needs classes",
+    "loss=cross_entropy model=product": "loss=cross_entropy data=none: needs class targets",
     "loss=bce": "loss=bce data=random: needs targets between 0 and 1, but they range from -",
     "loss=bce model=product": "loss=bce data=none: needs targets between 0 and 1",
     "loss=mse loss.reduction=none": "the loss must be one number",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainer.config.settings import flat
-from trainer.errors import lacking
+from trainer.errors import lacking, require
 from trainer.files import event_file, reading, writing
 from trainer.text import show
 
@@ -41,8 +41,8 @@ class Logger:
         """Write the next rows of metrics.jsonl; called about once a second.
 
         Args:
-            rows: Rows of steps, {"step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}, with "parameters" for small models, and
-                rows of evaluations, {"step": 1, "epoch": 0, "validation_loss": 2.7}; None stands for a non-finite
+            rows: Rows of steps, {"step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}, with "parameters" for small models,
+                and rows of evaluations, {"step": 1, "epoch": 0, "validation_loss": 2.7}; None stands for a non-finite
                 number.
         """
         raise NotImplementedError
@@ -119,8 +119,8 @@ class TensorBoard(Logger):
 
     Args:
         steps: Number of steps of the run.
-        points: Approximate maximum number of points of a training curve; longer runs are thinned. Evaluations are always
-            written.
+        points: Approximate maximum number of points of a training curve; longer runs are thinned. Evaluations are
+            always written.
 
     Raises:
         UsageError: tensorboard is not installed.
@@ -128,8 +128,7 @@ class TensorBoard(Logger):
     """
 
     def __init__(self, steps: int, points: int = 10_000) -> None:
-        if points < 1:
-            raise ValueError(f"points={points} must be at least 1")
+        require("points", points, points >= 1, "at least 1")
         try:
             import tensorboard.summary.writer.record_writer  # noqa: F401
         except ImportError as error:

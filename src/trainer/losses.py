@@ -50,7 +50,7 @@ def is_sum(loss: nn.Module) -> bool:
 def form_of(loss: nn.Module, classes: int | None) -> Callable[[Tensor], Tensor]:
     """Return a function that converts targets to the form that a loss expects.
 
-    Losses over numbers get class indices (rows,) as one-hot rows (rows, classes) in the default dtype. Losses from other
+    Losses over numbers get class indices (rows,) as one-hot rows (rows, classes) in the default dtype. Losses of other
     packages get the targets unchanged.
 
     Args:
@@ -61,9 +61,7 @@ def form_of(loss: nn.Module, classes: int | None) -> Callable[[Tensor], Tensor]:
         ValueError: The loss doesn't support such targets; the returned function raises it, too.
     """
     if isinstance(loss, OVER_CLASSES) and classes is None:
-        raise ValueError(
-            "needs class targets, but the targets are numbers; use sse, mse, l1 or huber, or data=digits"
-        )
+        raise ValueError("needs class targets, but the targets are numbers; use sse, mse, l1 or huber, or data=digits")
     if not isinstance(loss, OVER_NUMBERS + OVER_PROBABILITIES):
         return lambda targets: targets
     dtype = torch.get_default_dtype()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.errors import require
+
 
 class GradientDescent(torch.optim.Optimizer):
     """Plain gradient descent, written out: w <- w - lr * dL/dw, after which the gradient is set to zero.
@@ -22,8 +24,7 @@ class GradientDescent(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-4) -> None:
-        if not lr >= 0:
-            raise ValueError(f"lr={lr} must be at least 0")
+        require("lr", lr, lr >= 0, "at least 0")
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from trainer.errors import require
+
 
 class Schedule:
     """The base class of schedules; its factor is 1 at every step."""
@@ -51,8 +53,8 @@ class Step(Schedule):
 
     def __init__(self, steps: int, step_size: int | None = None, gamma: float = 0.1) -> None:
         if step_size is not None:
-            _require("step_size", step_size, step_size >= 1, "at least 1")
-        _require("gamma", gamma, 0 < gamma <= 1, "above 0 and at most 1")
+            require("step_size", step_size, step_size >= 1, "at least 1")
+        require("gamma", gamma, 0 < gamma <= 1, "above 0 and at most 1")
         self.step_size, self.gamma = step_size or -(-steps // 3), gamma
 
     def factor(self, step: int) -> float:
@@ -69,7 +71,7 @@ class Cosine(Schedule):
     """
 
     def __init__(self, steps: int, final: float = 0.0) -> None:
-        _require("final", final, 0 <= final <= 1, "from 0 to 1")
+        require("final", final, 0 <= final <= 1, "from 0 to 1")
         self.steps, self.final = steps, final
 
     def factor(self, step: int) -> float:
@@ -87,7 +89,7 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, steps: int, warmup: int = 100, final: float = 0.0) -> None:
-        _require("warmup", warmup, 0 <= warmup < steps, f"from 0 to {steps - 1}: the run has {steps} steps")
+        require("warmup", warmup, 0 <= warmup < steps, f"from 0 to {steps - 1}: the run has {steps} steps")
         self.warmup, self.cosine = warmup, Cosine(steps - warmup, final)
 
     def factor(self, step: int) -> float:
@@ -110,9 +112,9 @@ class OneCycle(Schedule):
     def __init__(
         self, steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
     ) -> None:
-        _require("pct_start", pct_start, 0 <= pct_start < 1, "at least 0 and below 1")
-        _require("div_factor", div_factor, div_factor >= 1, "at least 1")
-        _require("final_div_factor", final_div_factor, final_div_factor >= 1, "at least 1")
+        require("pct_start", pct_start, 0 <= pct_start < 1, "at least 0 and below 1")
+        require("div_factor", div_factor, div_factor >= 1, "at least 1")
+        require("final_div_factor", final_div_factor, final_div_factor >= 1, "at least 1")
         self.peak, self.last = pct_start * steps - 1, steps - 1
         self.first = 1 / div_factor
         self.final = self.first / final_div_factor
@@ -137,10 +139,10 @@ class Plateau(Schedule):
     def __init__(
         self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_factor: float = 1e-6
     ) -> None:
-        _require("factor", factor, 0 < factor < 1, "above 0 and below 1")
-        _require("patience", patience, patience >= 0, "at least 0")
-        _require("threshold", threshold, 0 <= threshold < 1, "at least 0 and below 1")
-        _require("min_factor", min_factor, 0 <= min_factor <= 1, "from 0 to 1")
+        require("factor", factor, 0 < factor < 1, "above 0 and below 1")
+        require("patience", patience, patience >= 0, "at least 0")
+        require("threshold", threshold, 0 <= threshold < 1, "at least 0 and below 1")
+        require("min_factor", min_factor, 0 <= min_factor <= 1, "from 0 to 1")
         self.drop, self.patience, self.threshold, self.min_factor = factor, patience, threshold, min_factor
         self.current, self.best, self.stale = 1.0, math.inf, 0
 
@@ -170,8 +172,3 @@ class Plateau(Schedule):
 
 def _cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
-
-
-def _require(name: str, value: float, ok: bool, limits: str) -> None:
-    if not ok:
-        raise ValueError(f"{name}={value} must be {limits}")

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from trainer.errors import require
+
 Init = Literal["linear", "normal"]
 
 
@@ -21,8 +23,7 @@ def require_widths(**widths: int | Sequence[int]) -> None:
         ValueError: A width is below 1.
     """
     for name, width in widths.items():
-        if min([width] if isinstance(width, int) else width, default=1) < 1:
-            raise ValueError(f"{name}={width} must be at least 1")
+        require(name, width, min([width] if isinstance(width, int) else width, default=1) >= 1, "at least 1")
 
 
 def draw(inputs: int, outputs: int, init: Init) -> nn.Parameter:
@@ -61,5 +62,4 @@ def redraw(module: nn.Module, init: Init) -> None:
 
 
 def _require_known(init: str) -> None:
-    if init not in get_args(Init):
-        raise ValueError(f"init={init} must be {' or '.join(get_args(Init))}")
+    require("init", init, init in get_args(Init), " or ".join(get_args(Init)))
