@@ -98,7 +98,7 @@ WRONG = {
     "run mode=max": ["mode=max: needs validation data"],
     "run schedule=plateau": ["schedule=plateau: needs validation data"],
     "run schedule=warmup_cosine steps=50 schedule.warmup=100": ["schedule.warmup=100", "50 steps"],
-    "run loss=cross_entropy": ["loss=cross_entropy data=random", "needs classes"],
+    "run loss=cross_entropy": ["loss=cross_entropy data=random", "needs class targets"],
     "run model=product data=random": ["model=product data=random", "data=none"],
     "run data=none": ["model=two_layer data=none", "model=product"],
     "run model=numpy device.dtype=bfloat16": ["NumPy has no bfloat16"],
