@@ -8,8 +8,6 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from trainer.errors import require
-
 Init = Literal["linear", "normal"]
 
 
@@ -23,7 +21,8 @@ def require_widths(**widths: int | Sequence[int]) -> None:
         ValueError: A width is below 1.
     """
     for name, width in widths.items():
-        require(name, width, min([width] if isinstance(width, int) else width, default=1) >= 1, "at least 1")
+        if min([width] if isinstance(width, int) else width, default=1) < 1:
+            raise ValueError(f"{name}={width} must be at least 1")
 
 
 def draw(inputs: int, outputs: int, init: Init) -> nn.Parameter:
@@ -62,4 +61,5 @@ def redraw(module: nn.Module, init: Init) -> None:
 
 
 def _require_known(init: str) -> None:
-    require("init", init, init in get_args(Init), " or ".join(get_args(Init)))
+    if init not in get_args(Init):
+        raise ValueError(f"init={init} must be {' or '.join(get_args(Init))}")

@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from trainer.errors import require
 from trainer.models.init import Init, redraw, require_widths
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
@@ -52,9 +51,12 @@ class MLP(nn.Module):
         init: Init = "linear",
     ) -> None:
         require_widths(inputs=inputs, outputs=outputs, sizes=sizes)
-        require("activation", activation, activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
-        require("norm", norm, norm in NORMS, f"one of {', '.join(NORMS)}")
-        require("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation} must be one of {', '.join(ACTIVATIONS)}")
+        if norm not in NORMS:
+            raise ValueError(f"norm={norm} must be one of {', '.join(NORMS)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
         super().__init__()
         layers: list[nn.Module] = []
         for width in sizes:
