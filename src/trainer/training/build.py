@@ -281,10 +281,10 @@ def make_batches(
     batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
     if held_out is None:
         return batches, None
-    return batches, to_look_at(held_out, data, batches)
+    return batches, evaluation_batches(held_out, data, batches)
 
 
-def to_look_at(rows: Rows, data: Data, training: Batches) -> Batches:
+def evaluation_batches(rows: Rows, data: Data, training: Batches) -> Batches:
     """Return the batches of an evaluation: as large as the training batches, or larger if memory allows.
 
     Args:
@@ -383,9 +383,10 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
 
 
 def copied(built: Built) -> Learner:
-    """Return a copy of a run at step 0 that shares no state with the run."""
+    """Return a copy of a run at step 0, in training mode, that shares no state with the run."""
     run = built.run
     model = copy.deepcopy(run.model)
+    model.train()
     return dataclasses.replace(
         run,
         model=model,

@@ -209,7 +209,6 @@ class CompiledStep:
 def _trial(built: Built) -> Learner:
     """Return a copy of a run after one step, which creates the optimizer's state."""
     run = copied(built)
-    run.model.train()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not isinstance(take_step(run), list):

@@ -81,8 +81,6 @@ def _difference(built: Built) -> str | None:
     name = built.names["model"]
     one, (first, second) = copied(built), (copied(built), copied(built))
     batches = one.batches.at(0)
-    for run in (one, first, second):
-        run.model.train()
     before = randomness.position()
     gradients(dataclasses.replace(one, clip_norm=math.inf), batches)  # a stack clips later
     if randomness.position() != before:
@@ -120,12 +118,10 @@ def best_size(built: Built, count: int, same_rows: bool) -> tuple[int, float]:
     sizes = [size for size in (4, 16, 64) if size < most] + [most]
     with randomness.isolated(randomness.derived(run.seed, randomness.TRIAL, 0)):
         single = copied(built)
-        single.model.train()
         end = time.perf_counter() + _SECONDS
         alone, best, least = _seconds(lambda: single.update(single)), 1, math.inf
         for size in sizes:
             trial = copied(built)
-            trial.model.train()
             try:
                 stack = Stack([trial if same_rows else _with_own_rows(trial) for _ in range(size)])
                 took = _seconds(stack.step) / size
