@@ -209,7 +209,7 @@ def test_a_class_is_built_after_the_seed_and_takes_its_widths_from_the_data():
     assert run.model.layers[0].weight.shape == (4, 3)
     name = f"{__name__}.{Local.__qualname__}"
     assert run.config["model"] == {"_object_": name, "inputs": 3, "outputs": 2, "hidden": 4}
-    with pytest.raises(UsageError, match=r"model\.depth: Local takes no depth"):
+    with pytest.raises(UsageError, match=r"model\.depth: Local has no argument depth"):
         fit(model=Local, model__depth=4, data=rows())
 
 
@@ -283,7 +283,7 @@ def test_a_dataset_of_torch_is_fed_as_asked():
     assert run.config["data"] == {"_object_": "torch.utils.data.TensorDataset", "validation": 0.25, "workers": 0}
     assert Run(run.path).bits() == Run(fit(model=net(), data=(x, y), run_dir="pair", **OWN).path).bits()
     assert fit(resume=run, steps=14, quiet=True).step == 14
-    with pytest.raises(UsageError, match=r"data\.nan: Items takes no nan"):
+    with pytest.raises(UsageError, match=r"data\.nan: Items has no argument nan"):
         fit(model=net(), data=dataset, data__nan="error")
 
 
@@ -312,18 +312,18 @@ def test_a_dict_names_a_class_and_its_arguments():
         ({"steps": 0}, "steps=0: is out of range; allowed: at least 1"),
         (
             {"model": len},
-            "model=len: is no torch.nn.Module; allowed: the name of an option, a torch.nn.Module, or a class of it$",
+            "model=len: is not a torch.nn.Module; allowed: the name of an option, a torch.nn.Module, or a subclass$",
         ),
-        ({"loss": nn.functional.mse_loss}, "loss=mse_loss: is no torch.nn.Module"),
-        ({"data": 3}, "data=int: is no trainer.data.Data or torch.utils.data.Dataset; .*or a pair of arrays"),
+        ({"loss": nn.functional.mse_loss}, "loss=mse_loss: is not a torch.nn.Module"),
+        ({"data": 3}, "data=int: is not a trainer.data.Data or torch.utils.data.Dataset; .*or a pair of arrays"),
         ({"data": (torch.zeros(3, 2), torch.zeros(4))}, "x has 3 rows and y has 4"),
         ({"data": (torch.zeros(0, 2), torch.zeros(0))}, "at least 1"),
         ({"data": (["a", "b"], [1.0, 2.0])}, "x must be numbers"),
         ({"model": Net(9, 1), "data": rows()}, "a step can't be taken: mat1 and mat2"),
         ({"model": Net(3, 1), "data": rows()}, r"model=Net .*: the model's predictions have the shape \[2, 1\], the"),
-        ({"model": Net(3, 2), "model__hidden": 3, "data": rows()}, "model.hidden=3: the model is an object already"),
-        ({"data": Data(*rows()), "data__validation": 0.5}, "data.validation=0.5: the data is an object already"),
-        ({"optim": torch.optim.SGD(Net(3, 2).parameters())}, "optim=SGD: is over other weights than those of the"),
+        ({"model": Net(3, 2), "model__hidden": 3, "data": rows()}, "model.hidden=3: the model is an object"),
+        ({"data": Data(*rows()), "data__validation": 0.5}, "data.validation=0.5: the data is an object"),
+        ({"optim": torch.optim.SGD(Net(3, 2).parameters())}, "optim=SGD: optimizes weights that don't belong to the"),
         ({"run_dir": "taken"}, "run_dir=taken: exists and is not empty"),
         ({"resume": True}, "resume=true: which run\\?"),
         ({"resume": "nothing"}, "nothing: no such run"),
@@ -466,7 +466,7 @@ def test_objects_go_on_with_the_same_data_and_a_model_that_fits():
         UsageError, match=r"other weights than the model's: layers.0.weight: \[5, 3\] in the checkpoint"
     ):
         fit(model=Net(3, 2, hidden=6), data=(x, y), resume="run", steps=20)
-    with pytest.raises(UsageError, match=r"model\._object_=.*\.Net: is an object that was handed to fit\(\)"):
+    with pytest.raises(UsageError, match=r"model\._object_=.*\.Net: is an object passed to fit\(\)"):
         fit(data=(x, y), resume="run", steps=20)
     assert fit(model=net(), data=(x, y), resume="run", steps=20, quiet=True).config["data"]["validation"] == 0.25
 
@@ -477,7 +477,7 @@ def test_the_command_says_that_it_cannot_go_on_with_objects(cli):
     for command in (("resume", "run", "steps=20"), ("reproduce", "run")):
         result = cli(*command)
         assert result.code == 2
-        assert "an object that was handed to fit() in Python, which alone can go on with it" in result.err
+        assert "an object passed to fit() in Python; only fit() can continue this run" in result.err
         assert "fit(model=..., resume=RUN)" in result.err
     assert content(Path("run")) == before
     assert cli("verify", "run").code == 0

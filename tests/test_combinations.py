@@ -70,7 +70,7 @@ def settings_of(model, loss, optimizer, numbers):
 def reason_to_refuse(model, loss, optimizer, numbers):
     """What the refusal says, None where the parts go together."""
     if model == "product" and loss in OVER_CLASSES:
-        return "needs classes" if loss == "cross_entropy" else "between 0 and 1"
+        return "needs class targets" if loss == "cross_entropy" else "between 0 and 1"
     if optimizer == "muon" and model not in ALL_MATRICES:
         return "Muon only supports 2D parameters"
     if model == "numpy" and numbers == "bfloat16":

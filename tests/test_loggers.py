@@ -413,8 +413,11 @@ def test_a_missing_package_is_refused_with_its_extra(refused, cli, train, monkey
         (("logger=tensorboard", "logger.points=3"), ("logger.points=3", "allowed: logger.tensorboard.KEY")),
         (("logger=tensorboard", "logger.tensorboard.point=3"), ("did you mean logger.tensorboard.points?",)),
         (("logger=tensorboard", "logger.tensorboard.points=0"), ("logger.tensorboard.points=0: must be at least 1",)),
-        (("logger=tensorboard", "logger.tensorboard.steps=9"), ("comes from the run itself",)),
-        (("logger=csv", "logger.csv._target_=trainer.losses.Auto"), ("is no class derived from trainer.loggers.Log",)),
+        (("logger=tensorboard", "logger.tensorboard.steps=9"), ("is supplied by the run",)),
+        (
+            ("logger=csv", "logger.csv._target_=trainer.losses.Auto"),
+            ("is not a class derived from trainer.loggers.Log",),
+        ),
     ],
 )
 def test_a_wrong_word(refused, words, told):

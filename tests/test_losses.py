@@ -105,9 +105,9 @@ def test_accuracy_does_not_ask_which_loss_it_is(train, loss):
 
 
 REFUSED = {
-    "loss=cross_entropy": "loss=cross_entropy data=random: needs classes as targets, and the data have numbers",
-    "loss=cross_entropy model=product": "loss=cross_entropy data=none: needs classes",
-    "loss=bce": "loss=bce data=random: needs targets between 0 and 1, and the data have -",
+    "loss=cross_entropy": "loss=cross_entropy data=random: needs class targets, but the targets are numbers",
+    "loss=cross_entropy model=product": "loss=cross_entropy data=none: needs class targets",
+    "loss=bce": "loss=bce data=random: needs targets between 0 and 1, but they range from -",
     "loss=bce model=product": "loss=bce data=none: needs targets between 0 and 1",
     "loss=mse loss.reduction=none": "the loss must be one number",
     "loss=mse loss.reduction=average": "average is not a valid value for reduction",

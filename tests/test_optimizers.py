@@ -121,10 +121,10 @@ REFUSED = {
     "optim=muon": "model=two_layer optim=muon: Muon only supports 2D parameters whereas we found a parameter",
     "optim=muon model=product": "model=product optim=muon: Muon only supports 2D parameters",
     "optim=sparse_adam": "optim=sparse_adam data=random: a step can't be taken: SparseAdam does not support dense",
-    "optim=adam optim.foo=1": "optim.foo: Adam takes no foo; allowed: optim.amsgrad, ",
+    "optim=adam optim.foo=1": "optim.foo: Adam has no argument foo; allowed: optim.amsgrad, ",
     "optim=adam optim.amsgrd=true": "did you mean optim.amsgrad?",
     "optim=adam optim.amsgrad=1": "optim.amsgrad=1: is not true or false",
-    "optim=adam optim.params=1": "optim.params: comes from the run itself",
+    "optim=adam optim.params=1": "optim.params: is supplied by the run",
     "optim=adam optim.betas=[0.9]": "optim.betas=[0.9]: is not a list",
     "optim=adam optim.betas=[1.5,0.9]": "optim.betas=[1.5,0.9]: Invalid beta parameter at index 0: 1.5",
     "optim=adam optim.eps=-1": "optim.eps=-1: Invalid epsilon value",
@@ -254,4 +254,4 @@ def test_a_run_that_lbfgs_cannot_go_on_with_keeps_its_last_good_weights(cli):
     words = ("optim=lbfgs", "optim.line_search_fn=null", "device.dtype=float32", *SMALL)
     result = cli("run", "run_dir=run", "optim.lr=1e30", "on_nonfinite=skip", "max_skips=3", "steps=20", *words)
     assert result.code == 1
-    assert "the weights are as before that step" in result.err
+    assert "the weights are those before that step" in result.err

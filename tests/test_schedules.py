@@ -214,7 +214,7 @@ REFUSED = {
     "schedule=plateau data.validation=0.2 schedule.patience=-1": "schedule.patience=-1: must be at least 0",
     "schedule=plateau data.validation=0.2 schedule.threshold=1": "schedule.threshold=1: must be at least 0 and below 1",
     "schedule=plateau data.validation=0.2 schedule.min_factor=2": "schedule.min_factor=2: must be from 0 to 1",
-    "schedule=cosine schedule.steps=9": "schedule.steps: comes from the run itself",
+    "schedule=cosine schedule.steps=9": "schedule.steps: is supplied by the run",
     "schedule=cosine schedule.finl=0": "did you mean schedule.final?",
     "schedule=linear": "schedule=linear: no such schedule",
 }

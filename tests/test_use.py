@@ -385,8 +385,8 @@ def test_other_columns_than_those_learned_from_are_refused(cli, priced, houses):
     Path("text.csv").write_text("size,city,price\n50,Ulm,cheap\n60,Bonn,dear\n")
     np.savez("t.npz", x=np.ones((4, 4)), y=np.ones(4))
     for words, message in (
-        (("data.target=size",), "has city, price -> size, and the run learned from size, city -> price"),
-        (("data.path=text.csv",), "price holds text, and the run was trained with numbers there"),
+        (("data.target=size",), "has city, price -> size, but the run learned from size, city -> price"),
+        (("data.path=text.csv",), "price holds text, but the run was trained on numbers"),
         (("data=npz", "data.path=t.npz"), "the run learned from size, city"),
     ):
         result = cli("eval", "run", *words)
@@ -463,7 +463,7 @@ def test_a_number_written_another_way_is_not_taken_for_a_name(cli, cell):
     result = cli("run", "experiment=table", "data.path=t.csv", "data.target=y")
     assert result.code == 2
     assert "line 2: " in result.err
-    assert "looks like a number and can't be read as one" in result.err
+    assert "looks like a number but can't be read as one" in result.err
 
 
 def test_whole_numbers_reach_a_model_of_words_as_whole_numbers(cli, train, own_part):

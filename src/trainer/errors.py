@@ -61,6 +61,12 @@ def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestio
     return UsageError(line, re.match(r"[\w.]*", what)[0])  # type: ignore[index]
 
 
+def require(name: str, value: object, ok: bool, limits: str) -> None:
+    """Raise a ValueError that names an argument and its limits, unless `ok`."""
+    if not ok:
+        raise ValueError(f"{name}={value} must be {limits}")
+
+
 def lacking(what: str, packages: str, extra: str) -> UsageError:
     """Refuse what needs packages that are not installed, naming the extra that they are of."""
     return UsageError(f"{what}: needs {packages}: pip install {packages} (the extra `{extra}`)")

@@ -1,4 +1,4 @@
-"""Loggers: other places than metrics.jsonl for the numbers of a run. session/logger_feed.py hands them the rows."""
+"""Loggers: write the metrics of a run to places besides metrics.jsonl. session/logger_feed.py passes them the rows."""
 
 from __future__ import annotations
 
@@ -14,60 +14,61 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainer.config.settings import flat
-from trainer.errors import lacking
+from trainer.errors import lacking, require
 from trainer.files import event_file, reading, writing
 from trainer.text import show
 
 Row = Mapping[str, Any]
-_MOST_LINE = 2 * reading.LONGEST_ROW  # bytes of a table's line, which may be of two rows
+_MOST_LINE = 2 * reading.LONGEST_ROW  # bytes of a CSV line, which may combine two rows
 
 
 class Logger:
-    """The frame of a logger; one of your own derives from it.
+    """The base class of loggers; derive your own from it.
 
-    It is made before there is a run directory, to refuse wrong settings, and writes nothing before `open`.
+    A logger is constructed before the run directory exists, to refuse wrong settings, and writes nothing before `open`.
     """
 
     def open(self, run_dir: Path, step: int) -> None:
-        """Begin to log.
+        """Start logging.
 
         Args:
-            run_dir: The run's directory; config.yaml is there already.
-            step: Finished steps that the run goes on from. All rows up to there come once more, so that a file can be
-                written anew and a logger that was not there before misses nothing.
+            run_dir: The run directory, which already holds config.yaml.
+            step: Number of finished steps when the run starts or resumes. All rows up to this step are passed again, so
+                a logger can rewrite its file, and a newly added logger gets every row.
         """
 
     def __call__(self, rows: Sequence[Row]) -> None:
-        """Take the next rows of metrics.jsonl, about once a second.
+        """Write the next rows of metrics.jsonl; called about once a second.
 
         Args:
-            rows: Of steps, {"step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}, of small models with "parameters", and of
-                evaluations, {"step": 1, "epoch": 0, "validation_loss": 2.7}; None is a number that was not finite.
+            rows: Rows of steps, {"step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}, with "parameters" for small models,
+                and rows of evaluations, {"step": 1, "epoch": 0, "validation_loss": 2.7}; None stands for a non-finite
+                number.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """End: all rows have come. The run counts as done when this has returned, with all on the disk."""
+        """Finish after the last row: when this returns, everything must be on the disk, and the run counts as done."""
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
-        """Say whether all rows of a finished run have been written; one that lacks some gets them on `trainer resume`.
+        """Return whether all rows of a finished run have been written; `trainer resume` adds missing ones.
 
         Args:
-            run_dir: The run's directory.
+            run_dir: The run directory.
             rows: All rows of metrics.jsonl.
         """
         return True
 
 
 class Csv(Logger):
-    """Writes metrics.csv: a row a step, with the evaluation after it in columns of its own; no clock in it."""
+    """Writes metrics.csv: one line per step, with columns for the evaluation after it, and no timestamps."""
 
     def open(self, run_dir: Path, step: int) -> None:
-        """Begin the file anew."""
+        """Start with an empty file."""
         self._path = run_dir / "metrics.csv"
         self._path.unlink(missing_ok=True)
         self._columns: list[str] = []
-        self._row: dict[str, Any] = {}  # an evaluation may follow
+        self._row: dict[str, Any] = {}  # the last step, whose evaluation may follow
 
     def __call__(self, rows: Sequence[Row]) -> None:
         """Append the rows of all steps but the last one."""
@@ -80,7 +81,7 @@ class Csv(Logger):
         writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
-        """Say whether the table is what comes of these rows."""
+        """Return whether metrics.csv holds exactly these rows."""
         seen: dict[str, None] = {}
         try:
             descriptor = reading.opened(run_dir / "metrics.csv")
@@ -101,7 +102,7 @@ class Csv(Logger):
         writing.append(self._path, _csv(self._columns, rows))
 
     def _add_columns(self, names: Sequence[str]) -> None:
-        """Give the table further columns, which are empty in the rows that are there."""
+        """Add columns to the table, empty in the existing rows."""
         content = self._path.read_bytes() if self._columns else b""
         self._columns += names
         header = _csv(self._columns, [{name: name for name in self._columns}])
@@ -110,17 +111,24 @@ class Csv(Logger):
 
 
 class TensorBoard(Logger):
-    """Writes event files for TensorBoard: the numbers as scalars, the settings as hyperparameters.
+    """Writes TensorBoard event files: metrics as scalars, settings as hyperparameters.
+
+    torch.utils.tensorboard.SummaryWriter is not used: it imports TensorFlow where that is installed, does not sync its
+    file to the disk, and names files by the clock alone, so after the clock has been set back TensorBoard reads a
+    resumed run before the original and drops its steps.
 
     Args:
-        steps: Length of the run.
-        points: About the most that a curve of the training has; of a longer run not every step is written.
-            Evaluations always are.
+        steps: Number of steps of the run.
+        points: Approximate maximum number of points of a training curve; longer runs are thinned. Evaluations are
+            always written.
+
+    Raises:
+        UsageError: tensorboard is not installed.
+        ValueError: `points` is below 1.
     """
 
     def __init__(self, steps: int, points: int = 10_000) -> None:
-        if points < 1:
-            raise ValueError(f"points={points} must be at least 1")
+        require("points", points, points >= 1, "at least 1")
         try:
             import tensorboard.summary.writer.record_writer  # noqa: F401
         except ImportError as error:
@@ -128,17 +136,17 @@ class TensorBoard(Logger):
         self._every = -(-steps // points)
 
     def open(self, run_dir: Path, step: int) -> None:
-        """Begin a further file; of the older ones TensorBoard forgets what comes once more."""
+        """Start another file; TensorBoard discards the steps of older files that this one repeats."""
         from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-        from trainer.files import plain_yaml  # which loads YAML
+        from trainer.files import plain_yaml  # imports YAML
 
         folder = run_dir / "tensorboard"
         writing.make_folders(folder)
         files = sorted(folder.glob("events.out.tfevents.*"))
         self._first, self._stretch = min(_end(files)[0], step + 1), -1
-        # TensorBoard reads files in the order of their names.
+        # TensorBoard reads files in the order of their names, so the numbers must rise even if the clock does not.
         seconds = max([int(time.time()), *(number + 1 for number in map(_seconds, files))])
         self._path = folder / f"events.out.tfevents.{seconds:010d}.trainer"
         now = time.time()
@@ -155,7 +163,7 @@ class TensorBoard(Logger):
         writing.append(self._path, _records(events))
 
     def __call__(self, rows: Sequence[Row]) -> None:
-        """Append the rows that the older files lack."""
+        """Append the rows that the older files don't hold."""
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
         events, now = [], time.time()
@@ -170,18 +178,18 @@ class TensorBoard(Logger):
         writing.append(self._path, _records(events))
 
     def close(self) -> None:
-        """Return when all is on the disk."""
+        """Sync the file to the disk."""
         writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
-        """Say whether the curves reach up to the last of these rows: a kill takes no more than their end."""
+        """Return whether the curves reach the last of these rows; a kill can only cut off their end."""
         last, tags = _end(sorted((run_dir / "tensorboard").glob("events.out.tfevents.*")))
         self._stretch = -1
         rest = [row for row in self._thinned(rows) if row["step"] >= last]
         return all(row["step"] == last and tags.issuperset(tag for tag, _ in _tagged(row)) for row in rest)
 
     def _thinned(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield all rows but those of steps that would be more points than a curve is to have."""
+        """Yield all evaluations, and the steps that the limit of points allows."""
         for row in rows:
             if "loss" in row:
                 stretch = row["step"] // self._every
@@ -192,7 +200,7 @@ class TensorBoard(Logger):
 
 
 def _numbers(row: Row) -> Row:
-    """Return the numbers of a row by name; a parameter of several numbers has one for each."""
+    """Return the numbers of a row by name, one for each element of a parameter."""
     if "parameters" not in row:
         return row
     return {name: value for key in row for name, value in _flat(key, row[key])}
@@ -207,14 +215,14 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _tagged(row: Row) -> Iterator[tuple[str, Any]]:
-    """Yield the numbers of a row by the names of their curves."""
+    """Yield the tag and value of each number of a row."""
     for name, value in _numbers(row).items():
         if name not in ("step", "epoch"):
             yield name.replace(".", "/", 1), value
 
 
 def _by_step(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-    """Put the rows of a step together; an empty one at the beginning has none."""
+    """Yield one merged row per step; empty rows are skipped."""
     row: dict[str, Any] = {}
     for one in rows:
         if row and one["step"] != row["step"]:
@@ -236,7 +244,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
 
 
 def _records(events: Iterable[Any]) -> bytes:
-    """Return events of TensorBoard as a file of them holds them."""
+    """Return TensorBoard events as the bytes of an event file."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     content = io.BytesIO()
@@ -247,7 +255,7 @@ def _records(events: Iterable[Any]) -> bytes:
 
 
 def _end(files: Iterable[Path]) -> tuple[int, set[str]]:
-    """Return the last step that event files hold, 0 if none, and its curves; what a kill cut off is passed over."""
+    """Return the last step in event files, 0 if there is none, and its tags; truncated records are ignored."""
     last, tags = 0, set[str]()
     for file in files:
         for event in _events(file):
@@ -260,7 +268,7 @@ def _end(files: Iterable[Path]) -> tuple[int, set[str]]:
 
 
 def _events(file: Path) -> Iterator[Any]:
-    """Yield the events of a file up to what can't be read."""
+    """Yield the events of a file up to the first unreadable one."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto import event_pb2
 
@@ -275,7 +283,7 @@ def _seconds(file: Path) -> int:
 
 
 def _hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as TensorBoard takes them: plain values, of a part the name of its class."""
+    """Return settings as TensorBoard hyperparameters: plain values, and the class name of each component."""
     found: dict[str, Any] = {}
     for key, value in flat({name: part for name, part in config.items() if name != "logger"}).items():
         if key.endswith("._target_"):

@@ -1,4 +1,4 @@
-"""Losses of our own, and the form in which each loss wants the targets."""
+"""Losses besides those of torch.nn, and the conversion of targets to the form that a loss expects."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 
 class SumOfSquares(nn.Module):
-    """Sum of squared errors over all rows and outputs: sum (prediction - target)^2."""
+    """Sum of squared errors over all rows and outputs: sum_ij (prediction_ij - target_ij)^2."""
 
     reduction = "sum"
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of predictions and targets of one shape."""
+        """Return the scalar loss of predictions and targets of the same shape, such as (rows, outputs)."""
         return (prediction - target).pow(2).sum()
 
 
 class Difference(nn.Module):
-    """Signed difference target - sum(prediction), which has no minimum: a lesson in what a loss must be.
+    """Signed difference target - sum(prediction), which has no minimum: it shows why a loss must be bounded below.
 
     Args:
-        target: The number to subtract from, once a batch; None takes the sum of the batch's targets.
+        target: Minuend of the difference, used once per batch; None uses the sum of the batch's targets.
     """
 
     reduction = "sum"
@@ -33,7 +33,7 @@ class Difference(nn.Module):
         self.target = target
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of predictions and targets of one shape."""
+        """Return the scalar loss of predictions and targets of the same shape, such as (rows, outputs)."""
         return (target.sum() if self.target is None else self.target) - prediction.sum()
 
 
@@ -43,27 +43,25 @@ OVER_PROBABILITIES = (nn.BCEWithLogitsLoss, nn.BCELoss)
 
 
 def is_sum(loss: nn.Module) -> bool:
-    """Say whether a loss adds up over rows, rather than averaging."""
+    """Return whether a loss is a sum over rows rather than a mean."""
     return getattr(loss, "reduction", "mean") == "sum"
 
 
 def form_of(loss: nn.Module, classes: int | None) -> Callable[[Tensor], Tensor]:
-    """Return a function that turns targets into what the loss takes.
+    """Return a function that converts targets to the form that a loss expects.
 
-    Classes become one number each, 1 or 0, where it takes numbers. A loss from outside takes the targets as the
-    data have them.
+    Losses over numbers get class indices (rows,) as one-hot rows (rows, classes) in the default dtype. Losses of other
+    packages get the targets unchanged.
 
     Args:
         loss: The loss.
-        classes: Number of classes, None for targets that are numbers.
+        classes: Number of classes; None for numeric targets.
 
     Raises:
-        ValueError: The loss can't use such targets; the function raises it, too.
+        ValueError: The loss doesn't support such targets; the returned function raises it, too.
     """
     if isinstance(loss, OVER_CLASSES) and classes is None:
-        raise ValueError(
-            "needs classes as targets, and the data have numbers; use sse, mse, l1 or huber, or data=digits"
-        )
+        raise ValueError("needs class targets, but the targets are numbers; use sse, mse, l1 or huber, or data=digits")
     if not isinstance(loss, OVER_NUMBERS + OVER_PROBABILITIES):
         return lambda targets: targets
     dtype = torch.get_default_dtype()
@@ -73,7 +71,7 @@ def form_of(loss: nn.Module, classes: int | None) -> Callable[[Tensor], Tensor]:
         if isinstance(loss, OVER_PROBABILITIES) and not bool(((y >= 0) & (y <= 1)).all()):
             low, high = float(y.min()), float(y.max())
             raise ValueError(
-                f"needs targets between 0 and 1, and the data have {low:.4g} to {high:.4g};"
+                f"needs targets between 0 and 1, but they range from {low:.4g} to {high:.4g};"
                 " use sse, mse, l1 or huber, or data=digits"
             )
         return y
@@ -82,14 +80,14 @@ def form_of(loss: nn.Module, classes: int | None) -> Callable[[Tensor], Tensor]:
 
 
 class Auto(nn.Module):
-    """Stands for the loss that fits the target: cross-entropy for classes, squared errors for numbers."""
+    """Placeholder for the loss that fits the targets: cross-entropy for classes, mean squared error for numbers."""
 
 
 def fitting(classes: int | None) -> tuple[str, dict[str, Any]]:
-    """Return the option and the settings of the loss that fits a target.
+    """Return the option name and the settings of the default loss.
 
     Args:
-        classes: Number of classes, None for targets that are numbers.
+        classes: Number of classes; None for numeric targets.
     """
     if classes is not None:
         return "cross_entropy", {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0, "reduction": "mean"}

@@ -1,4 +1,4 @@
-"""Optimizers of our own beside torch.optim."""
+"""Optimizers besides those of torch.optim."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.errors import require
+
 
 class GradientDescent(torch.optim.Optimizer):
-    """Plain descent written out by hand: w <- w - lr * gradient, then the gradient is set to zero.
+    """Plain gradient descent, written out: w <- w - lr * dL/dw, after which the gradient is set to zero.
 
     Args:
-        params: The weights.
+        params: The parameters to optimize.
         lr: Learning rate, at least 0.
+
+    Raises:
+        ValueError: The learning rate is negative.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-4) -> None:
-        if not lr >= 0:
-            raise ValueError(f"lr={lr} must be at least 0")
+        require("lr", lr, lr >= 0, "at least 0")
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
@@ -28,10 +32,10 @@ class GradientDescent(torch.optim.Optimizer):
         """Take one step.
 
         Args:
-            closure: Computes the gradients and returns the loss; None takes the gradients that are there.
+            closure: Computes the gradients and returns the loss; None uses the present gradients.
 
         Returns:
-            What the closure returned.
+            The loss that the closure returned; None without a closure.
         """
         loss = None
         if closure is not None:
@@ -40,22 +44,26 @@ class GradientDescent(torch.optim.Optimizer):
         for group in self.param_groups:
             for w in group["params"]:
                 if w.grad is not None:
-                    w.sub_(w.grad, alpha=group["lr"])  # w -= lr * w.grad, rounded once as torch.optim.SGD does
+                    w.sub_(w.grad, alpha=group["lr"])  # w -= lr * w.grad, rounded once, as in torch.optim.SGD
                     w.grad.zero_()
         return loss
 
 
 class LBFGS(torch.optim.LBFGS):
-    """torch's L-BFGS, whose step leaves weights and state as they were if its closure raises.
+    """L-BFGS of torch (Liu & Nocedal 1989), with steps that restore weights and state if the closure raises.
 
-    One step evaluates the loss several times and moves the weights in between.
+    One step evaluates the loss several times and moves the weights between the evaluations.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
-        """Take one step; see torch.optim.LBFGS."""
+        """Take one step, as torch.optim.LBFGS does.
+
+        Args:
+            closure: Computes the gradients and returns the loss; called several times.
+        """
         (group,) = self.param_groups
-        for state in self.state.values():  # a resumed run may have another history_size
+        for state in self.state.values():  # history_size may have changed on resume
             state.pop("al", None)
             for history in ("old_dirs", "old_stps", "ro"):
                 state[history] = state.get(history, [])[-group["history_size"] :]
@@ -72,12 +80,12 @@ class LBFGS(torch.optim.LBFGS):
 
 
 def over(optimizer: torch.optim.Optimizer, model: nn.Module, copied: nn.Module) -> torch.optim.Optimizer:
-    """Return a copy of an optimizer whose weights are those of a copy of its model.
+    """Return a copy of an optimizer that optimizes the weights of a copied model.
 
     Args:
-        optimizer: It may keep its weights wherever it likes.
-        model: What they are of.
-        copied: The model's copy.
+        optimizer: The optimizer of `model`; it may store references to the weights in any attribute.
+        model: The model.
+        copied: A copy of the model.
     """
     twin = object.__new__(type(optimizer))
     memo: dict[int, Any] = {id(optimizer): twin}
@@ -88,5 +96,5 @@ def over(optimizer: torch.optim.Optimizer, model: nn.Module, copied: nn.Module) 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, list):
-        return list(value)  # of vectors that L-BFGS replaces and never writes into
+        return list(value)  # L-BFGS replaces the vectors in it and never modifies them
     return value.clone() if isinstance(value, Tensor) else value

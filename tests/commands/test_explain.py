@@ -345,7 +345,7 @@ def test_secrets_are_not_shown(cli, own_part, words):
         ("learning_rate", "learning_rate: no such setting; did you mean optim.lr?"),
         ("adamw", "did you mean optim=adamw?"),
         ("checkpoint.evry", "did you mean checkpoint.every?"),
-        ("optim.lrr", "SGD takes no lrr"),
+        ("optim.lrr", "SGD has no argument lrr"),
         ("optim.lr steps", "one setting at a time"),
         ("optim.lr optim.lr=abc", "optim.lr=abc: is not a number"),
         ("optim optim=adm", "did you mean optim=adam?"),

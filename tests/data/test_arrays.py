@@ -125,10 +125,10 @@ def test_a_file_that_shrinks_ends_the_run_in_words(fork):
 X, Y = arrays(rows=6)
 BAD = {
     "no such file": ({}, (), r"data\.path=t\.npz: no such file"),
-    "no such array": ({"x": X, "z": Y}, (), r"data\.y=y: the file holds no such array; allowed: x, z"),
+    "no such array": ({"x": X, "z": Y}, (), r"data\.y=y: the file has no such array; allowed: x, z"),
     "rows that differ": ({"x": X, "y": Y[:4]}, (), "there are 6 rows of inputs and 4 of targets"),
-    "text": ({"x": X, "y": np.array(["a"] * 6)}, (), "the targets are of the type <U1"),
-    "objects": ({"x": X, "y": np.array([None] * 6)}, (), "is no .npz file of numbers: Object arrays"),
+    "text": ({"x": X, "y": np.array(["a"] * 6)}, (), "the targets have the dtype <U1"),
+    "objects": ({"x": X, "y": np.array([None] * 6)}, (), "is not an .npz file of numbers: Object arrays"),
     "no rows": ({"x": X[:0], "y": Y[:0]}, (), "there are no rows"),
     "nan in x": (
         {"x": np.where(X[4, 1] == X, np.nan, X), "y": Y},
@@ -143,12 +143,12 @@ BAD = {
     "a negative class": (
         {"x": X, "y": np.array([0, 1, -1, 1, 0, 1])},
         ("data.classes=true",),
-        "the target of row 2 is -1, no index of a class",
+        "the target of row 2 is -1, not a class index",
     ),
     "a class too large": (
         {"x": X, "y": np.array([0, 1, 5000, 1, 0, 1])},
         ("data.classes=true",),
-        "the target of row 2 is 5000, more than there are rows",
+        "the target of row 2 is 5000, more than the number of rows",
     ),
     "floats for cross-entropy": ({"x": X, "y": Y}, ("loss=cross_entropy",), r"did you mean data\.classes=true\?"),
 }

@@ -119,6 +119,6 @@ def test_what_can_not_be_fed_is_refused(cli, own_part, source, message):
 
 
 def test_wrong_arguments_of_both_are_named(refused):
-    assert "data.sample: Part takes no sample" in refused("run", *WORDS, "data.sample=3")
+    assert "data.sample: Part has no argument sample" in refused("run", *WORDS, "data.sample=3")
     assert "data.workers=-1: is out of range" in refused("run", *WORDS, "data.workers=-1")
     assert "data.workers=two: is not a whole number" in refused("run", *WORDS, "data.workers=two")

@@ -163,12 +163,12 @@ BAD = {
     "no such file": (None, (), r"data\.path=t\.csv: no such file: /.*/t\.csv"),
     "a directory": ("directory", (), r"data\.path=t\.csv: /.*/t\.csv is a directory"),
     "empty": ("", (), "the file is empty"),
-    "header only": ("x,y\n", (), "has a header and no rows"),
+    "header only": ("x,y\n", (), "has a header but no rows"),
     "not utf-8": (b"x,y\n1,2\n3,\xff\n", (), "the byte 0xff at offset 10"),
     "no such column": ("x,z\n1,2\n", (), r"data\.target=y: the table has no such column; allowed: x, z"),
-    "a short row": ("x,k,y\n1,2,3\n4,5\n", (), "line 3 has 2 cells, and the first line 3"),
-    "a long row": ("x,y\n1,2\n4,5,6\n", (), "line 3 has 3 cells, and the first line 2"),
-    "a column twice": ("x,x,y\n1,2,3\n", (), "two columns are called 'x'"),
+    "a short row": ("x,k,y\n1,2,3\n4,5\n", (), "line 3 has 2 cells, but the first line has 3"),
+    "a long row": ("x,y\n1,2\n4,5,6\n", (), "line 3 has 3 cells, but the first line has 2"),
+    "a column twice": ("x,x,y\n1,2,3\n", (), "two columns are named 'x'"),
     "text among numbers": (
         "x,y\n1,1\n2,2\nthree,3\n4,4\n",
         (),
@@ -187,7 +187,7 @@ BAD = {
     "nan": ("x,y\n1,1\nnan,2\n", (), "a cell of x is empty or not finite, the first in line 3"),
     "infinity": ("x,y\n1,1\n2.5,2\ninf,2\n", (), "a cell of x is empty or not finite, the first in line 4"),
     "an empty target": ("x,y\n1,1\n2,\n", ("data.nan=mean",), "the first in line 3; allowed: data.nan=drop$"),
-    "no whole row": ("x,y\n1,\n,2\n", ("data.nan=drop",), "no row is whole"),
+    "no whole row": ("x,y\n1,\n,2\n", ("data.nan=drop",), "no row is complete"),
     "only the target": ("y\n1\n2\n", (), "has no column besides y"),
     "a name each": (
         "n,y\n" + "".join(f"name{i},{i}.5\n" for i in range(100)),
@@ -244,7 +244,7 @@ def test_what_says_nothing_is_warned_of(cli):
     write(",x,c,y", "0,1,5,a", "1,2,5,a", "2,3,5,a", "3,4,5,a")
     result = cli("run", *table("data.validation=0"))
     assert result.code == 0, result.err
-    for what in ("the column without a name is left out", "the column c has one value", "the target y has one value"):
+    for what in ("the column without a name is ignored", "the column c is constant", "the target y is constant"):
         assert f"warning: {what}" in result.err
 
 
@@ -297,7 +297,7 @@ def test_parquet_is_refused_in_words(refused):
     Path("t.parquet").write_text("x,y\n1,2\n")
     words = ("run", *table("data=parquet", "data.path=t.parquet"))
     before = Path("t.parquet").read_text()
-    assert "is no Parquet file" in refused(*words)
+    assert "is not a Parquet file" in refused(*words)
     assert Path("t.parquet").read_text() == before
 
 

@@ -67,7 +67,7 @@ def test_what_is_drawn_is_what_the_uncompiled_loop_draws(cli, train):
         ("model=numpy", "compile=step: torch can't compile it: "),
         ("model=dynamic", "compile=step: the model draws from Python's or NumPy's generator"),
         ("optim=lbfgs model=linear", "compile=step: LBFGS "),
-        ("model=product data=none loss=difference", "compile=step: the few numbers of this model are shown"),
+        ("model=product data=none loss=difference", "compile=step: this small model shows its parameters"),
     ],
 )
 def test_what_cant_be_compiled_says_so_and_trains_as_ever(cli, train, words, reason):
@@ -75,5 +75,5 @@ def test_what_cant_be_compiled_says_so_and_trains_as_ever(cli, train, words, rea
     result = cli("run", "run_dir=compiled", *words, "compile=step")
     assert result.code == 0
     assert reason in result.err
-    assert "the steps are taken uncompiled" in result.err
+    assert "training without compilation" in result.err
     assert Run(Path("compiled")).bits() == train(*words, name="plain").bits()

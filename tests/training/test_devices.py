@@ -87,7 +87,7 @@ REFUSED = {
     "device.dtype=float16": "device.dtype=float16: no such choice; allowed: float32, float64, bfloat16",
     "device.dtype=flaot32": "did you mean device.dtype=float32?",
     "device.amp=1": "device.amp=1: is not true or false",
-    "device.amp=true device.dtype=float64": "amp leaves float64 as it is; allowed: one of them",
+    "device.amp=true device.dtype=float64": "amp has no effect on float64; allowed: one of them",
     "device.tpye=cpu": "device.tpye: no such setting",
     "device=gpu": "did you mean device=cuda?",
     "model=numpy device.dtype=bfloat16": "NumPy has no bfloat16; use device.dtype=float32",
@@ -102,7 +102,7 @@ def test_refused_in_words(refused, words):
 @no_cuda
 def test_cuda_without_a_gpu_says_why(cli):
     result = cli("run", "device=cuda")
-    why = "this torch was built without CUDA" if torch.version.cuda is None else "no GPU answers"
+    why = "this torch was built without CUDA" if torch.version.cuda is None else "no GPU found"
     line = f"error: device=cuda: not available here: {why}; allowed: device=cpu, device=auto\n"
     assert (result.code, result.err) == (2, line)
 
@@ -163,9 +163,7 @@ def test_apples_gpu_has_no_float64(apple_gpu):
 
 def test_what_does_not_fit_into_a_gpu_is_refused():
     with (
-        pytest.raises(
-            UsageError, match="device=cuda: its memory does not hold the model and the data: CUDA out of memory"
-        ),
+        pytest.raises(UsageError, match="device=cuda: model and data don't fit into its memory: CUDA out of memory"),
         devices.memory_of(torch.device("cuda", 0)),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")

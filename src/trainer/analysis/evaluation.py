@@ -18,7 +18,7 @@ from trainer.losses import OVER_PROBABILITIES
 from trainer.runs.directory import RunDirectory
 from trainer.session.prepare import kept_preprocess
 from trainer.session.run_state import load_weights
-from trainer.training.build import Built, build, to_look_at
+from trainer.training.build import Built, build, evaluation_batches
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import evaluate
 
@@ -42,7 +42,7 @@ def rows_of(
     run = built.run
     if run.validation is not None:
         return built, run.validation, "held out"
-    every = to_look_at(run.batches.source, built.data, run.batches)
+    every = evaluation_batches(run.batches.source, built.data, run.batches)
     return built, every, "of these data" if others else "that it was trained on; none were held out"
 
 

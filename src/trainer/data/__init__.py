@@ -1,4 +1,4 @@
-"""What a run learns from: data sets, the parts they are split into, and the batches of every step."""
+"""Data sets, their split into training rows and held-out rows, and the batches of every step."""
 
 from trainer.data.arrays import Npy, Npz
 from trainer.data.base import Data, split

@@ -1,4 +1,4 @@
-"""Arrays in NumPy's files: several in one file that is read, or one in a file that is read row by row."""
+"""Arrays in NumPy files: .npz files are read whole, .npy files row by row."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ from trainer.data.preprocess import Array, Preprocess, are_indices, targets_of
 from trainer.errors import RunFailed, refusal, unknown
 from trainer.files import data_file
 
-_UNPACKED, _MOST_TIMES = 2**28, 200  # bytes of an array that need not be doubted, and times the file's beyond that
-_CHUNK_NUMBERS = 2**22  # that means and deviations are taken of at a time
+_UNPACKED, _MOST_TIMES = 2**28, 200  # accepted unpacked bytes of an array, and ratio to the file size above that
+_CHUNK_NUMBERS = 2**22  # numbers read at a time for means and deviations
 
 
 class Arrays(Data):
-    """Inputs and targets that are arrays.
+    """Inputs and targets given as arrays.
 
     Args:
-        x: Inputs (rows, ...), which may stay in a file.
+        x: Inputs (rows, ...), possibly in a file.
         y: Targets (rows,) or (rows, outputs).
-        standardize: Whether each number of x gets the mean 0 and the deviation 1 over the rows to train on.
+        standardize: Whether to scale each input feature to mean 0 and standard deviation 1 over the training rows.
         validation: Fraction of the rows held out.
-        classes: Whether targets are classes; None takes whole numbers from 0 that are few for classes.
-        source: The setting that names them and its value, for the messages.
+        classes: Whether the targets are class indices; None treats integers from 0 as such if they are few.
+        source: The setting that names the arrays and its value, for messages.
+
+    Raises:
+        UsageError: The arrays are not finite numbers, or their rows don't match.
     """
 
     def __init__(self, x: Any, y: Any, standardize: bool, validation: float, classes: bool | None, source: str) -> None:
         for name, array in (("inputs", x), ("targets", y)):
             if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or not array.dtype.isnative:
-                raise refusal(source, f"the {name} are of the type {array.dtype}, not numbers of this machine")
+                raise refusal(source, f"the {name} have the dtype {array.dtype}, not a numeric dtype of this machine")
         if len(x) != len(y):
             raise refusal(source, f"there are {len(x):,} rows of inputs and {len(y):,} of targets")
         if len(x) == 0:
@@ -53,21 +56,21 @@ class Arrays(Data):
         super().__init__(torch.zeros(len(y), 0), targets, validation, names)
         self._raw, self._standardize, self._source = x, standardize, source
         if names is None and y.dtype.kind in "biu":
-            self.warnings = ("the targets are whole numbers and are taken for numbers, not classes",)
+            self.warnings = ("the targets are whole numbers and are treated as numbers, not classes",)
 
     def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
-        """Split the rows and fit means and deviations, unless they are given."""
+        """Split the rows, and fit means and standard deviations unless `kept` has them."""
         super().prepare(seed)
         shape = [*self._raw.shape[1:]]
         if kept is not None and (kept.array is None or kept.array["shape"] != shape):
             learned = ", ".join(kept.columns) if kept.array is None else f"the shape {kept.array['shape']}"
-            raise refusal(self._source, f"has rows of the shape {shape}, and the run learned from {learned}")
+            raise refusal(self._source, f"has rows of the shape {shape}, but the run learned from {learned}")
         self._preprocess = kept or self._fit()
         self.x = self._prepared()
 
     @property
     def preprocess(self) -> Preprocess:
-        """How the arrays are prepared."""
+        """The preprocessing of the arrays."""
         return self._preprocess
 
     def _prepared(self) -> Tensor:
@@ -83,7 +86,7 @@ class Arrays(Data):
         return Preprocess([array], targets_of(["y"] if count == 1 else [f"y{i}" for i in range(count)], self.classes))
 
     def _moments(self) -> tuple[list[float], list[float]]:
-        """Return means and deviations of each number of x over the rows to train on."""
+        """Return the mean and standard deviation of each input feature over the training rows."""
         rows = np.arange(len(self._raw)) if self.training is None else self.training.numpy()
         size = max(_CHUNK_NUMBERS // max(int(np.prod(self._raw.shape[1:])), 1), 1)
         chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -99,7 +102,7 @@ class Arrays(Data):
 
 
 def _require_size(archive: Any, name: str, size: int, what: str) -> None:
-    """Refuse an array that unpacks to far more than any real one: whoever wrote the path may mean harm."""
+    """Refuse an array that unpacks to an implausible size, as in a decompression bomb."""
     packed = archive.zip.getinfo(f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name)
     if packed.file_size > max(_UNPACKED, _MOST_TIMES * size):
         reason = f"{packed.filename} unpacks to {packed.file_size:,} bytes, over {_MOST_TIMES} times the whole file"
@@ -111,11 +114,11 @@ class Npz(Arrays):
 
     Args:
         path: The file.
-        x: Name of the inputs in it.
-        y: Name of the targets.
-        standardize: Whether each number of x gets the mean 0 and the deviation 1.
+        x: Name of the inputs (rows, ...) in the file.
+        y: Name of the targets (rows,) or (rows, outputs).
+        standardize: Whether to scale each input feature to mean 0 and standard deviation 1 over the training rows.
         validation: Fraction of the rows held out.
-        classes: Whether targets are classes; null finds out.
+        classes: Whether the targets are class indices; None treats integers from 0 as such if they are few.
     """
 
     def __init__(
@@ -136,23 +139,23 @@ class Npz(Arrays):
                     raise refusal(what, "holds one array, not several", (), "data=npy")
                 for key, name in (("x", x), ("y", y)):
                     if name not in archive:
-                        raise unknown(f"data.{key}={name}", "the file holds no such array", name, archive.files)
+                        raise unknown(f"data.{key}={name}", "the file has no such array", name, archive.files)
                     _require_size(archive, name, self.files[0].stat().st_size, what)
                     found.append(archive[name])
         except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-            raise refusal(what, f"is no .npz file of numbers: {error}") from error
+            raise refusal(what, f"is not an .npz file of numbers: {error}") from error
         super().__init__(found[0], found[1], standardize, validation, classes, what)
 
 
 class Npy(Arrays):
-    """An array in a .npy file that stays there, and its targets in another: the file may be larger than memory.
+    """Inputs in a .npy file, read row by row so that the file may exceed the memory, and targets in another.
 
     Args:
-        path: The file of the inputs.
-        targets: The file of the targets, which are read.
-        standardize: Whether each number of x gets the mean 0 and the deviation 1.
+        path: The file of the inputs (rows, ...).
+        targets: The file of the targets (rows,) or (rows, outputs), read whole.
+        standardize: Whether to scale each input feature to mean 0 and standard deviation 1 over the training rows.
         validation: Fraction of the rows held out.
-        classes: Whether targets are classes; null finds out.
+        classes: Whether the targets are class indices; None treats integers from 0 as such if they are few.
     """
 
     def __init__(
@@ -170,7 +173,7 @@ class Npy(Arrays):
         super().__init__(array, y, standardize, validation, classes, f"data.path={path}")
 
     def _prepared(self) -> Tensor:
-        return torch.zeros(self.rows, 0)  # rows are prepared when they are taken
+        return torch.zeros(self.rows, 0)  # FileRows prepares rows when it reads them
 
     def _chunk(self, rows: Any) -> Any:
         values = self._raw[rows].astype(np.float64)
@@ -179,34 +182,37 @@ class Npy(Arrays):
 
     @property
     def inputs(self) -> int:
-        """Width of x."""
+        """Number of input features of a row."""
         return int(np.prod(self._raw.shape[1:]))
 
     def example(self) -> Tensor:
-        """Return the inputs of one row."""
+        """Return the inputs of one row (1, ...)."""
         return self._preprocess.prepare(torch.from_numpy(self._raw[np.arange(1)]))
 
     def part(self, rows: Tensor | None, form: Callable[[Tensor], Tensor], device: torch.device) -> Rows:
-        """Return some of the rows, which stay in the file until they are taken."""
+        """Return a source of batches over some rows, which are read from the file when needed."""
         numbers = torch.arange(self.rows) if rows is None else rows
         return FileRows(self._raw, numbers, form(self.y)[numbers].to(device), self._preprocess)
 
 
 class ArrayFile:
-    """An array that stays in its .npy file; rows are read when they are taken, and nothing of them is kept.
+    """An array in a .npy file whose rows are read on access and not cached.
 
-    To map the file would be faster, but one that shrinks would end the process without a word.
+    Memory mapping would be faster, but if the file shrinks, an access kills the process without a message.
 
     Args:
         path: The file.
-        key: The setting that names it, for the messages.
+        key: The setting that names the file, for messages.
+
+    Raises:
+        UsageError: The file is not a .npy file of rows.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self._file = path, opened(path, key)
         header = _load(data_file.name_of(self._file, path), path, key, "r")
         if not header.flags.c_contiguous:
-            raise refusal(f"{key}={path}", "is stored by columns; save it again with numpy.ascontiguousarray")
+            raise refusal(f"{key}={path}", "is stored in column order; save it again with numpy.ascontiguousarray")
         self.shape, self.dtype = header.shape, header.dtype
         self._start, self._row_bytes = header.offset, header[:1].nbytes
 
@@ -220,18 +226,18 @@ class ArrayFile:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Any) -> Any:
-        """Return some rows, given by their numbers.
+        """Return the rows with these numbers.
 
         Raises:
-            RunFailed: They are no longer there.
+            RunFailed: The file has become shorter.
         """
         taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
         ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         start = 0
-        for end in ends:  # neighbours are read at once
+        for end in ends:  # adjacent rows are read together
             part = memoryview(taken[start:end].data).cast("B")
             offset = self._start + int(rows[start]) * self._row_bytes
-            while len(part):  # the system reads at most 2 GiB at once
+            while len(part):  # a system call reads at most 2 GiB
                 read = os.preadv(self._file.fileno(), [part], offset)
                 if read == 0:
                     raise RunFailed(f"{self.path} has shrunk since the run started: its rows are gone")
@@ -241,13 +247,13 @@ class ArrayFile:
 
 
 class FileRows(Rows):
-    """Rows of an array that stays in its file.
+    """Rows of an array in a file.
 
     Args:
         array: The array.
-        numbers: Which of its rows.
-        y: Their targets.
-        preprocess: What prepares a row when it is taken.
+        numbers: The numbers of the rows.
+        y: The targets of these rows (rows, ...).
+        preprocess: The preprocessing, applied to rows when they are read.
     """
 
     def __init__(self, array: ArrayFile, numbers: Tensor, y: Tensor, preprocess: Preprocess) -> None:
@@ -255,11 +261,11 @@ class FileRows(Rows):
         self.device, self._dtype = y.device, torch.get_default_dtype()
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of rows."""
         return len(self._numbers)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return some rows, read from the file and prepared."""
+        """Return rows given by their numbers, read from the file and prepared."""
         numbers = self._numbers[rows.cpu()]
         raw = torch.from_numpy(self._array[numbers.numpy()])
         if raw.is_floating_point() and not bool(raw.sum().isfinite()) and not bool(raw.isfinite().all()):
@@ -275,32 +281,34 @@ def _load(file: Any, path: Path, key: str, mode: Any = None) -> Any:
             warnings.simplefilter("ignore")
             array = np.load(file, mmap_mode=mode, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise refusal(f"{key}={path}", f"is no .npy file of numbers: {error}") from error
+        raise refusal(f"{key}={path}", f"is not a .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise refusal(f"{key}={path}", "holds several arrays", (), "data=npz")
     if array.ndim == 0:
-        raise refusal(f"{key}={path}", "is one number, not rows")
+        raise refusal(f"{key}={path}", "is a single number, not rows")
     return array
 
 
 def _classes_of(y: Any, asked: bool | None, source: str) -> list[str] | None:
-    """Return the names of the classes that targets are indices of, None if they are numbers.
+    """Return the names of the classes that the targets index; None for numeric targets.
 
     Raises:
-        UsageError: They are asked for, and a target is no index.
+        UsageError: Classes are required, and a target is not an index.
     """
     if asked is False or (asked is None and (y.ndim > 1 or not are_indices(np.unique(y).tolist()))):
         return None
     if y.ndim > 1:
-        raise refusal(source, f"the targets have the shape {list(y.shape)}, not one index a row", "data.classes=false")
+        raise refusal(
+            source, f"the targets have the shape {list(y.shape)}, not one index per row", "data.classes=false"
+        )
     wrong = (y % 1 != 0) | (y < 0)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, no index of a class")
+        raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, not a class index")
     row = int(np.argmax(y))
     if y[row] >= max(len(y), 2):
-        raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, more than there are rows")
+        raise refusal("data.classes=true", f"the target of row {row:,} is {y[row]}, more than the number of rows")
     return [str(index) for index in range(int(y[row]) + 1)]
 
 

@@ -1,4 +1,4 @@
-"""The batches of every step, in an order that is a pure function of (seed, epoch)."""
+"""Rows and their division into batches, in an order that is a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from trainer import randomness
 class Batch(NamedTuple):
     """Rows that go through the model together.
 
-    `inputs` are the arguments of the model, `share` is the part of the step that the batch
-    makes up, `rows` are the indices among the training rows (None: all of them).
+    Args:
+        inputs: Arguments of the model: x (rows, ...), or nothing.
+        targets: Targets (rows, ...).
+        share: Weight of the batch's loss in that of the step.
+        rows: Indices among the training rows; None is all rows.
     """
 
     inputs: tuple[Tensor, ...]
@@ -26,29 +29,29 @@ class Batch(NamedTuple):
 
 
 class Rows(ABC):
-    """Rows that batches are taken from, wherever they are kept."""
+    """A source of rows for batches: memory, a file, or a Dataset of torch."""
 
     device = torch.device("cpu")
-    fixed = True  # whether a row is the same whenever it is taken
+    fixed = True  # whether a row never changes
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return how many there are; those without inputs count as one."""
+        """Return the number of rows; 1 without inputs."""
 
     @abstractmethod
     def take(self, rows: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return inputs (rows, ...) and targets (rows, ...) of these rows."""
+        """Return inputs (rows, ...) and targets (rows, ...) of rows given by their numbers."""
 
     def all(self) -> tuple[Tensor | None, Tensor]:
         """Return inputs and targets of all rows."""
         return self.first(len(self))
 
     def first(self, count: int) -> tuple[Tensor | None, Tensor]:
-        """Return inputs and targets of the first rows."""
+        """Return inputs and targets of the first `count` rows."""
         return self.take(torch.arange(count, device=self.device))
 
-    def expect(self, epoch: int, batches: Sequence[Tensor]) -> None:  # noqa: B027 (most have nothing to fetch)
-        """Learn which rows will be taken next, batch by batch; a chance to fetch them ahead."""
+    def expect(self, epoch: int, batches: Sequence[Tensor]) -> None:  # noqa: B027 (most sources fetch nothing)
+        """Announce the row numbers of the next batches, so that a source can fetch them ahead."""
 
 
 class Tensors(Rows):
@@ -63,22 +66,22 @@ class Tensors(Rows):
         self.x, self.y, self.device = x, y, y.device
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of rows; 1 without inputs."""
         return 1 if self.x is None else len(self.x)
 
     def equals(self, other: Tensors) -> bool:
-        """Say whether these are the same numbers as others."""
+        """Return whether all inputs and targets equal those of other rows."""
         if self.x is None or other.x is None:
             return self.x is other.x and torch.equal(self.y, other.y)
         return torch.equal(self.x, other.x) and torch.equal(self.y, other.y)
 
     def take(self, rows: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return copies of some rows."""
+        """Return copies of rows given by their numbers."""
         assert self.x is not None
         return self.x.index_select(0, rows), self.y.index_select(0, rows)
 
     def first(self, count: int) -> tuple[Tensor | None, Tensor]:
-        """Return the first rows, not copied."""
+        """Return views of the first `count` rows."""
         return (None, self.y) if self.x is None else (self.x[:count], self.y[:count])
 
 
@@ -87,10 +90,10 @@ class Batches:
 
     Args:
         source: The rows.
-        batch_size: Rows a batch; when one batch holds all rows they keep their order.
-        accumulate: Batches a step.
+        batch_size: Rows per batch; a batch of all rows keeps their order.
+        accumulate: Batches per step.
         seed: Seed of the order.
-        summed: Whether the loss is a sum over rows, so that batches add up instead of averaging.
+        summed: Whether the loss is a sum over rows, so that the losses of batches add up instead of being averaged.
     """
 
     def __init__(self, source: Rows, batch_size: int, accumulate: int, seed: int, summed: bool) -> None:
@@ -120,7 +123,7 @@ class Batches:
         ]
 
     def in_order(self) -> Iterator[Batch]:
-        """Yield all rows once, unshuffled, in batches whose shares add up to the loss over all rows."""
+        """Yield all rows once, unshuffled, in batches with shares that weight their losses to the loss of all rows."""
         if self.batch_size >= self.rows:
             yield from self._all(0)
             return
@@ -130,7 +133,7 @@ class Batches:
             yield self._take(rows, 1.0 if self.summed else len(rows) / self.rows)
 
     def sample(self) -> Batches:
-        """Return batches of the first rows, as few as the smallest batch has but at most two."""
+        """Return batches of the first one or two rows: two unless the smallest batch has one."""
         last = self.rows % self.step_rows or self.step_rows
         rows = min(last % self.batch_size or min(self.batch_size, last), 2)
         x, y = self.source.first(rows)

@@ -1,4 +1,4 @@
-"""Columns of tables: what they hold, as numbers or names, and what a preparation makes of them."""
+"""Columns of tables: numbers and names, their statistics, and their encoding for the preprocessing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from trainer.errors import refusal
 if TYPE_CHECKING:
     import polars as pl
 
-_EXACT = 2.0**53  # above, not every whole number is a float
+_EXACT = 2.0**53  # floats represent all integers up to here
 
 
 def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
-    """Return the inputs of a table as numbers and indices of categories, float64 (rows, columns).
+    """Return the inputs of a table as numbers and category indices (rows, columns), in float64.
 
-    What is missing is NaN where the preparation has nothing to put there.
+    Missing cells become NaN where the preprocessing has no fill value.
 
     Raises:
-        UsageError: A column is text where it was numbers.
+        UsageError: A column holds text, but the preprocessing was fitted on numbers.
     """
     raw = np.empty((frame.height, len(preprocess.inputs)))
     columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
@@ -36,7 +36,7 @@ def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
             if not one["fill"]:
                 raw[column.is_null().to_numpy(), index] = np.nan
         elif not column.dtype.is_numeric():
-            raise refusal(one["column"], "holds text, and the run was trained with numbers there")
+            raise refusal(one["column"], "holds text, but the run was trained on numbers")
         else:
             values = floats(column)
             raw[:, index] = values if one["fill"] is None else np.where(np.isfinite(values), values, one["fill"])
@@ -44,12 +44,12 @@ def encoded(frame: pl.DataFrame, preprocess: Preprocess) -> Tensor:
 
 
 def unknown_names(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> Iterator[str]:
-    """Yield a remark for each category of which a table has names that the run has not seen.
+    """Yield a remark for each category column with names that the run has not seen.
 
     Args:
         frame: The table.
-        preprocess: How it is prepared.
-        raw: What `encoded` made of it.
+        preprocess: The preprocessing of the run.
+        raw: The result of `encoded`.
     """
     for index, one in enumerate(preprocess.inputs):
         if one["kind"] == "category" and bool((strange := raw[:, index] == len(one["values"])).any()):
@@ -61,20 +61,20 @@ def unknown_names(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> I
 
 
 def is_missing(column: pl.Series) -> pl.Series:
-    """Say for each cell whether it is empty or not finite."""
+    """Return for each cell whether it is empty or not finite."""
     if not column.dtype.is_float():
         return column.is_null()
     return column.is_null() | ~column.fill_null(0).is_finite()
 
 
 def floats(column: pl.Series) -> Any:
-    """Return a column of numbers as float64, NaN where there is none."""
+    """Return a numeric column as float64 (rows,), NaN for empty cells."""
     polars = files.load_polars()
     return column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
 
 
 def as_names(column: pl.Series) -> pl.Series:
-    """Return a column as names: whole numbers are written without a point, what is not a number is missing."""
+    """Return a column as names: integers without a decimal point, NaN as missing."""
     polars = files.load_polars()
     if column.dtype == polars.String:
         return files.as_text(column)
@@ -87,20 +87,20 @@ def as_names(column: pl.Series) -> pl.Series:
 
 
 def number(column: pl.Series, standardize: bool, fill: bool) -> Number:
-    """Return how a column of numbers is prepared.
+    """Return the preprocessing of a numeric column.
 
     Args:
-        column: The numbers that it is fitted on.
-        standardize: Whether they get the mean 0 and the deviation 1.
-        fill: Whether the mean stands for those that are missing.
+        column: The numbers to fit on.
+        standardize: Whether to scale to mean 0 and standard deviation 1.
+        fill: Whether to fill missing cells with the mean.
 
     Raises:
-        UsageError: There are none, or they are too large to be averaged.
+        UsageError: The column is empty, or its mean overflows.
     """
     values = floats(column)
     values = values[np.isfinite(values)]
     if len(values) == 0:
-        raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all rows to train on")
+        raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all training rows")
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = float(values.mean()), float(values.std())
     if not (np.isfinite(mean) and np.isfinite(deviation)):
@@ -117,7 +117,7 @@ def number(column: pl.Series, standardize: bool, fill: bool) -> Number:
 
 
 def class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
-    """Return the names of the classes in a target column, None if it is taken for numbers."""
+    """Return the names of the classes in a target column; None for a numeric target."""
     if asked is False:
         return None
     if not column.dtype.is_numeric():
@@ -127,7 +127,7 @@ def class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
 
 
 def facts_of(column: pl.Series, one: Any) -> dict[str, Any]:
-    """Return what status.json says of a column that is prepared in a way."""
+    """Return the description of a column and its preprocessing for status.json."""
     facts: dict[str, Any] = {"column": one["column"], "kind": one["kind"]}
     if one["kind"] == "number":
         values: Any = column.drop_nans().drop_nulls()
@@ -136,7 +136,7 @@ def facts_of(column: pl.Series, one: Any) -> dict[str, Any]:
 
 
 def described(column: pl.Series, one: Any = None) -> str:
-    """Return what the user is shown of a column: its range, or how many values it has if it is a category."""
+    """Return the description of a column for the screen: its range, or the number of values of a category."""
     if one is not None and one["kind"] == "category":
         return f"{column.name} ({len(one['values'])} values)"
     values: Any = column.drop_nans().drop_nulls()
@@ -144,14 +144,14 @@ def described(column: pl.Series, one: Any = None) -> str:
 
 
 def index_in(column: pl.Series, values: list[str]) -> Any:
-    """Return the index of each name in `values`, their count for others."""
+    """Return the index of each name in `values`; len(values) for other names."""
     polars = files.load_polars()
     known = column.cast(polars.Enum(values), strict=False).to_physical()
     return known.cast(polars.Int64).fill_null(len(values)).to_numpy()
 
 
 def _sorted(names: list[str]) -> list[str]:
-    """Return names in the order of the whole numbers that they are, else of the alphabet."""
+    """Return the names in numeric order if all are integers, else in alphabetical order."""
     if all(name.removeprefix("-").isdecimal() for name in names):
         return sorted(names, key=int)
     return sorted(names)

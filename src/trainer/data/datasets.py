@@ -1,4 +1,4 @@
-"""A map-style Dataset of torch, fed in our own order through DataLoader and its workers."""
+"""Map-style Datasets of torch, fed through DataLoader and its workers in the order of Batches."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from trainer.files import safe_start
 
 
 class Items(Data):
-    """The items of a Dataset, pairs of an input and a target; each is drawn under generators of its own.
+    """The items of a Dataset, pairs of an input and a target; each item is fetched with separately seeded generators.
 
     Args:
-        dataset: Has __getitem__(index) and __len__. If it has __getitems__(indices), that fetches whole batches, each
-            under generators of its own; if it has `classes`, they name the classes.
+        dataset: Has __getitem__(index) and __len__; __getitems__(indices), if present, fetches whole batches, each with
+            separately seeded generators; an attribute `classes`, if present, names the classes.
         validation: Fraction of the items held out.
-        workers: Processes that fetch items; 0 fetches them in this one.
-        classes: Number of classes, for targets that are one whole number; None takes the dataset's own.
+        workers: Number of processes that fetch items; 0 fetches them in this process.
+        classes: Number of classes if a target is one integer; None takes them from the dataset.
+
+    Raises:
+        UsageError: The dataset is not map-style, or its items are not pairs.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Items(Data):
             names = [str(i) for i in range(classes)] if classes else None if own is None else [str(c) for c in own]
             if names is None:
                 what = f"data: the targets of {name} are whole numbers"
-                raise refusal(what, "how many classes there are is not known", "data.classes=NUMBER")
+                raise refusal(what, "the number of classes is unknown", "data.classes=NUMBER")
         super().__init__(x[None], torch.zeros(1, dtype=torch.long) if names else y[None], validation, names)
 
     def prepare(self, seed: int, kept: Any = None) -> None:
@@ -62,12 +65,12 @@ class Items(Data):
         return self._count
 
     def part(self, rows: Tensor | None, form: Callable[[Tensor], Tensor], device: torch.device) -> Rows:
-        """Return some of the items, fetched when they are taken."""
+        """Return a source of batches over some items, which are fetched when needed."""
         numbers = torch.arange(self.rows) if rows is None else rows
         return Fetched(self._dataset, numbers, self.formed(form), device, self._workers, self._seed)
 
     def formed(self, form: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return a function that turns fetched targets into what the loss takes."""
+        """Return a function that converts fetched targets to the form that the loss expects."""
 
         def turned(y: Tensor) -> Tensor:
             return form(y.long() if self.classes is not None else y[:, None] if y.ndim == 1 else y)
@@ -76,7 +79,7 @@ class Items(Data):
 
     @property
     def balance(self) -> dict[str, int]:
-        """Empty: to know it, every item would have to be fetched."""
+        """Always empty, because counting would fetch every item."""
         return {}
 
     def _item(self, index: int) -> Any:
@@ -85,15 +88,15 @@ class Items(Data):
 
 
 class Fetched(Rows):
-    """Items that DataLoader fetches ahead, in the order that was announced.
+    """Items that DataLoader fetches ahead in the announced order.
 
     Args:
-        dataset: Where they are.
-        numbers: Which of them.
-        form: Turns targets into what the loss takes.
-        device: Where batches are needed.
-        workers: Processes that fetch; 0 fetches here.
-        seed: Of what an item draws, with the epoch and its number.
+        dataset: The dataset.
+        numbers: The numbers of the items.
+        form: Converts targets to the form that the loss expects.
+        device: The device of the batches.
+        workers: Number of processes that fetch items; 0 fetches them in this process.
+        seed: Seeds an item's generators, together with the epoch and the item's number.
     """
 
     fixed = False
@@ -107,7 +110,7 @@ class Fetched(Rows):
         workers: int,
         seed: int,
     ) -> None:
-        # A Subset has __getitems__ whether or not there is anything to gain.
+        # Subset defines __getitems__ even if its dataset doesn't.
         is_batched = hasattr(dataset, "__getitems__") and not isinstance(dataset, Subset)
         seeded = _SeededBatches if is_batched else _Seeded
         self._seeded, self._numbers, self._form = seeded(dataset, seed), numbers, form
@@ -117,14 +120,14 @@ class Fetched(Rows):
         self._expected: list[list[tuple[int, int]]] = []
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of items."""
         return len(self._numbers)
 
     def expect(self, epoch: int, batches: Sequence[Tensor]) -> None:
-        """Start to fetch batches."""
+        """Start fetching batches."""
         self._epoch = epoch
         self._expected = [self._keys(rows) for rows in batches]
-        # A generator of its own: DataLoader draws a seed, which would otherwise come from the training's.
+        # DataLoader draws a seed, and must not draw it from the generator of the training.
         loader = DataLoader(
             self._seeded,
             batch_sampler=list(self._expected),
@@ -132,11 +135,11 @@ class Fetched(Rows):
             generator=torch.Generator(),
             worker_init_fn=safe_start.lift,
         )
-        with safe_start.safe_path():  # its workers are forked or started anew, as the system does
+        with safe_start.safe_path():  # on some systems, workers are new interpreters
             self._ahead = iter(loader) if self._workers else iter(())
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return some items as a batch."""
+        """Return items, given by their positions, as a batch."""
         keys = self._keys(rows)
         if self._workers and self._expected[:1] == [keys]:
             self._expected.pop(0)
@@ -154,7 +157,7 @@ class Fetched(Rows):
 
 
 class _Seeded(Dataset[Any]):
-    """A dataset whose items draw from generators that depend on (seed, epoch, index) alone."""
+    """A dataset whose items draw from generators seeded by (seed, epoch, index)."""
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self._dataset, self._seed = dataset, seed
@@ -173,7 +176,7 @@ class _Seeded(Dataset[Any]):
 
 
 class _SeededBatches(_Seeded):
-    """A dataset that fetches whole batches, each under generators that depend on (seed, epoch, first index) alone."""
+    """A dataset that fetches whole batches, with generators seeded by (seed, epoch, first index)."""
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Any:
         self._reseed(keys[0])

@@ -1,4 +1,4 @@
-"""Reads tables from files with polars, and says in one line, with the line of the file, what is wrong with one."""
+"""Reads tables from files with polars; an error names the line of the file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from trainer.files import data_file
 if TYPE_CHECKING:
     import polars as pl
 
-MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"]  # what files write where nothing is known
+MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"]  # cells that mean a missing value
 SEPARATORS = ",;\t|"
-_KEPT = 2**26  # bytes of a file up to which it is not read again for the next job of a sweep
+_KEPT = 2**26  # largest file in bytes whose table is kept for the next job of a sweep
 
 
 def load_polars() -> Any:
     """Import polars.
 
     Raises:
-        UsageError: It is missing; names the extra.
+        UsageError: polars is not installed.
     """
     try:
         import polars
@@ -37,14 +37,14 @@ def load_polars() -> Any:
 
 
 def opened(path: Path, key: str) -> io.BufferedReader:
-    """Open a file of data.
+    """Open a data file.
 
     Args:
         path: The file.
-        key: The setting that names it, for the messages.
+        key: The setting that names the file, for messages.
 
     Raises:
-        UsageError: It is no file that can be read, or empty; names the whole path.
+        UsageError: The file can't be read, or it is empty.
     """
     what = f"{key}={path}"
     try:
@@ -53,7 +53,7 @@ def opened(path: Path, key: str) -> io.BufferedReader:
         raise refusal(what, f"no such file: {path.absolute()}") from error
     except IsADirectoryError as error:
         raise refusal(what, f"{path.absolute()} is a directory, not a file") from error
-    except (OSError, ValueError) as error:  # a path may hold a zero
+    except (OSError, ValueError) as error:  # ValueError: the path contains a null byte
         reason = getattr(error, "strerror", None) or error
         raise refusal(what, f"{path.absolute()} can't be read: {reason}") from error
     if os.fstat(file.fileno()).st_size == 0:
@@ -63,15 +63,15 @@ def opened(path: Path, key: str) -> io.BufferedReader:
 
 
 def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
-    """Return a CSV file as a table of text, null where cells are empty.
+    """Return a CSV file as a table of text, with null for missing cells.
 
     Args:
-        path: The file; UTF-8, its first line names the columns.
-        key: The setting that names it, for the messages.
-        separator: What stands between cells; None finds out.
+        path: The file, in UTF-8; the first line names the columns.
+        key: The setting that names the file, for messages.
+        separator: The character between cells; None detects it.
 
     Raises:
-        UsageError: It is no such table; names the line.
+        UsageError: The file is not such a table; the message names the line.
     """
     with opened(path, key) as file:
         found = os.fstat(file.fileno())
@@ -84,7 +84,7 @@ def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
 
 @functools.lru_cache(maxsize=1)
 def _kept(path: Path, key: str, separator: str | None, version: tuple[int, ...]) -> list[pl.DataFrame]:
-    """Return where the table that was read last is kept, empty for any other."""
+    """Return the cache of the last table read: the same list for the same arguments, empty at first."""
     return []
 
 
@@ -97,19 +97,19 @@ def _read_csv(file: io.BufferedReader, path: Path, what: str, separator: str | N
         frame: pl.DataFrame = _scan(file, path, names, separator).collect()
     except polars.exceptions.PolarsError as error:
         raise _explained(file, what, separator, error) from error
-    if frame[names[-1]].null_count():  # a line that ends too soon has none there either
+    if frame[names[-1]].null_count():  # as in a line with too few cells
         _require_even(file, what, separator)
     frame = _without_blank_lines(frame)
     if frame.height == 0:
-        raise refusal(what, "has a header and no rows")
+        raise refusal(what, "has a header but no rows")
     return frame
 
 
 def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> Iterator[pl.DataFrame]:
-    """Yield a CSV file in parts of about so many rows, its cells as text, null where they are empty.
+    """Yield a CSV file in parts of about `rows` rows, cells as text, with null for missing ones.
 
     Raises:
-        UsageError: It is no such table; names the line.
+        UsageError: The file is not such a table; the message names the line.
     """
     polars = load_polars()
     what = f"{key}={path}"
@@ -118,7 +118,7 @@ def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> 
         is_even = False
         try:
             for part in _scan(file, path, names, separator).collect_batches(chunk_size=rows, maintain_order=True):
-                if not is_even and part[names[-1]].null_count():  # a line that ends too soon has none there either
+                if not is_even and part[names[-1]].null_count():  # as in a line with too few cells
                     _require_even(file, what, separator)
                     is_even = True
                 yield _without_blank_lines(part)
@@ -134,13 +134,13 @@ def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_text(column: pl.Series) -> pl.Series:
-    """Return a column of text without the blanks around its cells, null where they say that nothing is known."""
+    """Return a column of text with cells stripped of blanks, and null for missing values."""
     text = column.str.strip_chars(" \t")
     return text.set(text.is_in(MISSING), None)
 
 
 def as_numbers(column: pl.Series) -> pl.Series:
-    """Return a column of text as float64, null where a cell is no number."""
+    """Return a column of text as float64, with null for cells that are not numbers."""
     polars = load_polars()
     numbers = column.cast(polars.Float64, strict=False)
     if numbers.null_count() == column.null_count():
@@ -149,7 +149,7 @@ def as_numbers(column: pl.Series) -> pl.Series:
 
 
 def _scan(file: io.BufferedReader, path: Path, names: list[str], separator: str) -> pl.LazyFrame:
-    """Return a CSV file as text; what is a number is for the columns to show."""
+    """Return a CSV file as a lazy table of text, without inferring types."""
     return load_polars().scan_csv(  # type: ignore[no-any-return]
         data_file.name_of(file, path),
         separator=separator,
@@ -165,7 +165,7 @@ def read_parquet(path: Path, key: str) -> pl.DataFrame:
     """Return a Parquet file as a table.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The file is not a Parquet file, or has no rows.
     """
     polars = load_polars()
     with opened(path, key) as file:
@@ -179,10 +179,10 @@ def read_parquet(path: Path, key: str) -> pl.DataFrame:
 
 
 def parquet_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
-    """Yield a Parquet file in parts of about so many rows.
+    """Yield a Parquet file in parts of about `rows` rows.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The file is not a Parquet file.
     """
     polars = load_polars()
     with opened(path, key) as file:
@@ -194,17 +194,17 @@ def parquet_parts(path: Path, key: str, rows: int) -> Iterator[pl.DataFrame]:
 
 
 def _no_parquet(path: Path, key: str, error: Exception) -> UsageError:
-    return refusal(f"{key}={path}", f"is no Parquet file: {_first_line(error)}")
+    return refusal(f"{key}={path}", f"is not a Parquet file: {_first_line(error)}")
 
 
 def separator_of(path: Path, key: str = "data.path") -> str:
-    """Return what stands between the cells of a CSV file."""
+    """Return the detected separator of a CSV file."""
     with opened(path, key) as file:
         return _header(file, f"{key}={path}", None)[1]
 
 
 def line_of(path: Path, row: int, separator: str, key: str = "data.path") -> int:
-    """Return the line of the file on which a row, counted from 0 after the header, begins."""
+    """Return the number of the line where a row begins; rows are counted from 0 after the header."""
     with opened(path, key) as file:
         for number, (line, _) in enumerate(_records(file, f"{key}={path}", separator)):
             if number == row + 1:
@@ -214,13 +214,13 @@ def line_of(path: Path, row: int, separator: str, key: str = "data.path") -> int
 
 @contextmanager
 def _text(file: io.BufferedReader, errors: str) -> Iterator[TextIO]:
-    """Yield the text of a file from its beginning."""
+    """Yield the text of a file from its start, and leave the file open."""
     file.seek(0)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="")
     try:
         yield text
     finally:
-        with suppress(ValueError):  # closed by now
+        with suppress(ValueError):  # already closed
             text.detach()
 
 
@@ -239,14 +239,12 @@ def _header(file: io.BufferedReader, what: str, separator: str | None) -> tuple[
         raise _not_utf8(file, what)
     for name, count in Counter(names).items():
         if count > 1:
-            raise refusal(
-                what, f"two columns are called {name!r}" if name else "a column has no name in the first line"
-            )
+            raise refusal(what, f"two columns are named {name!r}" if name else "a column has no name in the first line")
     return names, separator
 
 
 def _records(file: io.BufferedReader, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not blank, the header first, each with the line on which it begins."""
+    """Yield the nonblank rows, the header first, each with the number of its first line."""
     with _text(file, "replace") as text:
         reader = csv.reader(text, delimiter=separator)
         line = 1
@@ -260,13 +258,13 @@ def _records(file: io.BufferedReader, what: str, separator: str) -> Iterator[tup
 
 
 def _require_even(file: io.BufferedReader, what: str, separator: str) -> None:
-    """Refuse a file in which a line has more or fewer cells than the first."""
+    """Refuse a file with a line that has more or fewer cells than the first line."""
     records = _records(file, what, separator)
     _, header = next(records)
     for line, cells in records:
         if len(cells) != len(header):
             found = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
-            raise refusal(what, f"line {line} has {found}, and the first line {len(header)}")
+            raise refusal(what, f"line {line} has {found}, but the first line has {len(header)}")
 
 
 def _explained(file: io.BufferedReader, what: str, separator: str, error: Exception) -> UsageError:

@@ -1,4 +1,4 @@
-"""Data that are made here: what the ladder of models is climbed with."""
+"""Synthetic data, such as those for training the rungs of the ladder."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import torch
 
-from trainer.data.base import Data, require
+from trainer.data.base import Data
+from trainer.errors import require
 
 
 class Random(Data):
-    """Standard normal inputs and targets, drawn x first: what the ladder of models is climbed with.
+    """Inputs x (samples, inputs) and targets y (samples, outputs) from N(0, 1), drawn in this order.
 
     Args:
-        samples: Rows.
-        inputs: Width of x.
-        outputs: Width of y.
+        samples: Number of rows.
+        inputs: Input features of a row.
+        outputs: Targets of a row.
         validation: Fraction of the rows held out.
     """
 
@@ -29,11 +30,11 @@ class Random(Data):
 
 
 class Pair(Data):
-    """One example: an input vector and the vector it should become.
+    """A single example: an input vector and a target vector.
 
     Args:
         inputs: The input vector.
-        targets: What it should become.
+        targets: The target vector.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Pair(Data):
 
 
 class IntegerTriples(Data):
-    """Distinct integer triples [a, b, c] from a range, each to become [a, b, c, c + 1, c + 2].
+    """Distinct integer triples [a, b, c] from a range, with targets [a, b, c, c + 1, c + 2].
 
     Args:
         low: Smallest integer.
         high: Largest integer.
-        samples: How many of the (high - low + 1)^3 triples to draw.
+        samples: Number of triples to draw from the (high - low + 1)^3 possible ones.
         validation: Fraction of the drawn triples held out.
     """
 
@@ -70,10 +71,10 @@ class IntegerTriples(Data):
 
 
 class Target(Data):
-    """A target number and no inputs, for models that have none.
+    """One target number and no inputs, for models without inputs.
 
     Args:
-        target: The number.
+        target: The target.
     """
 
     def __init__(self, target: float = 15.0) -> None:

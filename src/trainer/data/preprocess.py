@@ -1,4 +1,4 @@
-"""How raw columns become what a model takes, and its predictions the numbers and names of the targets."""
+"""Preprocessing: maps raw inputs to a model's inputs, and predictions to target values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from trainer.files.plain_json import has_shape
 
 FORMAT = 1
-_CHUNK = 2**22  # numbers that are prepared at a time
+_CHUNK = 2**22  # numbers prepared at a time
 _MOST = 2**40  # numbers of a row
-_MOST_CLASSES = 20  # whole numbers from 0, up to so many, are taken for classes
+_MOST_CLASSES = 20  # most distinct integer targets that are treated as classes by default
 
 
 class Number(TypedDict):
-    """A column of numbers: (value - mean) / deviation; `fill` stands for a missing one, null refuses it."""
+    """A numeric column: (value - mean) / deviation; `fill` replaces missing values, null refuses them."""
 
     column: str
     kind: Literal["number"]
@@ -28,28 +28,28 @@ class Number(TypedDict):
 
 
 class Category(TypedDict):
-    """A column of names: their index in `values`, or as many ones and zeros; other names have none, or the next."""
+    """A column of names: one-hot over `values`, zeros for other names, or the index, len(values) for other names."""
 
     column: str
     kind: Literal["category"]
     values: list[str]
     encode: Literal["onehot", "index"]
-    fill: bool  # whether a missing one counts as another name, or is refused
+    fill: bool  # whether to treat a missing name as another name instead of refusing it
 
 
 class Array(TypedDict):
-    """An input that is an array of numbers: (value - mean) / deviation, or as it is where these are empty."""
+    """An input array: (value - mean) / deviation for each element, unchanged if mean and deviation are empty."""
 
     column: str
     kind: Literal["array"]
     shape: list[int]
-    whole: bool  # whether the model takes whole numbers
+    whole: bool  # whether the model takes integers
     mean: list[float]
     deviation: list[float]
 
 
 class Classes(TypedDict):
-    """A target that is one of several names."""
+    """A target that is one of several classes."""
 
     column: str
     kind: Literal["class"]
@@ -57,7 +57,7 @@ class Classes(TypedDict):
 
 
 class _File(TypedDict):
-    """What preprocess.json holds."""
+    """The content of preprocess.json."""
 
     format: int
     inputs: list[Number | Category] | list[Array]
@@ -65,11 +65,11 @@ class _File(TypedDict):
 
 
 class Preprocess(nn.Module):
-    """Turns raw inputs into a model's, in float64, and predictions into the targets' units.
+    """Maps raw inputs to a model's inputs, in float64, and predictions to the units of the targets.
 
     Args:
-        inputs: One entry a column, or one entry of kind array.
-        targets: One entry a number, or one of kind class.
+        inputs: One entry per column, or a single entry of kind array.
+        targets: One entry per number, or a single entry of kind class.
     """
 
     def __init__(self, inputs: Sequence[Any], targets: Sequence[Any]) -> None:
@@ -86,16 +86,16 @@ class Preprocess(nn.Module):
     def untouched(
         cls, shape: tuple[int, ...], outputs: int | None, classes: list[str] | None, whole: bool = False
     ) -> Preprocess:
-        """Return one that leaves inputs of a shape, and predictions, as they are."""
+        """Return a preprocessing that leaves inputs of a shape, and predictions, unchanged."""
         array = Array(column="x", kind="array", shape=list(shape), whole=whole, mean=[], deviation=[])
         return cls([array], targets_of([f"y{i}" if outputs != 1 else "y" for i in range(outputs or 0)], classes))
 
     @classmethod
     def from_json(cls, data: Any) -> Preprocess:
-        """Return what a preprocess.json holds.
+        """Return the preprocessing in the content of a preprocess.json.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The content is invalid.
         """
         if not has_shape(_File)(data) or data["format"] != FORMAT:
             raise ValueError("holds no preprocessing of this version")
@@ -104,18 +104,18 @@ class Preprocess(nn.Module):
         for entries in (data["inputs"], data["targets"]):
             columns = [one["column"] for one in entries]
             if len({one["kind"] == "array" for one in entries}) > 1 or len(set(columns)) < len(columns):
-                raise ValueError("has columns that do not go together")
+                raise ValueError("has columns that don't fit together")
             for one in entries:
                 _require_right(one)
         return cls(data["inputs"], data["targets"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the content of preprocess.json."""
         return {"format": FORMAT, "inputs": self.inputs, "targets": self.targets}
 
     @property
     def array(self) -> Array | None:
-        """The input if it is an array, None if the inputs are columns."""
+        """The input entry of kind array; None if the inputs are columns."""
         return self.inputs[0] if self.inputs and self.inputs[0]["kind"] == "array" else None
 
     @property
@@ -125,7 +125,7 @@ class Preprocess(nn.Module):
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, None for targets that are numbers."""
+        """Names of the classes; None for numeric targets."""
         if self.targets and self.targets[0]["kind"] == "class":
             names: list[str] = self.targets[0]["values"]
             return names
@@ -133,21 +133,21 @@ class Preprocess(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers of a prepared row."""
+        """Number of input features of a prepared row."""
         if self.array is not None:
             return torch.Size(self.array["shape"]).numel()
         return sum(_width(one) for one in self.inputs)
 
     @property
     def outputs(self) -> int | None:
-        """Numbers of a prediction; None if nothing is known of it."""
+        """Width of a prediction; None if unknown."""
         return (len(self.targets) if self.classes is None else len(self.classes)) or None
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Return raw inputs as the model takes them.
+        """Return the model's inputs for raw inputs: (rows, width), or (rows, ...) for arrays, in float64.
 
         Args:
-            raw: Rows of numbers and indices of categories (rows, columns), or arrays (rows, ...).
+            raw: Numbers and category indices (rows, columns), or arrays (rows, ...).
         """
         raw = raw.double()
         if self.array is not None:
@@ -155,7 +155,7 @@ class Preprocess(nn.Module):
         return torch.cat([_prepared(one, raw[:, [index]]) for index, one in enumerate(self.inputs)], dim=1)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Return many raw rows as the model takes them, in the default dtype and a memory of one copy."""
+        """Return the model's inputs for many raw rows, in the default dtype, in chunks to save memory."""
         shape = raw.shape[1:] if self.array is not None else (self.width,)
         prepared = torch.empty(len(raw), *shape, dtype=torch.get_default_dtype())
         if self.array is not None and self._moments is None:
@@ -166,12 +166,12 @@ class Preprocess(nn.Module):
         return prepared
 
     def scaled(self, targets: Tensor) -> Tensor:
-        """Return targets (rows, targets) as the loss takes them."""
+        """Return standardized targets (rows, targets) in the default dtype, as the loss expects them."""
         mean, deviation = self._scale()
         return ((targets.double() - mean) / deviation).to(torch.get_default_dtype())
 
     def restored(self, predictions: Tensor) -> Tensor:
-        """Return predictions of numbers (rows, targets) in the targets' own units; scores of classes stay."""
+        """Return numeric predictions (rows, targets) in the units of the targets; class scores are unchanged."""
         if self.classes is not None or not self.targets:
             return predictions
         if all((one["mean"], one["deviation"]) == (0, 1) for one in self.targets):
@@ -186,17 +186,17 @@ class Preprocess(nn.Module):
 
 
 def are_indices(values: Collection[float]) -> bool:
-    """Say whether distinct values are taken for indices of classes unless one says otherwise: 0, 1, ... and few."""
+    """Return whether distinct values are treated as class indices by default: 0, 1, ... and few."""
     return 2 <= len(values) <= _MOST_CLASSES and sorted(values) == [*range(len(values))]
 
 
 def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = "class") -> list[Any]:
-    """Return the entries of targets that are left as they are.
+    """Return the entries of targets that are not scaled.
 
     Args:
-        columns: Names of the numbers.
-        classes: Names of the classes, None for numbers.
-        column: Name of the classes' column.
+        columns: Names of numeric targets.
+        classes: Names of the classes; None for numeric targets.
+        column: Name of the column that holds the class.
     """
     if classes is not None:
         return [Classes(column=column, kind="class", values=classes)]
@@ -204,7 +204,7 @@ def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = 
 
 
 def _require_right(one: Any) -> None:
-    """Raise a ValueError if an entry of a preprocess.json can't be computed with."""
+    """Raise a ValueError if an entry of preprocess.json has inconsistent values."""
     if one["kind"] == "array":
         count = math.prod(one["shape"])
         if any(size < 1 for size in one["shape"]) or count > _MOST:
@@ -226,7 +226,7 @@ def _width(one: Any) -> int:
 
 
 def _prepared(one: Any, values: Tensor) -> Tensor:
-    """Return a raw column (rows, 1) as the columns that a model takes."""
+    """Return the model's input columns (rows, ...) for a raw column (rows, 1)."""
     if one["kind"] == "number":
         if one["fill"] is not None:
             values = values.nan_to_num(one["fill"], posinf=torch.inf, neginf=-torch.inf)

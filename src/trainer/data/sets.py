@@ -1,8 +1,8 @@
-"""Data sets that come with scikit-learn."""
+"""Data sets included in scikit-learn."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -11,15 +11,20 @@ from trainer.data.base import Data
 from trainer.data.tables import Table
 from trainer.errors import lacking
 
+if TYPE_CHECKING:
+    import polars as pl
+
 
 class Sklearn(Table):
-    """A table that comes with scikit-learn.
+    """A table included in scikit-learn.
 
     Args:
         name: breast_cancer, diabetes, iris, linnerud or wine.
-        standardize: Whether numbers get the mean 0 and the deviation 1.
+        standardize: Whether to scale numbers to mean 0 and standard deviation 1.
         validation: Fraction of the rows held out.
     """
+
+    key = "data.name"
 
     def __init__(
         self,
@@ -36,13 +41,15 @@ class Sklearn(Table):
             targets = {"target": [str(bunch.target_names[index]) for index in bunch.target]}
         else:
             targets = {"target": bunch.target}
-        frame = polars.DataFrame({**columns, **targets})
-        source = f"data.name={name}"
-        super().__init__(frame, [*targets], standardize=standardize, validation=validation, source=source)
+        self._frame: pl.DataFrame = polars.DataFrame({**columns, **targets})
+        super().__init__(name, [*targets], standardize=standardize, validation=validation)
+
+    def _read(self, path: str, key: str) -> pl.DataFrame:
+        return self._frame
 
 
 class Digits(Data):
-    """1,797 images of handwritten digits, 8 x 8 values from 0 to 1, in ten classes (scikit-learn's `load_digits`).
+    """1,797 images of handwritten digits, 64 pixels (8 x 8) from 0 to 1, in ten classes (sklearn's `load_digits`).
 
     Args:
         validation: Fraction of the images held out.

@@ -1,7 +1,8 @@
-"""Tables: a column or several to be predicted from the others."""
+"""Tables: one or several columns are predicted from the others."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.data import files
-from trainer.data.base import Data, listed, require, split
+from trainer.data.base import Data, listed, split
 from trainer.data.columns import (
     as_names,
     class_names,
@@ -24,7 +25,7 @@ from trainer.data.columns import (
     unknown_names,
 )
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
-from trainer.errors import refusal, unknown
+from trainer.errors import refusal, require, unknown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,44 +33,48 @@ if TYPE_CHECKING:
 TRAINING_WORDS = ("train", "training")
 VALIDATION_WORDS = ("validation", "valid", "val")
 UNUSED_WORDS = ("test",)
-MOST_VALUES = 1000  # of a category; more are a name of each row
-_MANY_VALUES = 50  # too many if most rows have one of their own
-_LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # of text that is no number
-_MAIN, _APART = "", "held out"  # parts of the rows, as they are called in messages
+MOST_VALUES = 1000  # of a category; a column with more values identifies the rows
+_MANY_VALUES = 50  # of a category; more are too many if there are fewer than two rows per value
+_LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # text that looks like a number and isn't one
+_MAIN, _APART = "", "held out"  # parts of the rows, by their names in messages
 _NAMES = ("category", "class")  # kinds of columns that hold names
 
 Missing = Literal["error", "drop", "mean"]
 Encode = Literal["onehot", "index"]
 
 
-class Table(Data):
-    """Columns of numbers and text, of which some are to be predicted from the others.
+class Table(Data, ABC):
+    """Columns of numbers and text, some of which are predicted from the others.
 
-    Whatever the preparation needs to know of the columns, as their means, is fitted on the training rows alone.
+    The preprocessing (means, standard deviations, categories) is fitted on the training rows only.
 
     Args:
-        frame: The columns.
+        path: The table.
         target: The column to predict; several must be numbers.
-        columns: The inputs; None is all others.
+        columns: The input columns; None is all others.
         exclude: Columns that are not inputs.
-        categories: Columns of numbers that are names all the same, as postal codes are.
-        encode: Categories become as many ones and zeros as they have values, or the index of the value.
-        classes: Whether the target is a class; None takes text for classes, and whole numbers from 0 that are few.
-        nan: What is done about cells that are empty or not finite: refuse them, drop their rows, or put the
-            mean of the column, for categories none of the values.
-        standardize: Whether numbers get the mean 0 and the deviation 1, targets too.
-        validation: Fraction of the rows held out, unless `split` or `apart` say which.
+        categories: Numeric columns that hold names, such as postal codes.
+        encode: Encoding of categories: onehot, one column of 0 and 1 per value, or index, the index of the value.
+        classes: Whether the target is a class; None treats text as classes, and integers from 0 if they are few.
+        nan: Treatment of empty or non-finite cells: error refuses them, drop drops their rows, mean fills in the mean
+            of the column, and for categories none of the values.
+        standardize: Whether to scale numbers, including targets, to mean 0 and standard deviation 1.
+        validation: Fraction of the rows held out, unless `split` or `validation_path` selects them.
         split: A column that says train or validation.
-        apart: A table of the rows held out.
-        source: The setting that names the table and its value, for the messages.
+        validation_path: A table of the held-out rows.
+        separator: The character between the cells of a CSV file; None detects it.
+
+    Raises:
+        UsageError: The table can't be read, or it lacks a column that the settings name.
     """
+
+    key = "data.path"  # the setting that names the table
 
     def __init__(
         self,
-        frame: pl.DataFrame,
-        target: str | Sequence[str] | None,
-        *,
-        columns: Sequence[str] | None = None,
+        path: str,
+        target: str | list[str] | None = None,
+        columns: list[str] | None = None,
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
         encode: Encode = "onehot",
@@ -78,27 +83,31 @@ class Table(Data):
         standardize: bool = True,
         validation: float = 0.2,
         split: str | None = None,
-        apart: pl.DataFrame | None = None,
-        source: str = "data",
+        validation_path: str | None = None,
+        separator: str | None = None,
     ) -> None:
+        self._separator = separator
+        frame = self._read(path, self.key)
+        apart = None if validation_path is None else self._read(validation_path, "data.validation_path")
         require("validation", validation, 0 <= validation < 1, "at least 0 and below 1")
-        self.validation, self.source = validation, source
-        unnamed = [] if "" not in frame.columns else ["the column without a name is left out"]
+        self.validation, self.source = validation, f"{self.key}={path}"
+        unnamed = [] if "" not in frame.columns else ["the column without a name is ignored"]
         frame = frame.drop("", strict=False)
         self._targets = [target] if isinstance(target, str) else [*(target or ())]
         if not self._targets:
-            raise refusal("data.target", "has no value: which column is to be predicted?", frame.columns)
+            raise refusal("data.target", "has no value: which column should be predicted?", frame.columns)
         self._split, self._encode, self._nan, self._standardize = split, encode, nan, standardize
         self._asked_classes = classes
         named = {"target": self._targets, "columns": columns or (), "exclude": exclude, "categories": categories}
         for key, names in {**named, "split": [] if split is None else [split]}.items():
             _require_columns(frame, f"data.{key}", names)
         if split is not None and apart is not None:
-            raise refusal(f"data.split={split}", "the rows held out have a table of their own", "one of them")
+            raise refusal(f"data.split={split}", "data.validation_path holds the held-out rows already", "one of them")
         kept_out = {*self._targets, *exclude, split}
         self._inputs = [name for name in (frame.columns if columns is None else columns) if name not in kept_out]
         if not self._inputs:
-            raise refusal(source, f"has no column besides {', '.join(map(str, kept_out - {None}))} to predict from")
+            names = ", ".join(map(str, kept_out - {None}))
+            raise refusal(self.source, f"has no column besides {names} to predict from")
         self._categories = set(categories)
         if apart is not None:
             _require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
@@ -108,8 +117,12 @@ class Table(Data):
         self.y = torch.empty(0)
         self.classes = None
 
+    @abstractmethod
+    def _read(self, path: str, key: str) -> pl.DataFrame:
+        """Return the table at a path; `key` is the setting that names it."""
+
     def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
-        """Split the rows, fit the preparation on those to train on unless it is given, and prepare all."""
+        """Split the rows, fit the preprocessing on the training rows unless it is given, and prepare all rows."""
         self._as_names = {*self._categories, *(self._targets if self._asked_classes else ())}
         if kept is not None:
             self._require_same_columns(kept)
@@ -144,24 +157,24 @@ class Table(Data):
         self._parts = {}
 
     def _require_same_columns(self, kept: Preprocess) -> None:
-        """Refuse to prepare other columns than those that the preparation was made for."""
+        """Refuse columns that differ from those of the run's preprocessing."""
         targets = [one["column"] for one in kept.targets]
         if kept.array is not None or set(kept.columns) != set(self._inputs) or targets != self._targets:
             learned = "an array" if kept.array is not None else ", ".join(kept.columns)
             found = f"{', '.join(self._inputs)} -> {', '.join(self._targets)}"
-            raise refusal(self.source, f"has {found}, and the run learned from {learned} -> {', '.join(targets)}")
+            raise refusal(self.source, f"has {found}, but the run learned from {learned} -> {', '.join(targets)}")
 
     def _require_known(self, raw: Tensor) -> None:
-        """Refuse cells that nothing stands for."""
+        """Refuse empty cells without a fill value."""
         holes = ~raw.isfinite()
         if bool(holes.any()):
             row, column = holes.nonzero()[0].tolist()
             what = f"{self._preprocess.columns[column]} is empty in {self._place_of(row)}"
-            raise refusal(self.source, f"{what}, and the run has nothing to put there", "data.nan=drop")
+            raise refusal(self.source, f"{what}, and the run has no fill value for it", "data.nan=drop")
 
     @property
     def preprocess(self) -> Preprocess:
-        """How the columns were prepared."""
+        """The preprocessing of the columns."""
         return self._preprocess
 
     def content(self) -> list[Any]:
@@ -169,11 +182,11 @@ class Table(Data):
         return [np.frombuffer(frame.write_csv().encode(), np.uint8) for frame in self._given.values()]
 
     def facts(self) -> dict[str, Any]:
-        """Return what status.json says of the table."""
+        """Return the description of the table for status.json."""
         return {**super().facts(), **self._facts}
 
     def described(self) -> dict[str, str]:
-        """Return what the user is shown of the columns."""
+        """Return the description of the columns for the screen."""
         return self._lines
 
     def _facts_of(self, frame: pl.DataFrame) -> dict[str, Any]:
@@ -190,11 +203,11 @@ class Table(Data):
         else:
             lines["target"] = listed([described(frame[name]) for name in self._targets])
             if self._standardize:
-                lines["target"] += "; the loss counts in standard deviations"
+                lines["target"] += "; the loss is in standard deviations"
         if missing := {name: count for name, count in self._missing.items() if count}:
             count = sum(missing.values())
             what = f"{count:,} cell{'s' * (count > 1)} in {listed([*missing])}"
-            done = f"dropped {self._dropped:,} of the rows" if self._nan == "drop" else "filled with the mean"
+            done = f"dropped {self._dropped:,} rows" if self._nan == "drop" else "filled with the mean"
             lines["missing"] = f"{what}; {done}"
         return lines
 
@@ -210,7 +223,7 @@ class Table(Data):
             return column.cast(polars.String)
         if kind != polars.String:
             exclude = f"data.exclude=[{name}]"
-            raise refusal(self.source, f"column {name} holds {str(kind).lower()}, not numbers or text", exclude)
+            raise refusal(self.source, f"the column {name} holds {str(kind).lower()}, not numbers or text", exclude)
         numbers = files.as_numbers(column)
         if numbers.null_count() == column.null_count():
             return numbers
@@ -228,25 +241,25 @@ class Table(Data):
         return column
 
     def _require_no_numbers(self, column: pl.Series, part: str) -> None:
-        """Refuse text that is numbers written in a way that can't be read: 10,5 or 1,000 or 3 €."""
+        """Refuse text that looks like numbers in an unsupported notation: 10,5 or 1,000 or 3 €."""
         alike = column.str.contains(_LIKE_NUMBERS).fill_null(False)
         if 2 * int(alike.sum()) > column.count():
             row = int(alike.arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
-            asked = f"a point before decimals and nothing else, or data.categories=[{column.name}]"
-            raise refusal(self.source, f"{where} looks like a number and can't be read as one", asked)
+            asked = f"digits with a decimal point only, or data.categories=[{column.name}]"
+            raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked)
 
     def _place(self, row: int, part: str) -> str:
-        """Say where a row of a part stands in what the user has."""
+        """Return the position of a row of a part in the user's table, as text."""
         return f"{part} row {self._rows[part][row] + 1:,}".strip()
 
     def _place_of(self, row: int) -> str:
-        """Say where a row of all parts together stands."""
+        """Return the position of a row, counted over all parts, as text."""
         first = self._parts[_MAIN].height
         return self._place(row, _MAIN) if row < first else self._place(row - first, _APART)
 
     def _handle_missing(self) -> None:
-        """Refuse, or drop the rows of, cells that are empty or not finite; means are put when they are known."""
+        """Refuse empty or non-finite cells, or drop their rows; means are filled in later."""
         self._dropped = 0
         for part, frame in self._parts.items():
             holes = {name: is_missing(frame[name]) for name in (*self._inputs, *self._targets)}
@@ -262,10 +275,10 @@ class Table(Data):
                 self._parts[part], self._rows[part] = frame.filter(whole), self._rows[part][whole]
                 self._dropped += int((~whole).sum())
             if self._parts[part].height == 0:
-                raise refusal(self.source, f"no row {part}".rstrip() + " is whole", "data.nan=mean")
+                raise refusal(self.source, f"no row {part}".rstrip() + " is complete", "data.nan=mean")
 
     def _divided(self, seed: int) -> tuple[Tensor | None, Tensor | None]:
-        """Return the rows to train on and those held out."""
+        """Return the numbers of the training rows and of the held-out rows."""
         count = self._parts[_MAIN].height
         if _APART in self._parts:
             return torch.arange(count), torch.arange(count, count + self._parts[_APART].height)
@@ -286,7 +299,7 @@ class Table(Data):
         return parts[0], parts[1]
 
     def _fit(self, frame: pl.DataFrame, everything: pl.DataFrame) -> Preprocess:
-        """Return the preparation that the rows to train on ask for; classes are those of all rows."""
+        """Return the preprocessing fitted on the training rows; the classes are those of all rows."""
         inputs = [self._fit_input(frame[name]) for name in self._inputs]
         columns = [everything[name] for name in self._targets]
         texts = [column.name for column in columns if not column.dtype.is_numeric()]
@@ -305,7 +318,7 @@ class Table(Data):
 
     def _require_few(self, name: str, values: int, rows: int, allowed: str) -> None:
         if values > MOST_VALUES or (values > _MANY_VALUES and 2 * values > rows):
-            raise refusal(self.source, f"column {name} holds {values:,} different texts in {rows:,} rows", allowed)
+            raise refusal(self.source, f"the column {name} holds {values:,} different texts in {rows:,} rows", allowed)
 
     def _fit_input(self, column: pl.Series) -> Number | Category:
         if column.dtype.is_numeric():
@@ -319,7 +332,7 @@ class Table(Data):
         if (names := self._preprocess.classes) is None:
             for column in (frame[one["column"]] for one in self._preprocess.targets):
                 if not column.dtype.is_numeric():
-                    raise refusal(self.source, f"{column.name} holds text, and the run was trained with numbers there")
+                    raise refusal(self.source, f"{column.name} holds text, but the run was trained on numbers")
             values = [floats(frame[one["column"]]) for one in self._preprocess.targets]
             return self._preprocess.scaled(torch.from_numpy(np.stack(values, axis=1)))
         column = frame[self._preprocess.targets[0]["column"]]
@@ -330,11 +343,11 @@ class Table(Data):
         return torch.from_numpy(indices.copy())
 
     def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
-        """Yield a warning for each column that says nothing."""
+        """Yield a warning for each constant column."""
         for name in (*self._inputs, *self._targets):
             if fitted_on[name].min() == fitted_on[name].max():
                 what = "target" if name in self._targets else "column"
-                yield f"the {what} {name} has one value in all rows to train on"
+                yield f"the {what} {name} is constant in the training rows"
 
 
 def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The ladder of models, from hand-written NumPy gradients to a module with control flow."""
+"""Models: the ladder, from hand-written NumPy gradients to a module with control flow, and models for your own data."""
 
 from trainer.models.autograd_net import AutogradNet
 from trainer.models.dynamic_net import DynamicNet

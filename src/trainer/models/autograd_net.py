@@ -1,4 +1,4 @@
-"""Rung 3: requires_grad and backward() replace the hand work."""
+"""Rung 3: autograd replaces the hand-written backward pass."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from trainer.models.init import Init, draw, require_widths
 
 
 class AutogradNet(nn.Module):
-    """Two weight matrices with a clamp at zero between the products; autograd computes the gradients.
+    """Two-layer network max(x w1, 0) w2; autograd computes the gradients.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layer.
-        init: Scale of the first weights.
+        hidden: Units of the hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:

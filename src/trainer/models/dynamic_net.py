@@ -1,4 +1,4 @@
-"""Rung 7: a forward pass is Python, with loops and random choices, and layers may be used again."""
+"""Rung 7: the forward pass is ordinary Python, with loops, random choices and shared layers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from trainer.models.init import Init, redraw, require_widths
 
 
 class DynamicNet(nn.Module):
-    """An input layer, 0 to 3 uses of one shared middle layer, drawn anew every pass, and an output layer.
+    """Network of random depth: an input layer, a middle layer applied 0 to 3 times, and an output layer.
 
-    The number of uses comes from Python's `random`.
+    Each forward pass draws the number of applications from Python's `random`. All applications share the same weights.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layers.
-        init: Scale of the first weights.
+        hidden: Units of each hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:

@@ -1,4 +1,4 @@
-"""Rung 4: an autograd Function of one's own defines its backward pass."""
+"""Rung 4: a custom autograd Function defines its own backward pass."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class _ReLU(torch.autograd.Function):
 
 
 class FunctionNet(nn.Module):
-    """Two weight matrices with a ReLU between the products whose gradient is by hand; autograd does the rest.
+    """Two-layer network max(x w1, 0) w2 with a hand-written gradient of the ReLU; autograd computes the others.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layer.
-        init: Scale of the first weights.
+        hidden: Units of the hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:

@@ -1,7 +1,7 @@
-"""Plugs models whose gradients are computed by hand into autograd.
+"""Connects models with hand-written gradients to autograd.
 
-The mathematics stays in the model: two pure functions of arrays, `forward_pass` and
-`backward_pass`. Only the model's gradients are by hand; the loss's derivative comes from torch.
+A model provides two pure functions of arrays, `forward_pass` and `backward_pass`. Torch computes the gradient of the
+loss with respect to the prediction and passes it to `backward_pass`, so every loss works with every model.
 """
 
 from __future__ import annotations
@@ -16,23 +16,33 @@ from torch.autograd.function import once_differentiable
 
 
 class HandWritten(nn.Module, ABC):
-    """A model with a hand-written backward pass over its parameters, in their order."""
+    """A model with a hand-written backward pass; both passes take the parameters in the order of registration."""
 
     @abstractmethod
     def to_array(self, tensor: Tensor) -> Any:
-        """Return what `forward_pass` and `backward_pass` compute with; nothing is copied."""
+        """Return the tensor as the array type of `forward_pass` and `backward_pass`, without copying."""
 
     @abstractmethod
     def to_tensor(self, array: Any) -> Tensor:
-        """Turn a computed array back into a tensor."""
+        """Return a computed array as a tensor, without copying."""
 
     @abstractmethod
     def forward_pass(self, x: Any, *weights: Any) -> tuple[Any, Any]:
-        """Return the prediction and whatever `backward_pass` needs."""
+        """Return the prediction and the values that `backward_pass` needs.
+
+        Args:
+            x: Inputs (rows, inputs).
+            weights: The parameters.
+        """
 
     @abstractmethod
     def backward_pass(self, grad_prediction: Any, saved: Any) -> tuple[Any, ...]:
-        """Return the gradient of each weight, given that of the prediction."""
+        """Return the gradient of the loss with respect to each weight.
+
+        Args:
+            grad_prediction: Gradient of the loss with respect to the prediction (rows, outputs).
+            saved: The values saved by `forward_pass`.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return predictions (rows, outputs) for inputs (rows, inputs)."""
@@ -45,7 +55,7 @@ class _Bridge(torch.autograd.Function):
     def forward(ctx: Any, model: HandWritten, x: Tensor, *weights: Tensor) -> Tensor:
         if x.requires_grad:
             raise RuntimeError(f"{type(model).__name__} computes no gradient of its inputs")
-        # Hand-written products have no casting rules, so under autocast they stay in the weights' dtype.
+        # Autocast has no rules for hand-written operations, so they keep the dtype of the weights.
         with torch.autocast(x.device.type, enabled=False):
             arrays = [model.to_array(tensor) for tensor in (x.to(weights[0].dtype), *weights)]
             prediction, ctx.saved = model.forward_pass(*arrays)
@@ -63,12 +73,16 @@ class _Bridge(torch.autograd.Function):
 
 
 class NumpyArrays(HandWritten):
-    """Hand-written in NumPy; the arrays share memory with the tensors and can't be written to."""
+    """A hand-written model in NumPy; its arrays are read-only and share memory with the tensors."""
 
     cpu_only = True
 
     def to_array(self, tensor: Tensor) -> np.ndarray[Any, Any]:
-        """Return a read-only view."""
+        """Return a read-only NumPy view of the tensor.
+
+        Raises:
+            ValueError: The tensor is not on the CPU, or it is bfloat16.
+        """
         if tensor.device.type != "cpu":
             raise ValueError(f"NumPy computes on the CPU, not on {tensor.device.type}; use device=cpu")
         if tensor.dtype == torch.bfloat16:
@@ -78,17 +92,17 @@ class NumpyArrays(HandWritten):
         return array
 
     def to_tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        """Return a tensor over the same memory."""
+        """Return a tensor that shares memory with the array."""
         return torch.from_numpy(array)
 
 
 class TorchArrays(HandWritten):
-    """Hand-written in tensor operations, which autograd does not see."""
+    """A hand-written model in tensor operations that autograd does not record."""
 
     def to_array(self, tensor: Tensor) -> Tensor:
-        """Return the tensor without its history."""
+        """Return the tensor detached from the autograd graph."""
         return tensor.detach()
 
     def to_tensor(self, array: Tensor) -> Tensor:
-        """Return the tensor as it is."""
+        """Return the tensor unchanged."""
         return array

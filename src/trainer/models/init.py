@@ -1,4 +1,4 @@
-"""How wide layers may be, and how their weights are drawn."""
+"""Checks layer widths and initializes weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Init = Literal["linear", "normal"]
 
 
 def require_widths(**widths: int | Sequence[int]) -> None:
-    """Check the widths of layers, given by the names of the arguments that set them.
+    """Refuse layer widths below 1: torch accepts a width of 0, but such a layer learns nothing.
+
+    Args:
+        widths: One width or several, by the name of the argument that sets them.
 
     Raises:
-        ValueError: One is below 1, which torch would build and which learns nothing.
+        ValueError: A width is below 1.
     """
     for name, width in widths.items():
         if min([width] if isinstance(width, int) else width, default=1) < 1:
@@ -23,26 +26,38 @@ def require_widths(**widths: int | Sequence[int]) -> None:
 
 
 def draw(inputs: int, outputs: int, init: Init) -> nn.Parameter:
-    """Draw a weight matrix (inputs, outputs): standard normal, or at the scale of torch's Linear layers.
+    """Return a randomly initialized weight matrix (inputs, outputs).
 
-    The latter is uniform within 1/sqrt(inputs).
+    Args:
+        inputs: Number of rows: the fan-in.
+        outputs: Number of columns: the fan-out.
+        init: `normal` draws from N(0, 1); `linear` draws from U(-1/sqrt(inputs), 1/sqrt(inputs)), the initialization of
+            torch.nn.Linear.
+
+    Raises:
+        ValueError: `init` is neither.
     """
     _require_known(init)
-    weight = torch.randn(inputs, outputs) if init == "normal" else _uniform(inputs, outputs)
-    return nn.Parameter(weight)
+    if init == "normal":
+        return nn.Parameter(torch.randn(inputs, outputs))
+    bound = inputs**-0.5
+    return nn.Parameter(torch.empty(inputs, outputs).uniform_(-bound, bound))
 
 
 def redraw(module: nn.Module, init: Init) -> None:
-    """Draw all parameters of a module anew from the standard normal; `linear` leaves torch's own draw."""
+    """Initialize all parameters of a module in place.
+
+    Args:
+        module: The module, initialized by torch.
+        init: `normal` redraws every parameter from N(0, 1); `linear` keeps torch's initialization.
+
+    Raises:
+        ValueError: `init` is neither.
+    """
     _require_known(init)
     if init == "normal":
         for parameter in module.parameters():
             nn.init.normal_(parameter)
-
-
-def _uniform(inputs: int, outputs: int) -> Tensor:
-    bound = inputs**-0.5
-    return torch.empty(inputs, outputs).uniform_(-bound, bound)
 
 
 def _require_known(init: str) -> None:

@@ -1,4 +1,4 @@
-"""One layer: linear regression, or logistic regression under a loss over classes."""
+"""A single linear layer: linear regression, or softmax regression with a cross-entropy loss."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from trainer.models.init import Init, redraw, require_widths
 
 
 class LinearNet(nn.Module):
-    """One Linear layer: x W^T + bias.
+    """One linear layer: x W^T + b.
 
     Args:
-        inputs: Numbers in a row of x.
+        inputs: Input features of a row after flattening.
         outputs: Width of a prediction.
-        init: Scale of the first weights.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, init: Init = "linear") -> None:
@@ -23,6 +23,6 @@ class LinearNet(nn.Module):
         redraw(self, init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return predictions (rows, outputs) for inputs (rows, ...), such as images, of which each row is flattened."""
+        """Return predictions (rows, outputs) for inputs (rows, ...); each row is flattened."""
         prediction: Tensor = self.linear(x.flatten(1))
         return prediction

@@ -1,4 +1,4 @@
-"""A network without activations: layer upon layer, and still a linear map."""
+"""A deep network without activations: however many layers, it remains a linear map."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trainer.models.init import Init, redraw, require_widths
 
 
 class LinearStack(nn.Module):
-    """Linear layers in a row.
+    """Linear layers without activations: x W1^T + b1, then W2, b2, and so on.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        sizes: Widths between the layers; 3-2-5 is inputs 3, sizes [2], outputs 5, and [] makes one layer.
-        init: Scale of the first weights.
+        sizes: Widths between the layers; inputs 3, sizes [2], outputs 5 makes layers 3-2 and 2-5; [] makes one layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, sizes: Sequence[int] = (100,), init: Init = "linear") -> None:

@@ -1,4 +1,4 @@
-"""A multilayer perceptron, for data of one's own."""
+"""A multilayer perceptron for tables, arrays and flattened images."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1
 
 
 class MLP(nn.Module):
-    """Hidden layers of Linear, normalization, activation and dropout, then a Linear layer.
+    """Hidden layers of Linear, normalization, activation and dropout, followed by a Linear output layer.
 
     Args:
-        inputs: Numbers in a row of x.
+        inputs: Input features of a row after flattening.
         outputs: Width of a prediction.
-        sizes: Widths of the hidden layers; [] is one Linear layer.
-        activation: What follows each hidden Linear layer.
-        dropout: Fraction of each hidden layer that is zeroed in training, from 0 to below 1 (Srivastava et al. 2014).
-        norm: Over the rows of a batch (Ioffe & Szegedy 2015), over the numbers of a row (Ba et al. 2016), or none.
-        init: Scale of the first weights.
+        sizes: Widths of the hidden layers; [] leaves only the output layer.
+        activation: Activation after each hidden layer: relu, leaky_relu, elu, gelu, silu, tanh or sigmoid.
+        dropout: Probability of zeroing a hidden unit in training, from 0 to below 1 (Srivastava et al. 2014).
+        norm: Normalization before each activation: batch (Ioffe & Szegedy 2015), layer (Ba et al. 2016) or none.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -63,6 +66,6 @@ class MLP(nn.Module):
         redraw(self, init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return predictions (rows, outputs) for inputs (rows, ...), such as images, of which each row is flattened."""
+        """Return predictions (rows, outputs) for inputs (rows, ...); each row is flattened."""
         prediction: Tensor = self.layers(x.flatten(1))
         return prediction

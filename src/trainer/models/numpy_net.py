@@ -1,4 +1,4 @@
-"""Rung 1: backpropagation is a few matrix products."""
+"""Rung 1: backpropagation as a few matrix products in NumPy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Array = np.ndarray[Any, Any]
 
 
 class NumpyNet(NumpyArrays):
-    """Two layers with a ReLU between them, forward and backward written by hand in NumPy.
+    """Two-layer network max(x w1, 0) w2 with forward and backward passes written by hand in NumPy.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layer.
-        init: Scale of the first weights.
+        hidden: Units of the hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:
@@ -29,14 +29,14 @@ class NumpyNet(NumpyArrays):
         self.w2 = draw(hidden, outputs, init)
 
     def forward_pass(self, x: Array, w1: Array, w2: Array) -> tuple[Array, tuple[Array, ...]]:
-        """Return max(x w1, 0) w2 (rows, outputs), and what the backward pass needs."""
+        """Return max(x w1, 0) w2 (rows, outputs) and the values that the backward pass needs."""
         h = x @ w1
         h_relu = np.maximum(h, 0)
         prediction = h_relu @ w2
         return prediction, (x, h, h_relu, w2)
 
     def backward_pass(self, grad_prediction: Array, saved: tuple[Array, ...]) -> tuple[Array, Array]:
-        """Return the gradients of w1 and w2 by the chain rule, from the output back."""
+        """Return the gradients of w1 and w2: the chain rule, applied from the output to the input."""
         x, h, h_relu, w2 = saved
         grad_w2 = h_relu.T @ grad_prediction
         grad_h_relu = grad_prediction @ w2.T

@@ -1,4 +1,4 @@
-"""Autograd on two numbers."""
+"""The smallest model: the product of two numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trainer.models.init import draw
 
 
 class Product(nn.Module):
-    """a * b: the derivative by a is b, and by b it is a. There are no inputs.
+    """The product a * b of two parameters, without inputs; d(ab)/da = b and d(ab)/db = a.
 
     Args:
-        a: First number.
-        b: Second number.
-        init: `fixed` starts from the given a and b; otherwise both are drawn as the weights of a layer with one input.
+        a: Initial value of the first factor.
+        b: Initial value of the second factor.
+        init: fixed starts from a and b; linear draws both from U(-1, 1), normal from N(0, 1).
     """
 
     def __init__(self, a: float = 3.0, b: float = 4.0, init: Literal["fixed", "linear", "normal"] = "fixed") -> None:
@@ -27,5 +27,5 @@ class Product(nn.Module):
         self.b = nn.Parameter(torch.tensor(float(b)))
 
     def forward(self) -> Tensor:
-        """Return the product, a tensor of one number."""
+        """Return the product, a scalar tensor."""
         return self.a * self.b

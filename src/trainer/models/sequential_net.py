@@ -1,4 +1,4 @@
-"""Rung 5: layers hold weights, and a container calls them one after the other."""
+"""Rung 5: layers hold the weights, and a container applies them in order."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from trainer.models.init import Init, redraw, require_widths
 
 
 class SequentialNet(nn.Module):
-    """Sequential(Linear, ReLU, Linear).
+    """Two-layer network as a container: Linear, ReLU, Linear.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layer.
-        init: Scale of the first weights.
+        hidden: Units of the hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:

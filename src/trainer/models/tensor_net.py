@@ -1,4 +1,4 @@
-"""Rung 2: a tensor is an array that can live on a GPU."""
+"""Rung 2: the same products on tensors, which can live on a GPU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trainer.models.init import Init, draw, require_widths
 
 
 class TensorNet(TorchArrays):
-    """Two layers with a ReLU between them, forward and backward written by hand on tensors, without autograd.
+    """Two-layer network max(x w1, 0) w2 with forward and backward passes written by hand on tensors.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layer.
-        init: Scale of the first weights.
+        hidden: Units of the hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:
@@ -26,14 +26,14 @@ class TensorNet(TorchArrays):
         self.w2 = draw(hidden, outputs, init)
 
     def forward_pass(self, x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return max(x w1, 0) w2 (rows, outputs), and what the backward pass needs."""
+        """Return max(x w1, 0) w2 (rows, outputs) and the values that the backward pass needs."""
         h = x @ w1
         h_relu = h.clamp(min=0)
         prediction = h_relu @ w2
         return prediction, (x, h, h_relu, w2)
 
     def backward_pass(self, grad_prediction: Tensor, saved: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return the gradients of w1 and w2 by the chain rule, from the output back."""
+        """Return the gradients of w1 and w2: the chain rule, applied from the output to the input."""
         x, h, h_relu, w2 = saved
         grad_w2 = h_relu.T @ grad_prediction
         grad_h_relu = grad_prediction @ w2.T

@@ -1,4 +1,4 @@
-"""Rung 6: a module of one's own holds its layers and says how they are used."""
+"""Rung 6: a custom module holds its layers and defines the forward pass."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from trainer.models.init import Init, redraw, require_widths
 
 
 class TwoLayerNet(nn.Module):
-    """Two Linear layers with a clamp at zero between them.
+    """Two-layer network with named layers: Linear, clamp at zero, Linear.
 
     Args:
-        inputs: Width of x.
+        inputs: Input features of a row.
         outputs: Width of a prediction.
-        hidden: Width of the hidden layer.
-        init: Scale of the first weights.
+        hidden: Units of the hidden layer.
+        init: linear (uniform, as torch.nn.Linear) or normal (standard normal).
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 100, init: Init = "linear") -> None:

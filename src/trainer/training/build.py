@@ -1,4 +1,4 @@
-"""Settings -> the parts of a run, drawn in the order of a plain script, and checked for going together."""
+"""Builds the components of a run from its settings and checks that they fit together."""
 
 from __future__ import annotations
 
@@ -21,19 +21,36 @@ from trainer.data import Batches, Data, Items, Preprocess, Rows
 from trainer.errors import refusal, unknown
 from trainer.schedules import Schedule
 from trainer.training import devices
-from trainer.training.instantiate import check_arguments, check_feeding, construct, locate, split_arguments, supplied
+from trainer.training.instantiate import (
+    check_arguments,
+    check_feeding,
+    class_of,
+    construct,
+    locate,
+    split_arguments,
+    supplied,
+)
 from trainer.training.loop import Learner
 from trainer.training.state import Counters
 
-ALL_ROWS = 4096  # up to so many rows make one batch unless batch_size says otherwise
+ALL_ROWS = 4096  # most rows that make a single batch by default
 DEFAULT_BATCH = 256
-EVALUATED = 2**24  # numbers that are looked at together where nothing asks for fewer rows
+EVALUATED = 2**24  # most input numbers in a batch of an evaluation
 DEFAULT_STEPS = 500
 
 
 @dataclass
 class Built:
-    """A run ready for the loop, with what is known about it beforehand."""
+    """The components of a run, ready for the loop.
+
+    Args:
+        run: The learner.
+        settings: The settings, completed with the loss and widths that the data determine.
+        data: The data.
+        device: The device.
+        names: `GROUP=OPTION` of each component by group, for messages.
+        objects: Components passed as objects or classes, by group.
+    """
 
     run: Learner
     settings: Settings
@@ -44,7 +61,7 @@ class Built:
 
     @property
     def choices(self) -> dict[str, str]:
-        """What the groups select."""
+        """The selected option of each group."""
         return {group: name.partition("=")[2] for group, name in self.names.items()}
 
 
@@ -54,20 +71,20 @@ def build(
     kept: Preprocess | None = None,
     objects: Mapping[str, Any] | None = None,
 ) -> Built:
-    """Build data, model, loss, optimizer and schedule, in the order in which a plain script would draw them.
+    """Build data, model, loss, optimizer and schedule, drawing random numbers in the order of a plain script.
 
     Args:
-        settings: The checked configuration.
-        choices: What the groups select, for the messages.
-        kept: How the data of an existing run were prepared.
-        objects: Parts that are there already, or their classes, by group; the configuration does not name these.
+        settings: The checked settings.
+        choices: The selected option of each group, for messages.
+        kept: The preprocessing of an existing run.
+        objects: Components passed as objects or classes, by group; they replace those of the settings.
 
     Raises:
-        UsageError: The parts can't be built or don't go together.
+        UsageError: A component can't be built, or the components don't fit together.
     """
     objects = objects or {}
     made = {group: part for group, part in objects.items() if not isinstance(part, type)}
-    classes = {g: _class_of(objects[g]) if g in objects else locate(getattr(settings, g), g) for g in COMPONENTS}
+    classes = {g: class_of(objects[g]) if g in objects else locate(getattr(settings, g), g) for g in COMPONENTS}
     names = {group: f"{group}={(choices or {}).get(group, cls.__name__)}" for group, cls in classes.items()}
     arguments = {group: _arguments(cls, settings, group, made.get(group)) for group, cls in classes.items()}
 
@@ -96,12 +113,7 @@ def build(
     else:
         optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
     schedule: Schedule = part("schedule", {**arguments["schedule"], **supplied(classes["schedule"], steps=steps)})
-    if settings.on_nonfinite == "skip" and any(True for _ in model.buffers()):
-        what = f"on_nonfinite=skip {names['model']}"
-        raise refusal(what, "the model keeps running averages, which a bad row would spoil", "on_nonfinite=stop")
-    if settings.accumulate > 1 and training.batch_size == training.rows > 1:
-        what = f"accumulate={settings.accumulate}"
-        raise refusal(what, f"one batch holds all {training.rows} rows", f"batch_size below {training.rows}, or 1")
+    require_possible(settings, model, training, names)
     monitor, mode = choose_monitor(settings, data, schedule)
     run = Learner(
         model=model,
@@ -127,18 +139,24 @@ def build(
 
 
 def _arguments(cls: type[Any], settings: Settings, group: str, made: Any) -> dict[str, Any]:
-    """Return what a part is made with; a Dataset that is there already is still to be told how it is fed."""
+    """Return the constructor arguments of a component; those of a Dataset passed as an object are how to feed it."""
     if made is None:
         return check_arguments(cls, getattr(settings, group), group)
     return check_feeding(getattr(settings, group)) if isinstance(made, Dataset) else {}
 
 
-def _class_of(part: Any) -> type[Any]:
-    return part if isinstance(part, type) else type(part)
+def require_possible(settings: Settings, model: nn.Module, training: Batches, names: dict[str, str]) -> None:
+    """Refuse settings of the loop that the model or the batches rule out."""
+    if settings.on_nonfinite == "skip" and any(True for _ in model.buffers()):
+        what = f"on_nonfinite=skip {names['model']}"
+        raise refusal(what, "the model keeps running averages, which a bad row would corrupt", "on_nonfinite=stop")
+    if settings.accumulate > 1 and training.batch_size == training.rows > 1:
+        what = f"accumulate={settings.accumulate}"
+        raise refusal(what, f"one batch holds all {training.rows} rows", f"batch_size below {training.rows}, or 1")
 
 
 def resolved(built: Built, threads: int | None = None) -> Settings:
-    """Return the settings with the numbers that null stood for."""
+    """Return the settings with the numbers that null stands for."""
     asked = built.settings
     return dataclasses.replace(
         asked,
@@ -151,14 +169,14 @@ def resolved(built: Built, threads: int | None = None) -> Settings:
 
 
 def build_model(settings: Settings, device: torch.device) -> nn.Module:
-    """Build a run's model alone, as its configuration describes it; the weights are drawn, not loaded.
+    """Build only the model of a run, with random weights.
 
     Args:
-        settings: The configuration of an existing run, which names the widths.
-        device: Where to compute.
+        settings: The settings of an existing run, which include the widths.
+        device: The device of the model.
 
     Raises:
-        UsageError: It can't be built.
+        UsageError: The model can't be built.
     """
     cls = locate(settings.model, "model")
     arguments = check_arguments(cls, settings.model, "model")
@@ -175,13 +193,13 @@ def build_data(
     kept: Preprocess | None,
     made: Data | Dataset[Any] | None = None,
 ) -> Data:
-    """Build the data, a Dataset of torch wrapped, and split and prepare them.
+    """Build, split and prepare the data; a Dataset of torch is wrapped in Items.
 
     Raises:
-        UsageError: They can't be read, or a part of the split is empty.
+        UsageError: The data can't be read, or one side of the split is empty.
     """
     if isinstance(made, Data):
-        data = copy.copy(made)  # may be prepared for another run as well
+        data = copy.copy(made)  # the caller may use it for another run
     elif made is not None:
         data = construct("data", Items, {"dataset": made, **arguments}, name)
     elif issubclass(cls, Data):
@@ -201,10 +219,10 @@ def build_data(
 def match_widths(
     settings: Settings, cls: type[nn.Module], arguments: dict[str, Any], data: Data, names: dict[str, str]
 ) -> tuple[Settings, dict[str, Any]]:
-    """Return settings and the model's arguments with the widths that the data have.
+    """Return the settings and the model's arguments with the widths of the data filled in.
 
     Raises:
-        UsageError: The config names another width, or the data have none where the model needs one.
+        UsageError: The settings name a different width, or the model needs a width and the data have none.
     """
     parameters = inspect.signature(cls).parameters
     matched, section = dict(arguments), dict(settings.model)
@@ -225,7 +243,7 @@ def match_widths(
 
 
 def require_inputs(model: nn.Module, data: Data, names: dict[str, str]) -> None:
-    """Refuse data with inputs for a model that takes none, and the other way around."""
+    """Refuse data with inputs for a model without inputs, and the reverse."""
     example = data.example()
     inputs = () if example is None else (example,)
     try:
@@ -240,10 +258,10 @@ def require_inputs(model: nn.Module, data: Data, names: dict[str, str]) -> None:
 def make_batches(
     settings: Settings, data: Data, loss: nn.Module, device: torch.device, names: dict[str, str]
 ) -> tuple[Batches, Batches | None]:
-    """Return the training batches, and the validation batches or None.
+    """Return the training batches, and the batches of the held-out rows or None.
 
     Raises:
-        UsageError: The loss can't use the targets, or the batch is larger than the data.
+        UsageError: The loss doesn't support the targets, or a batch is larger than the data.
     """
     try:
         form = losses.form_of(loss, None if data.classes is None else len(data.classes))
@@ -255,7 +273,7 @@ def make_batches(
             hint = "data.standardize=false"
         raise refusal(f"{names['loss']} {names['data']}", str(error), (), hint) from error
     if data.classes is not None and isinstance(loss, losses.OVER_NUMBERS):
-        data.warnings = (*data.warnings, f"{names['loss']} takes each class as a one among zeros")
+        data.warnings = (*data.warnings, f"{names['loss']} compares predictions with one-hot encoded classes")
     count, summed = len(training), losses.is_sum(loss)
     batch_size = settings.batch_size or (count if count <= ALL_ROWS else DEFAULT_BATCH)
     if batch_size > count:
@@ -263,16 +281,16 @@ def make_batches(
     batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
     if held_out is None:
         return batches, None
-    return batches, to_look_at(held_out, data, batches)
+    return batches, evaluation_batches(held_out, data, batches)
 
 
-def to_look_at(rows: Rows, data: Data, training: Batches) -> Batches:
-    """Return batches of rows that are evaluated: as large as those to train on, or larger where that is cheap.
+def evaluation_batches(rows: Rows, data: Data, training: Batches) -> Batches:
+    """Return the batches of an evaluation: as large as the training batches, or larger if memory allows.
 
     Args:
-        rows: The rows.
-        data: Where they are from.
-        training: The batches to train on.
+        rows: The rows to evaluate.
+        data: Their data set.
+        training: The training batches.
     """
     size = max(training.batch_size, min(ALL_ROWS, EVALUATED // max(data.inputs or 1, 1)))
     return Batches(rows, min(size, len(rows)), 1, training.seed, training.summed)
@@ -281,10 +299,10 @@ def to_look_at(rows: Rows, data: Data, training: Batches) -> Batches:
 def build_optimizer(
     cls: type[torch.optim.Optimizer], arguments: dict[str, Any], model: nn.Module, names: dict[str, str]
 ) -> torch.optim.Optimizer:
-    """Build the optimizer over the model's parameters.
+    """Build the optimizer of the model's trainable parameters.
 
     Raises:
-        UsageError: The model has none, or the optimizer can't take them.
+        UsageError: The model has none, or the optimizer refuses them.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -301,20 +319,20 @@ def build_optimizer(
 def _can_be_fused(
     cls: type[torch.optim.Optimizer], model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]
 ) -> bool:
-    """Say whether torch's kernels can update these weights.
+    """Return whether torch's fused kernels can update these weights.
 
-    They take weight and state for laid out alike, know neither sparse gradients nor complex numbers, and lose small
-    updates of bfloat16; that of Adagrad is for the CPU.
+    The kernels assume the same memory layout of weight and state, support neither sparse gradients nor complex numbers,
+    and lose small updates in bfloat16. The kernel of Adagrad supports only the CPU.
     """
     if issubclass(cls, torch.optim.Adagrad) and not all(p.is_cpu for p in parameters):
         return False
-    known = all(p.is_contiguous() and p.is_floating_point() and p.dtype != torch.bfloat16 for p in parameters)
+    supported = all(p.is_contiguous() and p.is_floating_point() and p.dtype != torch.bfloat16 for p in parameters)
     sparse = any(getattr(module, "sparse", False) for module in model.modules())
-    return known and not sparse and not arguments.get("foreach") and not arguments.get("differentiable")
+    return supported and not sparse and not arguments.get("foreach") and not arguments.get("differentiable")
 
 
 def optimizer_like(built: Built, model: nn.Module) -> torch.optim.Optimizer:
-    """Return an optimizer like the one of a run, over the weights of a copy of its model."""
+    """Return an optimizer like that of a run, for the weights of a copy of its model."""
     cls = type(built.run.optimizer)
     if "optim" in built.objects:
         return optimizers.over(built.run.optimizer, built.run.model, model)
@@ -324,26 +342,26 @@ def optimizer_like(built: Built, model: nn.Module) -> torch.optim.Optimizer:
 def require_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, names: dict[str, str]
 ) -> torch.optim.Optimizer:
-    """Return an optimizer that is ready for the loop.
+    """Return the optimizer, prepared for the loop.
 
     Raises:
-        UsageError: It can't be, or it is over other weights than the model's.
+        UsageError: It has no learning rate, or it optimizes weights of another model.
     """
     weights = {id(p) for p in model.parameters()}
     if any(id(p) not in weights for group in optimizer.param_groups for p in group["params"]):
-        raise refusal(names["optim"], "is over other weights than those of the model that was handed over with it")
+        raise refusal(names["optim"], "optimizes weights that don't belong to the given model")
     for group in optimizer.param_groups:
         if group.get("lr") is None:
-            raise refusal(names["optim"], "its param_groups have no lr, which the schedule sets at every step")
+            raise refusal(names["optim"], "its param_groups have no lr for the schedule to set")
         group.setdefault("initial_lr", group.get("lr"))
     return optimizer
 
 
 def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[str | None, str]:
-    """Return the metric that best, patience and plateau watch, and whether min or max is better.
+    """Return the metric for the best checkpoint, patience and plateau, and whether min or max is better.
 
     Raises:
-        UsageError: There is no such metric, or something needs one and no rows are held out.
+        UsageError: The metric doesn't exist, or a setting needs one and no rows are held out.
     """
     available = ["validation_loss"] + (["validation_accuracy"] if data.classes else [])
     if data.held_out is None:
@@ -365,9 +383,10 @@ def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[
 
 
 def copied(built: Built) -> Learner:
-    """Return a copy of a run at its beginning; whatever is done with it leaves the run as it is."""
+    """Return a copy of a run at step 0, in training mode, that shares no state with the run."""
     run = built.run
     model = copy.deepcopy(run.model)
+    model.train()
     return dataclasses.replace(
         run,
         model=model,

@@ -1,4 +1,4 @@
-"""compile=step: forward, loss, gradients, clipping and update of several steps as one compiled program."""
+"""compile=step: compiles forward pass, loss, gradients, clipping and update of several steps into one program."""
 
 from __future__ import annotations
 
@@ -27,52 +27,52 @@ from trainer.training.instantiate import reason_of
 from trainer.training.loop import Learner, Taken, dense, gradients, take_step
 from trainer.training.parameters import few_parameters
 
-UNROLLED = 10  # steps a call: those of small models take less time than a call
-LARGE = 1_000_000  # numbers from which on one step a call is enough
-_AGREEMENT = 0.05  # of the change of a weight, and of a loss: what is compiled rounds otherwise
+UNROLLED = 10  # steps per call: the step of a small model takes less time than a call
+LARGE = 1_000_000  # parameters from which on one step per call is enough
+_AGREEMENT = 0.05  # relative tolerance for a loss and a change of weights: compiled code rounds differently
 
 
 class NotCompilable(Exception):
-    """The step of a run can't be compiled; says why."""
+    """The step of a run can't be compiled; the message gives the reason."""
 
 
 def install(built: Built, announce: Callable[[str], None]) -> None:
-    """Let a run take compiled steps; where that can't be, it says why, and the run goes on as it is.
+    """Make a run take compiled steps; if its step can't be compiled, warn and leave the run unchanged.
 
     Args:
-        built: The run, set to where it starts or goes on.
-        announce: Tells the user something in one line.
+        built: The run, with the state from which it starts or resumes.
+        announce: Shows the user one line.
     """
-    announce("compiling the step: about a minute the first time; Ctrl-C is answered after it")
+    announce("compiling the step: about a minute the first time; Ctrl-C takes effect afterwards")
     start = time.perf_counter()
     try:
         with randomness.isolated(randomness.derived(built.run.seed, randomness.TRIAL, 0)):
             built.run.update = CompiledStep(built)
     except NotCompilable as reason:
-        announce(f"warning: compile=step: {reason}; the steps are taken uncompiled")
+        announce(f"warning: compile=step: {reason}; training without compilation")
     else:
         announce(f"compiled in {time.perf_counter() - start:.1f} s")
 
 
 class CompiledStep:
-    """Takes steps of a run in compiled calls, each of them a span of UNROLLED steps that begins at a multiple of it.
+    """Takes steps in compiled calls, each a span of UNROLLED steps that begins at a multiple of UNROLLED.
 
-    What does not fill such a span is taken uncompiled: where a run goes on in its midst, the weights are looked at
-    before its end, or a batch is smaller. So which steps are taken together depends on the settings alone, and a run
-    that is resumed takes them as one that never stopped.
+    Steps of an incomplete span run uncompiled: when a run resumes inside the span, an evaluation or checkpoint is due
+    before its end, or a batch is smaller. Which steps share a call thus depends only on the settings, and a resumed run
+    computes the same numbers as an uninterrupted one.
 
     Args:
         built: The run.
 
     Raises:
-        NotCompilable: It can't be compiled, or what comes of it is not what the uncompiled step does.
+        NotCompilable: The step can't be compiled, or the compiled step computes something else.
     """
 
     def __init__(self, built: Built) -> None:
         run = _trial(built)
         if few_parameters(run.model) is not None:
-            raise NotCompilable("the few numbers of this model are shown at every step")
-        batches = run.batches.at(0)  # the last batch of an epoch may be smaller
+            raise NotCompilable("this small model shows its parameters at every step")
+        batches = run.batches.at(0)  # not the last batch of an epoch, which may be smaller
         draws = _require_pure(_trial(built), batches)
         large = sum(w.numel() for w in run.weights) > LARGE
         self._span = 1 if draws or large or _undisturbed(run) < 2 * UNROLLED else UNROLLED
@@ -85,25 +85,25 @@ class CompiledStep:
             self._require_agreement(run, _trial(built))
         except NotCompilable:
             raise
-        except Exception as error:  # whatever torch meets in the model, in the optimizer or on the machine
+        except Exception as error:  # torch may fail on the model, the optimizer or the machine
             raise NotCompilable(f"torch can't compile it: {reason_of(error)}") from error
 
     def __call__(self, run: Learner) -> Taken:
-        """Take the steps of a span, or one uncompiled, and return their losses."""
+        """Take the steps of a span, or one uncompiled step, and return the losses."""
         step = run.state.step
-        if step % self._span or _until_look(run) < self._span or len(kept := _leaves(run)) != self._kept:
+        if step % self._span or _until_due(run) < self._span or len(kept := _leaves(run)) != self._kept:
             return take_step(run)
         span = [run.batches.at(number) for number in range(step, step + (1 if self._is_whole else self._span))]
         if not self._is_whole and any(_shapes(batches) != self._shapes for batches in span):
             return take_step(run)
         losses = self._take(run, kept, span)
         if not losses:
-            return take_step(run)  # which finds what is not finite, and says so
+            return take_step(run)  # finds and reports the non-finite number
         run.schedule.apply(run.optimizer, step + self._span - 1)
         return losses
 
     def _take(self, run: Learner, kept: list[Tensor], span: Sequence[Sequence[Batch]]) -> list[float]:
-        """Take the steps of a span and return their losses; none, and no change, if a number is not finite."""
+        """Take the steps of a span and return their losses; if a number is not finite, change nothing and return []."""
         factors = [run.schedule.factor(run.state.step + place) for place in range(self._span)]
         rates = [[group["initial_lr"] * factor for group in run.optimizer.param_groups] for factor in factors]
         if rates != self._rates:
@@ -114,7 +114,7 @@ class CompiledStep:
         return losses if finite else []
 
     def _example(self) -> list[list[Batch]]:
-        """Return batches for a span, unlike each other: torch would take equal tensors for one and the same."""
+        """Return different batches for a span: torch would treat identical tensors as a single input."""
         return [
             [
                 batch._replace(inputs=tuple(x.roll(place, 0) for x in batch.inputs), targets=batch.targets.clone())
@@ -127,20 +127,20 @@ class CompiledStep:
         rows = [[(batch.inputs, batch.targets) for batch in batches] for batches in self._example()]
         lrs = torch.ones(self._span, len(run.optimizer.param_groups), dtype=torch.float64)
         with _as_when_compiling(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what only looks like gradients of results
+            warnings.simplefilter("ignore")  # about reading .grad of non-leaf tensors
             allowed = torch_private.allowing_constants(make_fx)
             traced = make_fx(self._steps_of(run), tracing_mode="fake", **allowed)
             graph = traced(run.weights, [*run.model.buffers()], _leaves(run), rows, lrs)
         options: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,  # shapes are compared here
-            "fallback_random": True,  # what is drawn is what the uncompiled step would draw
-            "cpp_wrapper": True,  # from kernel to kernel without Python
-            "pattern_matcher": False,  # torch 2.13 makes of mm(a, b) * -lr + w an addmm without the rate
+            "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,  # __call__ compares the shapes
+            "fallback_random": True,  # draw the random numbers of the uncompiled step
+            "cpp_wrapper": True,  # launch kernels without Python
+            "pattern_matcher": False,  # torch 2.13 turns mm(a, b) * -lr + w into an addmm that drops lr
         }
         return torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
 
     def _steps_of(self, run: Learner) -> Callable[..., Tensor]:
-        """Return the steps of a span as a function of all that they read, which ends by writing what they change."""
+        """Return a function of all inputs of a span that takes its steps and then writes the changes in place."""
         names = [name for name, w in run.model.named_parameters() if w.requires_grad]
         buffer_names = [name for name, _ in run.model.named_buffers()]
 
@@ -154,7 +154,7 @@ class CompiledStep:
                 with torch.no_grad():
                     _update(run, params, now[2], lrs[place])
                 now[0] = params
-            # What is not finite in a step stays so, in the weights or in the next loss.
+            # A non-finite number in one step remains in the weights or in the next loss.
             numbers = [t for t in [*losses, *now[0], *now[2]] if t.is_floating_point()]
             finite = torch.stack([torch.isfinite(t).all() for t in numbers]).all()
             with torch.no_grad():
@@ -166,14 +166,14 @@ class CompiledStep:
         return steps
 
     def _gradients(self, run: Learner, params: list[Tensor], held: dict[str, Tensor], rows: Any) -> Tensor:
-        """Give params the clipped gradients of a step and return its loss."""
+        """Set the clipped gradients of params for a step and return its loss."""
         losses = []
         for batch, (inputs, targets) in zip(self._batches, rows, strict=True):
             with run.autocast:
                 loss = run.loss(functional_call(run.model, held, inputs), targets)
             grads = torch.autograd.grad(loss, params, loss.new_full((), batch.share), allow_unused=True)
             for w, grad in zip(params, grads, strict=True):
-                if grad is not None:  # two weights may have been given one and the same
+                if grad is not None:  # two weights may share one gradient tensor
                     w.grad = grad.clone() if w.grad is None else w.grad + grad
             losses.append(batch.share * loss.detach().double())
         if run.clip_norm < math.inf:
@@ -181,10 +181,10 @@ class CompiledStep:
         return torch.stack(losses).sum()
 
     def _require_agreement(self, run: Learner, same: Learner) -> None:
-        """Compare compiled steps with uncompiled ones from the same weights; the first call also compiles.
+        """Compare compiled and uncompiled steps from the same weights; the first call also compiles.
 
         Raises:
-            NotCompilable: They differ by more than rounding: the model does what can't be seen in its tensors.
+            NotCompilable: They differ by more than rounding: the model depends on more than its tensors.
         """
         seed, losses, span = randomness.derived(run.seed, randomness.TRIAL, 1), [], self._example()
         start = [t.detach().clone() for t in (*run.weights, *run.model.buffers())]
@@ -198,18 +198,17 @@ class CompiledStep:
             raise NotCompilable("the first steps are not finite")
         for here, there in zip(found or [math.nan], losses, strict=False):
             if not math.isclose(here, there, rel_tol=_AGREEMENT, abs_tol=1e-6 * abs(losses[0])):
-                raise NotCompilable(f"the loss of a step would be {here:.6g} instead of {there:.6g}")
+                raise NotCompilable(f"the loss of a compiled step is {here:.6g} instead of {there:.6g}")
         ours, theirs = ([t.detach() for t in (*one.weights, *one.model.buffers())] for one in (run, same))
         for before, ours_now, theirs_now in zip(start, ours, theirs, strict=True):
             change = (theirs_now - before).double()
             if float((ours_now - before - change).norm()) > _AGREEMENT * float(change.norm()):
-                raise NotCompilable("the weights or the buffers would change otherwise")
+                raise NotCompilable("a compiled step changes the weights or buffers differently")
 
 
 def _trial(built: Built) -> Learner:
-    """Return a copy of a run after one step, which has made the optimizer's state."""
+    """Return a copy of a run after one step, which creates the optimizer's state."""
     run = copied(built)
-    run.model.train()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not isinstance(take_step(run), list):
@@ -218,10 +217,10 @@ def _trial(built: Built) -> Learner:
 
 
 def _require_pure(run: Learner, batches: Sequence[Batch]) -> bool:
-    """Say whether a step draws numbers from torch's generators.
+    """Return whether a step draws numbers from torch's generators.
 
     Raises:
-        NotCompilable: It draws from others, the loss changes, or the gradients are computed more than once.
+        NotCompilable: It draws from other generators, changes the loss module, or computes gradients more than once.
     """
     calls = 0
 
@@ -234,34 +233,34 @@ def _require_pure(run: Learner, batches: Sequence[Batch]) -> bool:
     fused.step(run.optimizer, count)
     after = randomness.position()
     if calls > 1:
-        raise NotCompilable(f"{type(run.optimizer).__name__} computes the gradients several times a step")
+        raise NotCompilable(f"{type(run.optimizer).__name__} computes the gradients several times per step")
     if any(not torch.equal(value, loss[name]) for name, value in run.loss.state_dict().items()):
-        raise NotCompilable("the loss changes as it is used")
+        raise NotCompilable("the loss changes its own tensors")
     if before["python"] != after["python"] or before["numpy"] != after["numpy"]:
-        raise NotCompilable("the model draws from Python's or NumPy's generator, as one of random depth does")
+        raise NotCompilable("the model draws from Python's or NumPy's generator")
     return bool(before["torch"] != after["torch"])
 
 
 def _cadences(run: Learner) -> list[int]:
-    """Return after how many steps the weights are looked at, again and again."""
+    """Return the intervals of checkpoints and evaluations, in steps."""
     cadences = [run.save_every] if run.validation is None else [run.save_every, run.eval_every]
     return [every for every in cadences if every is not None]
 
 
-def _until_look(run: Learner) -> int:
-    """Return after how many steps the weights are looked at next, at the latest at the end of the run."""
+def _until_due(run: Learner) -> int:
+    """Return the number of steps until the next checkpoint, evaluation or the end of the run."""
     step = run.state.step
     return min([run.steps - step, *(every - step % every for every in _cadences(run))])
 
 
 def _undisturbed(run: Learner) -> int:
-    """Return the fewest steps between two that end a span: looks at the weights, and the smaller batch of an epoch."""
+    """Return the smallest interval of the events that end a span: checkpoint, evaluation, smaller batch of an epoch."""
     uneven = run.batches.rows % run.batches.step_rows != 0
     return min([*_cadences(run), *([run.batches.steps_per_epoch] if uneven else [])], default=run.steps)
 
 
 def _update(run: Learner, params: list[Tensor], state: list[Tensor], rates: Tensor) -> None:
-    """Let the optimizer's own code, on a twin that holds other tensors, update params and state in place."""
+    """Update params and state in place with the optimizer's own code, run on a copy that holds these tensors."""
     optimizer = run.optimizer
     twin = copy.copy(optimizer)
     by_weight = dict(zip(run.weights, params, strict=True))
@@ -278,30 +277,30 @@ def _update(run: Learner, params: list[Tensor], state: list[Tensor], rates: Tens
 
 
 def _traceable(group: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of a group with which torch's optimizers neither branch on numbers nor call fused kernels."""
+    """Return the settings of a group that stop torch's optimizers from branching on values or calling fused kernels."""
     wanted = {"foreach": False, "fused": False, "capturable": True}
     return {key: value for key, value in wanted.items() if key in group}
 
 
 def _leaves(run: Learner) -> list[Tensor]:
-    """Return what the optimizer keeps, in the order of the weights and of the names."""
+    """Return the tensors of the optimizer's state, ordered by weight and by name."""
     leaves = []
     for w in run.weights:
         kept = run.optimizer.state.get(w) or {}
         leaves += [kept[name] for name in sorted(kept)]
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise NotCompilable(f"{type(run.optimizer).__name__} keeps more than tensors")
+        raise NotCompilable(f"{type(run.optimizer).__name__} keeps state besides tensors")
     return leaves
 
 
 def _shapes(batches: Sequence[Batch]) -> tuple[Any, ...]:
-    """Return what must be the same in all steps that a program takes."""
+    """Return the shares, shapes and dtypes that the batches of all steps of a program must share."""
     return tuple((b.share, *((t.shape, t.dtype) for t in (*b.inputs, b.targets))) for b in batches)
 
 
 @contextmanager
 def _as_when_compiling() -> Iterator[None]:
-    """Let torch's optimizers take the paths that they take in torch.compile."""
+    """Make torch's optimizers take the code paths for torch.compile in a block."""
     own = torch.compiler.is_compiling
     torch.compiler.is_compiling = lambda: True
     try:

@@ -1,4 +1,4 @@
-"""Where to compute and in which numbers."""
+"""The device, dtype and threads of a run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 
 def choose(settings: DeviceSettings, cpu_only: bool = False) -> torch.device:
-    """Return the device that the settings mean on this machine.
+    """Return the device that the settings select on this machine.
 
     Args:
-        settings: What is asked for.
-        cpu_only: Whether the model computes on the CPU only, so that `auto` means that.
+        settings: The settings of the device.
+        cpu_only: Whether the model supports only the CPU, which `auto` then selects.
 
     Raises:
-        UsageError: The machine does not have it, or it lacks the dtype; says why.
+        UsageError: The machine lacks the device, or the device lacks the dtype.
     """
     kind, dtype = settings.type, settings.dtype
     if kind == "auto":
@@ -31,7 +31,7 @@ def choose(settings: DeviceSettings, cpu_only: bool = False) -> torch.device:
         if cpu_only or (kind == "mps" and dtype == "float64"):  # Apple's GPUs have no float64
             kind = "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
-        raise _missing("cuda", "this torch was built without CUDA" if torch.version.cuda is None else "no GPU answers")
+        raise _missing("cuda", "this torch was built without CUDA" if torch.version.cuda is None else "no GPU found")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise _missing(
             "mps",
@@ -40,7 +40,7 @@ def choose(settings: DeviceSettings, cpu_only: bool = False) -> torch.device:
     if kind == "mps" and dtype == "float64":
         raise refusal("device.dtype=float64", "mps has no float64", "float32, bfloat16, or device=cpu")
     if settings.amp and dtype == "float64":
-        raise refusal("device.amp=true device.dtype=float64", "amp leaves float64 as it is", "one of them")
+        raise refusal("device.amp=true device.dtype=float64", "amp has no effect on float64", "one of them")
     if kind == "cuda" and settings.index >= torch.cuda.device_count():
         names = [f"{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
         raise refusal(f"device.index={settings.index}", "no such GPU", names)
@@ -56,12 +56,12 @@ def _missing(kind: str, why: str) -> UsageError:
 
 
 def _require_working(device: torch.device, settings: DeviceSettings) -> None:
-    """Refuse a device that is there and can't hold a number of the dtype: busy, too old, or a broken driver."""
+    """Refuse a device that can't allocate a number of the dtype: it is busy or too old, or its driver is broken."""
     try:
         torch.zeros(1, dtype=DTYPES[settings.dtype], device=device)
         with autocast(device, settings):
             pass
-    except (RuntimeError, TypeError, AssertionError) as error:  # what torch raises differs between devices
+    except (RuntimeError, TypeError, AssertionError) as error:  # the type depends on the device
         amp = " device.amp=true" if settings.amp else ""
         what = f"device={device.type} device.dtype={settings.dtype}{amp}"
         raise refusal(what, f"can't be used here: {str(error).splitlines()[0]}", "device=cpu") from error
@@ -69,15 +69,15 @@ def _require_working(device: torch.device, settings: DeviceSettings) -> None:
 
 @contextmanager
 def memory_of(device: torch.device) -> Iterator[None]:
-    """Refuse what does not fit into the memory of a GPU for the duration of a block.
+    """Turn an out-of-memory error of a GPU in a block into a refusal.
 
     Raises:
-        UsageError: The memory is full.
+        UsageError: The memory of the GPU is full.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        reason = f"its memory does not hold the model and the data: {str(error).splitlines()[0]}"
+        reason = f"model and data don't fit into its memory: {str(error).splitlines()[0]}"
         raise refusal(f"device={device.type}", reason, "device=cpu") from error
 
 
@@ -88,19 +88,19 @@ def prepare(settings: DeviceSettings) -> None:
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     torch.use_deterministic_algorithms(settings.deterministic)
 
 
 def one_thread() -> None:
-    """Let runs in this process have one thread unless they ask for more."""
+    """Make one thread the default of runs in this process."""
     torch.set_num_threads(1)
     _own_threads.cache_clear()
 
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Give this process the threads and the deterministic mode back after a block that it had before."""
+    """Restore the threads and the deterministic mode of this process after a block."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     _own_threads.cache_clear()
     try:
@@ -113,18 +113,18 @@ def put_back() -> Iterator[None]:
 
 @cache
 def _own_threads() -> int:
-    """Return the number of threads before a run has set one: an earlier job of a sweep must not choose for a later."""
+    """Return the number of threads before any run sets one: a job of a sweep must not inherit that of another."""
     return torch.get_num_threads()
 
 
 def autocast(device: torch.device, settings: DeviceSettings) -> AbstractContextManager[object]:
-    """Return a context, reusable step after step, in which safe operations run in bfloat16 if `amp` says so."""
+    """Return a reusable context in which safe operations run in bfloat16 if `amp` is on."""
     return torch.autocast(device.type, torch.bfloat16) if settings.amp else nullcontext()
 
 
 @contextmanager
 def default_dtype(name: str) -> Iterator[None]:
-    """Draw and create tensors directly in a dtype for the duration of a block."""
+    """Make a dtype the default of new tensors in a block."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(DTYPES[name])
     try:

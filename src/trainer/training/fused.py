@@ -1,4 +1,4 @@
-"""Updates of torch's optimizers without the bookkeeping around them, a large part of a small step."""
+"""Optimizer steps without torch's bookkeeping, a large part of the time of a small step."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from trainer.training import torch_private
 
 Settings = dict[str, Any]
-States = Sequence[dict[str, Any]]  # what the optimizer keeps of each weight
+States = Sequence[dict[str, Any]]  # the optimizer state of each weight
 
-# Where SGD without momentum has one result, whichever way torch computes it. In bfloat16 the kernel rounds otherwise.
+# Where the kernel of SGD without momentum has the bits of the default step. In bfloat16 it rounds differently.
 _SAME_BITS = {(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.float64)}
+# Sizes of the weights in a trial: vectors and remainders, each too small for a kernel to start its threads, which would
+# take tens of milliseconds on a busy machine.
+_TRIAL_SIZES = (16, 15)
 
 
 def step(optimizer: Optimizer, closure: Callable[[], float]) -> float:
     """Take a step with the same bits as `optimizer.step(closure)` and return the loss.
 
-    For SGD, Adam and AdamW with fused=True, and for SGD without momentum, whose default step has the bits of the fused
-    one, the kernel is called on the optimizer's own state. For the other optimizers of torch, and where a kernel can't
-    be had, the function inside the decorated step is called. Optimizers that are not torch's, decorated or followed
-    steps, L-BFGS and differentiable steps are left to `optimizer.step`.
+    SGD, Adam and AdamW with fused=True call their kernel directly, and so does SGD without momentum, whose default step
+    has the same bits as the kernel. Other optimizers of torch, and these without a usable kernel, call the function
+    inside the decorated step. Other classes, custom decorators, hooks, L-BFGS and differentiable steps go through
+    `optimizer.step`.
 
     Args:
         optimizer: Any optimizer.
@@ -48,13 +51,13 @@ def step(optimizer: Optimizer, closure: Callable[[], float]) -> float:
 
 
 def _arguments(optimizer: Optimizer, group: Settings) -> tuple[Settings, list[Tensor], list[Tensor], States] | None:
-    """Return what a kernel takes for a group of weights, None where it can't be used."""
+    """Return the arguments of a kernel for a parameter group; None if the kernel can't be used."""
     weights, grads = [], []
     for w in group["params"]:
         if (grad := w.grad) is None:
             continue
         if grad.is_sparse or not (grad.is_contiguous() and w.is_contiguous()):
-            return None  # a kernel goes through memory as it lies there
+            return None  # kernels assume contiguous memory
         weights.append(w)
         grads.append(grad)
     kinds = {(w.device, w.dtype) for w in weights}
@@ -70,7 +73,7 @@ def _arguments(optimizer: Optimizer, group: Settings) -> tuple[Settings, list[Te
 @functools.cache
 @torch.no_grad()
 def _agrees(cls: type[Optimizer], stateless: bool) -> bool:
-    """Return whether three steps with a kernel have the bits of the optimizer's own, in the installed torch.
+    """Return whether three steps with a kernel have the bits of the optimizer's own steps in the installed torch.
 
     Args:
         cls: SGD, Adam or AdamW.
@@ -79,28 +82,35 @@ def _agrees(cls: type[Optimizer], stateless: bool) -> bool:
     settings: Settings = {} if stateless else {"fused": True, **({"momentum": 0.9} if cls is SGD else {})}
     update = torch_private.undecorated(cls.step)
     assert update is not None
-    pair = [torch.linspace(-1, 1, 37, dtype=torch.float32, device="cpu").requires_grad_() for _ in range(2)]
-    ours, theirs = (cls([w], lr=0.1, weight_decay=0.01, **settings) for w in pair)  # type: ignore[call-arg]
+    weights, expected = (
+        [torch.linspace(-1, 1, size, dtype=torch.float32, device="cpu").requires_grad_() for size in _TRIAL_SIZES]
+        for _ in range(2)
+    )
+    ours, theirs = (cls(ws, lr=0.1, weight_decay=0.01, **settings) for ws in (weights, expected))  # type: ignore[call-arg]
     try:
         for number in range(3):
-            grads = [w.detach() - number for w in pair]
-            pair[0].grad, pair[1].grad = grads
+            for w in (*weights, *expected):
+                w.grad = w.detach() - number
             update(theirs)
             if number or stateless:
-                _KERNELS[cls](ours.param_groups[0], pair[:1], grads[:1], [] if stateless else [ours.state[pair[0]]])
+                grads = [w.grad for w in weights]
+                states = [] if stateless else [ours.state[w] for w in weights]
+                _KERNELS[cls](ours.param_groups[0], weights, grads, states)  # type: ignore[arg-type]
             else:
-                update(ours)  # makes the state
+                update(ours)  # creates the state
     except (AttributeError, KeyError, RuntimeError, TypeError):
         return False
-    kept = ours.state[pair[0]]
-    return torch.equal(*pair) and all(torch.equal(kept[name], value) for name, value in theirs.state[pair[1]].items())
+    return all(
+        torch.equal(a, b) and all(torch.equal(ours.state[a][name], value) for name, value in theirs.state[b].items())
+        for a, b in zip(weights, expected, strict=True)
+    )
 
 
 def _kernel(name: str) -> Callable[..., None]:
-    """Return a kernel.
+    """Return a kernel of torch.
 
     Raises:
-        AttributeError: torch has none.
+        AttributeError: torch has no such kernel.
     """
     kernel = torch_private.fused_kernel(name)
     if kernel is None:

@@ -1,4 +1,4 @@
-"""The training loop: every model, loss, optimizer, schedule and device goes through `fit`."""
+"""The training loop: `fit` trains every combination of model, loss, optimizer, schedule and device."""
 
 from __future__ import annotations
 
@@ -28,19 +28,43 @@ T = TypeVar("T")
 
 
 class NonFinite(RunFailed):
-    """The loss or a gradient is infinite or not a number; the weights have not been touched."""
+    """The loss or a gradient is infinite or NaN; the weights are unchanged."""
 
 
 class Diverged(RunFailed):
-    """The loss has left the neighbourhood of the first one for good."""
+    """The loss exceeds its limit, a multiple of the first loss."""
 
 
-Taken = list[float] | NonFinite  # the losses of finished steps, mostly of one, or why the next one could not be taken
+Taken = list[float] | NonFinite  # losses of the finished steps, usually one, or why the next step failed
 
 
 @dataclass
 class Learner:
-    """The parts of a run, built and ready for the loop."""
+    """The state of the loop: model, optimizer, batches and the other components of a run.
+
+    Args:
+        model: The model, on its device.
+        loss: The loss of predictions and targets.
+        optimizer: The optimizer of the model's weights.
+        schedule: The schedule of the learning rate.
+        batches: The batches of the training rows.
+        validation: The batches of the held-out rows; None without them.
+        autocast: Context of every forward pass.
+        steps: Number of steps of the run.
+        eval_every: Steps between evaluations; None never evaluates.
+        save_every: Steps between checkpoints; None saves only at the end.
+        clip_norm: Largest L2 norm of all gradients together; larger gradients are scaled down.
+        monitor: Name of the monitored metric; None without held-out rows.
+        mode: Whether min or max of the monitored metric is better.
+        patience: Evaluations without improvement that end the run.
+        max_skips: Consecutive steps with non-finite numbers to skip before the run fails.
+        max_divergence: Largest |loss|, as a multiple of the first loss or of 1.
+        seed: Seed of the run.
+        classes: Number of classes; 0 for numeric targets.
+        state: The counters.
+        update: Takes the next step or steps.
+        random: Returns the states of the random generators, for a checkpoint.
+    """
 
     model: nn.Module
     loss: nn.Module
@@ -62,16 +86,16 @@ class Learner:
     classes: int = 0
     state: Counters = field(default_factory=Counters)
     update: Callable[[Learner], Taken] = lambda run: take_step(run)
-    random: Callable[[], dict[str, Any]] = randomness.state_dict  # where the generators stand, for a checkpoint
+    random: Callable[[], dict[str, Any]] = randomness.state_dict
 
     @cached_property
     def weights(self) -> list[Tensor]:
-        """What is trained."""
+        """The trainable parameters."""
         return [w for w in self.model.parameters() if w.requires_grad]
 
     @property
     def epoch(self) -> int:
-        """Epoch, counted from 0, that the last finished step belongs to."""
+        """Epoch of the last finished step, counted from 0."""
         return max(self.state.step - 1, 0) // self.batches.steps_per_epoch
 
 
@@ -81,25 +105,25 @@ def fit(
     save: Callable[[bool], None] = lambda due: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Train from where the run stands until its end.
+    """Train from the current step to the end of the run.
 
     Args:
-        run: The parts; their state changes.
+        run: The run, modified in place.
         readers: Called with a row after every step and every evaluation.
         save: Called after every step and at the end, with whether a checkpoint is due.
-        stopping: Says whether someone asked to stop.
+        stopping: Returns whether the run was asked to stop.
 
     Returns:
-        Why it ended: complete, patience or stopped.
+        Why the run ended: complete, patience or stopped.
 
     Raises:
-        RunFailed: The numbers are not finite or run away.
+        RunFailed: The loss or a gradient is not finite, or the loss diverges.
     """
     return driven(training(run, readers, save, stopping))
 
 
 def driven(loop: Generator[Learner, Taken | None, T]) -> T:
-    """Take the steps that a loop asks for, and return what it returns."""
+    """Run a loop to its end, taking each step that it requests, and return its result."""
     try:
         run = next(loop)
         while True:
@@ -117,7 +141,7 @@ def driven(loop: Generator[Learner, Taken | None, T]) -> T:
 def training(
     run: Learner, readers: Iterable[Reader], save: Callable[[bool], None], stopping: Callable[[], bool]
 ) -> Generator[Learner, Taken | None, str]:
-    """Train as `fit` does; whoever drives this loop takes the next step when it yields, and sends what came of it."""
+    """Train as `fit` does, but let the caller take the steps: yield the run, receive the outcome of its next step."""
     schedule, state = run.schedule, run.state
     run.model.train()
     while state.step < run.steps and state.stale < run.patience and not stopping():
@@ -144,7 +168,7 @@ def training(
 
 
 def take_step(run: Learner) -> Taken:
-    """Take the next step and return its loss, or why the weights are as they were."""
+    """Take the next step and return its loss, or the error that left the weights unchanged."""
     batches = run.batches.at(run.state.step)
     run.schedule.apply(run.optimizer, run.state.step)
     try:
@@ -154,11 +178,11 @@ def take_step(run: Learner) -> Taken:
 
 
 def gradients(run: Learner, batches: Sequence[Batch]) -> float:
-    """Compute the gradients of a step's batches, clipped, and return the loss.
+    """Compute the clipped gradients of a step and return its loss.
 
     Args:
-        run: The parts.
-        batches: The rows of the step; their shares weigh losses and gradients.
+        run: The run.
+        batches: The batches of the step; their shares weight losses and gradients.
 
     Raises:
         NonFinite: The loss or a gradient is not finite.
@@ -180,11 +204,16 @@ def gradients(run: Learner, batches: Sequence[Batch]) -> float:
         if not math.isfinite(norm):
             raise non_finite(run, batches, values)
         clip_grads_with_norm_(run.weights, run.clip_norm, norm)
-    return math.fsum(map(mul, [batch.share for batch in batches], values))
+    return total(batches, values)
+
+
+def total(batches: Sequence[Batch], losses: Sequence[float]) -> float:
+    """Return the loss of a step: the sum of the losses of its batches, weighted by their shares."""
+    return math.fsum(map(mul, [batch.share for batch in batches], losses))
 
 
 def dense(weights: Iterable[Tensor]) -> list[Tensor]:
-    """Return the gradients of weights as plain tensors: the values of sparse ones, the parts of complex ones."""
+    """Return the gradients as dense real tensors: the values of sparse gradients, complex numbers as pairs."""
     grads = [grad for w in weights if (grad := w.grad) is not None]
     if any(grad.is_sparse or grad.is_complex() for grad in grads):
         grads = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
@@ -193,12 +222,12 @@ def dense(weights: Iterable[Tensor]) -> list[Tensor]:
 
 
 def due(step: int, every: int | None) -> bool:
-    """Say whether something that happens every so many steps happens after this one."""
+    """Return whether something that happens every `every` steps happens after this step; None is never."""
     return every is not None and step % every == 0
 
 
 def tell(readers: Iterable[Reader], row: Row) -> None:
-    """Hand a row to everyone who reads along."""
+    """Pass a row to every reader."""
     for reader in readers:
         reader(row)
 
@@ -207,11 +236,11 @@ def tell(readers: Iterable[Reader], row: Row) -> None:
 def evaluate(
     run: Learner, batches: Batches, look: Callable[[Tensor, Tensor], None] = lambda prediction, targets: None
 ) -> dict[str, float]:
-    """Return the loss, and for classes the accuracy, over held-out rows; no generator moves on.
+    """Return the loss, and for classes the accuracy, over held-out rows; random generators are left unchanged.
 
     Args:
-        run: The parts; the model is back in training mode afterwards.
-        batches: The rows.
+        run: The run; its model is in training mode afterwards.
+        batches: The rows to evaluate.
         look: Called with the predictions and the targets of each batch.
     """
     loss, correct = torch.zeros((), dtype=torch.float64), 0
@@ -233,13 +262,19 @@ def evaluate(
 
 
 def monitored(run: Learner, metrics: dict[str, float]) -> float:
-    """Return the monitored metric with a sign that makes less better."""
+    """Return the monitored metric with a sign that makes smaller better."""
     value = metrics[run.monitor or "validation_loss"]
     return value if run.mode == "min" else -value
 
 
 def non_finite(run: Learner, batches: Sequence[Batch], losses: Sequence[float]) -> NonFinite:
-    """Return the error that names step, epoch and rows where losses or gradients are not finite."""
+    """Return an error that names the step, epoch and rows with a non-finite loss or gradient.
+
+    Args:
+        run: The run, before the step.
+        batches: The batches of the step.
+        losses: The losses of these batches.
+    """
     wrong = [b for b, loss in zip(batches, losses, strict=True) if not math.isfinite(loss)]
     what = (
         f"the loss is {next(loss for loss in losses if not math.isfinite(loss))}"
@@ -248,24 +283,24 @@ def non_finite(run: Learner, batches: Sequence[Batch], losses: Sequence[float]) 
     )
     step = run.state.step
     where = f"step {step + 1}, epoch {step // run.batches.steps_per_epoch}, {row_numbers(wrong or batches)}"
-    first = ". Nothing has been trained yet: look at the data" if step == 0 else ""
-    return NonFinite(f"{what} at {where}; the weights are as before that step{first}")
+    first = ". Nothing has been trained yet: check the data" if step == 0 else ""
+    return NonFinite(f"{what} at {where}; the weights are those before that step{first}")
 
 
 def require_bounded(run: Learner) -> None:
-    """Raise Diverged when the loss has left the neighbourhood of the first one for good."""
+    """Raise Diverged if |loss| exceeds max_divergence times the first loss, or times 1 if that is larger."""
     loss, first = run.state.loss, run.state.first_loss
     if loss is None or first is None or not abs(loss) > run.max_divergence * max(1.0, abs(first)):
         return
     direction = "falls without bound: this loss has no minimum" if loss < 0 else "grows without bound"
     raise Diverged(
-        f"the loss {direction}. It is {loss:.4g} at step {run.state.step}, after {first:.4g} at the first"
+        f"the loss {direction}. It is {loss:.4g} at step {run.state.step}, after {first:.4g} at the first step"
         f" (max_divergence={run.max_divergence:g})"
     )
 
 
 def row_numbers(batches: Sequence[Batch]) -> str:
-    """Name the first of the training rows that batches are made of."""
+    """Return the numbers of the first training rows of some batches, as text."""
     if any(batch.rows is None for batch in batches):
         return "all rows"
     rows: list[int] = [row for batch in batches if isinstance(batch.rows, Tensor) for row in batch.rows.tolist()]

@@ -1,4 +1,4 @@
-"""The parameters of a model: how many numbers are trained, and the values of a few."""
+"""The parameters of a model: their number, and their values for small models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEW_NUMBERS = 16
 
 
 def few_parameters(model: nn.Module) -> dict[str, Any] | None:
-    """Return the parameters of a small model by name as plain numbers, None for larger models."""
+    """Return the parameters of a small model as plain numbers by name; None for larger models."""
     parameters = dict(model.named_parameters())
     if sum(p.numel() for p in parameters.values()) > FEW_NUMBERS:
         return None
@@ -20,5 +20,5 @@ def few_parameters(model: nn.Module) -> dict[str, Any] | None:
 
 
 def num_parameters(run: Learner) -> int:
-    """Count the numbers that are trained."""
-    return sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in run.weights)

@@ -1,4 +1,4 @@
-"""Parts that Python code hands over as objects, classes or arrays, and what the configuration says of them."""
+"""Components passed to `fit` as objects, classes or arrays, and their sections in the configuration."""
 
 from __future__ import annotations
 
@@ -18,69 +18,68 @@ from trainer.data import Data
 from trainer.errors import refusal
 from trainer.losses import OVER_CLASSES, Auto
 from trainer.text import show
-from trainer.training.instantiate import KINDS, PUBLIC, locate
+from trainer.training.instantiate import KINDS, PUBLIC, class_of, locate
 
-_PACKAGES = ("torch", "trainer")  # their classes have a public name above the module that they are written in
+_PACKAGES = ("torch", "trainer")  # packages that publish a class under a shorter name than that of its module
 _DTYPES = {torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
 class Objects:
-    """What `fit` was given for groups besides the names of options.
+    """The components that `fit` was given.
 
     Args:
-        given: An object, a class, a dict with a `_target_`, or, of data, a pair of arrays, by group.
+        given: By group, an object, a class, a dict with a `_target_`, or, for data, a pair of arrays.
 
     Raises:
-        UsageError: One is of another kind.
+        UsageError: A component has another type.
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         is_pair = isinstance(given.get("data"), tuple | list) and len(given["data"]) == 2
-        self._given = {**given, "data": Pair(*given["data"])} if is_pair else dict(given)
+        self._given = {**given, "data": ArrayPair(*given["data"])} if is_pair else dict(given)
         self.sections = {group: _section(group, part) for group, part in self._given.items()}
 
     @property
     def names(self) -> dict[str, str]:
-        """What the parts are called, by group."""
-        return {group: _called(part) for group, part in self._given.items()}
+        """Display names of the components, by group."""
+        return {group: _display_name(part) for group, part in self._given.items()}
 
     @property
     def dtype(self) -> str | None:
-        """The floating type of a model that is there already, where that is not the default one."""
+        """The dtype of a model passed as an object if it is float64 or bfloat16, else None."""
         model = self._given.get("model")
         weights = model.parameters() if isinstance(model, nn.Module) else ()
         return next((_DTYPES[w.dtype] for w in weights if w.dtype in _DTYPES), None)
 
     def parts(self, settings: Settings) -> dict[str, Any]:
-        """Return what the configuration can't make, by group: parts that are there, and classes to make them of.
+        """Return the components that the configuration can't build, by group: objects, and classes to construct.
 
         Raises:
-            UsageError: A setting was typed for a part that is there already.
+            UsageError: A setting was given for a component that is already an object.
         """
         parts = {group: part for group, part in self._given.items() if OBJECT in self.sections[group]}
         for group, part in parts.items():
-            if isinstance(part, Pair):
-                loss = parts["loss"] if "loss" in parts else locate(settings.loss, "loss")
-                kind = loss if isinstance(loss, type) else type(loss)
-                parts[group] = part.data(issubclass(kind, (*OVER_CLASSES, Auto)))
-            elif not isinstance(part, type | Dataset):  # a Dataset is fed as the settings say
+            if isinstance(part, ArrayPair):
+                loss = class_of(parts["loss"]) if "loss" in parts else locate(settings.loss, "loss")
+                parts[group] = part.data(issubclass(loss, (*OVER_CLASSES, Auto)))
+            elif not isinstance(part, type | Dataset):  # settings control how a Dataset is fed
                 _require_untouched(group, self.sections[group], getattr(settings, group))
         return parts
 
 
-class Pair(NamedTuple):
-    """Data as arrays.
+class ArrayPair(NamedTuple):
+    """Data as a pair of arrays.
 
     Args:
         x: Inputs (rows, ...), or None.
-        y: Targets (rows, ...): numbers, indices of classes, or their names.
+        y: Targets (rows, ...): numbers, class indices or class names.
     """
 
     x: Any
     y: Any
 
     def data(self, of_classes: bool) -> type[Data]:
-        """Return a class of data that hold these rows, with whole numbers as indices of classes or as numbers."""
+        """Return a class of data with these rows; `of_classes` takes integer targets for class indices."""
         x, y = self
 
         class Arrays(Data):
@@ -91,23 +90,23 @@ class Pair(NamedTuple):
         return Arrays
 
     def __str__(self) -> str:
-        """Return the shapes and the SHA-256, so that others in their place are noticed when a run goes on."""
+        """Return the shapes and the SHA-256, which reveal other arrays when a run is resumed."""
         shapes = " and ".join(show(list(numpy.shape(values))) for values in self)
-        return f"arrays {shapes}, SHA-256 {_sum(*self)}"
+        return f"arrays {shapes}, SHA-256 {_sha256(*self)}"
 
 
 def _section(group: str, part: Any) -> dict[str, Any]:
-    """Return what the configuration says of a part."""
+    """Return the section of a component in the configuration."""
     if isinstance(part, Mapping) and "_target_" in part:
         return {str(key): value for key, value in part.items()}
-    if isinstance(part, Pair):
+    if isinstance(part, ArrayPair):
         return {OBJECT: str(part)}
     if isinstance(part, type) and issubclass(part, KINDS[group]):
         name = _public_name(part)
         widths = {w: None for w in ("inputs", "outputs") if group == "model" and w in signature(part).parameters}
         return {"_target_" if _found(name) is part else OBJECT: name, **widths}
-    if isinstance(part, Data):  # of files status.json keeps the SHA-256
-        rows = f" of {', '.join(map(str, part.files))}" if part.files else f", SHA-256 {_sum(*part.content())}"
+    if isinstance(part, Data):  # status.json records the SHA-256 of files
+        rows = f" of {', '.join(map(str, part.files))}" if part.files else f", SHA-256 {_sha256(*part.content())}"
         return {OBJECT: _public_name(type(part)) + rows}
     if isinstance(part, torch.optim.Optimizer):
         plain = {k: v for k, v in part.defaults.items() if v is None or isinstance(v, bool | int | float | str | tuple)}
@@ -116,25 +115,25 @@ def _section(group: str, part: Any) -> dict[str, Any]:
         return {OBJECT: _public_name(type(part))}
     base = " or ".join(PUBLIC[kind] for kind in KINDS[group])
     what, pair = getattr(part, "__name__", type(part).__name__), ", or a pair of arrays" * (group == "data")
-    raise refusal(f"{group}={what}", f"is no {base}", f"the name of an option, a {base}, or a class of it{pair}")
+    raise refusal(f"{group}={what}", f"is not a {base}", f"the name of an option, a {base}, or a subclass{pair}")
 
 
-def _called(part: Any) -> str:
-    if isinstance(part, Pair):
+def _display_name(part: Any) -> str:
+    if isinstance(part, ArrayPair):
         return "arrays"
     if isinstance(part, Mapping):
         return str(part["_target_"]).rpartition(".")[2]
-    return (part if isinstance(part, type) else type(part)).__name__
+    return class_of(part).__name__
 
 
 def _require_untouched(group: str, section: dict[str, Any], settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         if value != section.get(key):
-            raise refusal(f"{group}.{key}={show(value)}", f"the {group} is an object already", "to set it there")
+            raise refusal(f"{group}.{key}={show(value)}", f"the {group} is an object", "setting it on the object")
 
 
 def _public_name(cls: type) -> str:
-    """Return the dotted name of a class, of torch's and ours the shortest that there is."""
+    """Return the dotted name of a class; for classes of torch and trainer, the shortest public one."""
     name = f"{cls.__module__}.{cls.__qualname__}"
     parts = cls.__module__.split(".")
     if parts[0] not in _PACKAGES:
@@ -144,7 +143,7 @@ def _public_name(cls: type) -> str:
 
 
 def _found(name: str) -> Any:
-    """Return what another process would find under a dotted name; None if nothing."""
+    """Return the object that another process would find under a dotted name; None if there is none."""
     module, _, attribute = name.rpartition(".")
     if module == "__main__":
         return None
@@ -154,7 +153,7 @@ def _found(name: str) -> Any:
         return None
 
 
-def _sum(*arrays: Any) -> str:
+def _sha256(*arrays: Any) -> str:
     found = hashlib.sha256()
     for values in arrays:
         if isinstance(values, Tensor):

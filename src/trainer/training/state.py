@@ -1,4 +1,4 @@
-"""Where a run stands: everything that influences its next step and is not part of another component."""
+"""The counters of a run: the state that influences its next step and belongs to no other component."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ from trainer.config.annotations import fits
 
 @dataclass
 class Counters:
-    """The loop's own state; time is the number of finished optimizer steps."""
+    """The state of the training loop; time is counted in finished optimizer steps.
+
+    Attributes:
+        step: Number of finished steps, including skipped ones.
+        loss: Loss of the last step; NaN if it was skipped.
+        first_loss: Loss of the first step that was not skipped.
+        skipped: Number of steps skipped because of non-finite numbers.
+        skipped_in_a_row: Number of these since the last step that was not skipped.
+        validation: Metrics of the last evaluation.
+        validation_step: Step of the last evaluation.
+        best_step: Step of the best evaluation.
+        best_value: Monitored metric of the best evaluation.
+        stale: Number of evaluations since the best one.
+    """
 
     step: int = 0
     loss: float | None = None
@@ -27,7 +40,7 @@ class Counters:
     stale: int = 0
 
     def note_loss(self, loss: float) -> None:
-        """Take note of the next finished step; NaN is one that was left out because its numbers were not finite."""
+        """Record a finished step; a NaN loss marks a skipped step."""
         self.step += 1
         self.loss = loss
         if math.isnan(loss):
@@ -39,7 +52,13 @@ class Counters:
             self.first_loss = loss
 
     def note_evaluation(self, metrics: dict[str, float], monitor: str | None, mode: str) -> None:
-        """Take note of an evaluation after the current step, which may be the best so far."""
+        """Record an evaluation after the current step.
+
+        Args:
+            metrics: Its metrics by name.
+            monitor: Name of the metric that decides which evaluation is the best; None for none.
+            mode: Whether min or max is better.
+        """
         self.validation, self.validation_step = metrics, self.step
         if monitor is None:
             return
@@ -55,10 +74,10 @@ class Counters:
         return dataclasses.asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned.
+        """Restore a state returned by `state_dict`.
 
         Raises:
-            ValueError: It is not of the same fields, or one has a value of another kind.
+            ValueError: The state has other fields, or a value has the wrong type.
         """
         kinds = typing.get_type_hints(type(self))
         if state.keys() != kinds.keys():

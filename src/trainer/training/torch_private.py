@@ -1,6 +1,6 @@
-"""Names that are private to torch: all stand here, each with the public way that is taken where torch lacks it.
+"""All uses of private names of torch, each with a public fallback for versions of torch without the name.
 
-What a name does may change with any version of torch, so its use is tried out before it is relied on.
+A private name may change its behavior in any version, so each use is tried before it is relied on.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.autograd import profiler
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-TRIED = ("2.13",)  # with these versions the private way is taken everywhere
-_MANY = 4096  # numbers
-_OPTIMIZERS = ("torch.optim.", "trainer.optimizers")  # whose steps are known to do nothing but update
-_DECORATORS = ("torch.utils._contextlib", "torch._dynamo.")  # no_grad, and what keeps the compiler out of SparseAdam
+TRIED = ("2.13",)  # versions in which every private name works
+_MANY = 4096  # numbers of a gradient from which on its sum is computed first
+_OPTIMIZERS = ("torch.optim.", "trainer.optimizers")  # modules whose steps only update weights and state
+_DECORATORS = ("torch.utils._contextlib", "torch._dynamo.")  # no_grad, and the exclusion of SparseAdam from compilation
 
 
 def fused_kernel(name: str) -> Callable[..., None] | None:
-    """Return the kernel behind an optimizer with fused=True (sgd, adam, adamw), None if torch has none."""
+    """Return the kernel behind an optimizer with fused=True (sgd, adam, adamw); None if torch has none."""
     return getattr(torch, f"_fused_{name}_", None)
 
 
 def add(tensors: Sequence[Tensor], number: float) -> None:
-    """Add a number to tensors in place, in one call where torch has one."""
+    """Add a number to tensors in place, in a single call where torch has one."""
     together = getattr(torch, "_foreach_add_", None)
     if together is not None:
         together(tensors, number)
@@ -39,9 +39,9 @@ def add(tensors: Sequence[Tensor], number: float) -> None:
 
 
 def is_followed(optimizer: Optimizer) -> bool:
-    """Return whether someone follows an optimizer's steps: hooks, schedulers of torch, a GradScaler, a profiler.
+    """Return whether something observes the steps of an optimizer: a hook, scheduler of torch, GradScaler or profiler.
 
-    Schedulers replace the method, a GradScaler sets attributes for the time of a step.
+    Schedulers replace the method; a GradScaler sets attributes during a step.
     """
     own = vars(optimizer)
     if "step" in own or "grad_scale" in own or "found_inf" in own:
@@ -54,24 +54,27 @@ def is_followed(optimizer: Optimizer) -> bool:
             or torch_optimizer._global_optimizer_post_hooks
             or profiler._is_profiler_enabled
         )
-    except AttributeError:  # no way to know: the optimizer's own step calls them all
+    except AttributeError:  # unknown, so leave it to the optimizer's own step, which calls all hooks
         return True
 
 
 @functools.cache
 def undecorated(step: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Return a step of torch or of trainer.optimizers without torch's bookkeeping, to be called under no_grad.
+    """Return the function inside a step of torch or trainer.optimizers, without torch's bookkeeping.
 
     Args:
-        step: The method of a class.
+        step: The method of an optimizer class.
 
     Returns:
-        None if the step or a decorator around it is anybody else's, or if it needs a closure, as that of L-BFGS.
+        A function to call under no_grad; None if the step or one of its decorators comes from elsewhere, or if the step
+        requires a closure, like that of L-BFGS.
     """
     layers = [step]
     while (inner := getattr(layers[-1], "__wrapped__", None)) is not None:
         layers.append(inner)
-    homes = [getattr(layer, "__globals__", {}).get("__name__", "") for layer in layers]  # __module__ is copied by wraps
+    homes = [
+        getattr(layer, "__globals__", {}).get("__name__", "") for layer in layers
+    ]  # functools.wraps copies __module__
     known = all(home.startswith((*_OPTIMIZERS, *_DECORATORS)) for home in homes)
     if not known or not homes[-1].startswith(_OPTIMIZERS):
         return None
@@ -83,10 +86,10 @@ def undecorated(step: Callable[..., Any]) -> Callable[..., Any] | None:
 
 
 def has_non_finite(grads: Sequence[Tensor]) -> bool:
-    """Return whether a number is infinite or NaN.
+    """Return whether any number in the gradients is infinite or NaN.
 
-    On the CPU many numbers are added up first: where the sum is finite all of them are, and reading takes a third of
-    the time that reading and writing do.
+    Large gradients on the CPU are summed first: a finite sum proves that all numbers are finite, and a sum only reads
+    memory, in a third of the time of the kernel, which also writes.
 
     Args:
         grads: Dense real gradients on one device.
@@ -100,7 +103,7 @@ def has_non_finite(grads: Sequence[Tensor]) -> bool:
 
 
 def _check(grads: list[Tensor]) -> bool:
-    """Let the check of torch's GradScaler, which also multiplies each number, multiply them with 1."""
+    """Call the check of torch's GradScaler, which also scales the gradients, with a scale of 1."""
     found = torch.zeros(1, dtype=torch.float32, device=grads[0].device)
     torch._amp_foreach_non_finite_check_and_unscale_(grads, found, _one(found.device))
     return found.item() != 0
@@ -113,7 +116,7 @@ def _one(device: torch.device) -> Tensor:
 
 @functools.cache
 def _checks() -> bool:
-    """Return whether the check finds what is not finite, and leaves what is."""
+    """Return whether the check finds non-finite numbers and leaves finite ones unchanged."""
     largest = torch.finfo(torch.float32).max
     finite = torch.tensor([largest, -largest, 0.1])
     same = finite.clone()
@@ -125,6 +128,6 @@ def _checks() -> bool:
 
 
 def allowing_constants(make_fx: Callable[..., Any]) -> dict[str, Any]:
-    """Return the option of torch's make_fx that lets ordinary tensors be constants of what is traced with fake ones."""
+    """Return the option of make_fx that allows ordinary tensors as constants in a trace with fake tensors."""
     name = "_allow_non_fake_inputs"
     return {name: True} if name in inspect.signature(make_fx).parameters else {}

@@ -215,7 +215,7 @@ def test_a_job_that_fails_fails_alone(cli):
     assert states("together") == ["done", "failed", "failed", "done"]
     errors = [[str(run.status["error"]).replace("nan", "inf") for run in jobs(p)] for p in ("together", "singly")]
     assert errors[0] == errors[1]
-    assert "the weights are as before that step" in jobs("together")[1].status["error"]
+    assert "the weights are those before that step" in jobs("together")[1].status["error"]
     for one, other in zip(jobs("together"), jobs("singly"), strict=True):
         if one.status["state"] == "done":
             agree(one, other, 1e-3)

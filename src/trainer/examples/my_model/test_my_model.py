@@ -1,4 +1,4 @@
-"""What must hold of MyModel; `pytest` runs this."""
+"""Tests of MyModel; run them with `pytest`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from trainer import fit
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
-    """Let trainer find ./configs, wherever pytest is started."""
+    """Make trainer find ./configs wherever pytest is started."""
     monkeypatch.chdir(Path(__file__).parent)
 
 

@@ -1,14 +1,15 @@
-"""Runs that differ only in numbers, trained as one: a step of all of them is one forward pass, gradient and update.
+"""Trains runs that differ only in numbers together: one forward pass, gradient and update is a step of all of them.
 
-The loop of each run is its own: its rows, evaluations, checkpoints and its end. Only the steps, which `take_step` would
-take one run after the other, are taken together by a `Stack`.
+Each run keeps its own loop, with its rows, evaluations, checkpoints and end. Only the steps, which `take_step` would
+take for one run after another, are taken together by a `Stack`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import Context, copy_context
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,22 +19,22 @@ from torch.func import functional_call, vmap
 from trainer import randomness
 from trainer.data import Batch
 from trainer.data.batches import Tensors
-from trainer.training.loop import Learner, NonFinite, Taken, non_finite
+from trainer.training.loop import Learner, NonFinite, Taken, non_finite, total
 from trainer.training.stacked.updates import UPDATES, clip, numbers_of
 from trainer.training.torch_private import has_non_finite
 
 Loop = Generator[Learner, Taken | None, None]
 
-_TORCH_OWN = frozenset(vars(nn.Module())) - {"training"}  # parameters, modules and hooks of a module
+_TORCH_OWN = frozenset(vars(nn.Module())) - {"training"}  # attributes that torch gives every module
 
 
 class Stack:
-    """Runs whose weights, and what their optimizers keep of these, are slices of the same tensors (runs, ...).
+    """Runs whose weights and optimizer states are slices of shared tensors (runs, ...).
 
-    The runs go on seeing them as their own: for evaluations, checkpoints and what follows when they leave.
+    Each run still sees its slices as its own tensors, in evaluations, checkpoints and after it leaves the stack.
 
     Args:
-        runs: Of one `layout`.
+        runs: Runs with the same `layout`.
     """
 
     def __init__(self, runs: Sequence[Learner]) -> None:
@@ -68,7 +69,7 @@ class Stack:
         self._fed: list[list[tuple[Tensor, int | None]]] = []
 
     def step(self) -> list[Taken]:
-        """Take the next step of every run and return what came of each."""
+        """Take the next step of every run and return the outcome of each."""
         first = self.runs[0]
         for run in self.runs:
             run.schedule.apply(run.optimizer, run.state.step)
@@ -83,15 +84,15 @@ class Stack:
         norms = torch.zeros(len(self.runs), device=self._device)
         if any(run.clip_norm < math.inf for run in self.runs):
             grads, norms = clip(grads, [run.clip_norm for run in self.runs])
-        shares = [batch.share for batch in batches[0]]
-        losses = values[0] if shares == [1.0] else [_total(shares, column) for column in zip(*values, strict=True)]
+        is_whole = [batch.share for batch in batches[0]] == [1.0]
+        losses = values[0] if is_whole else [total(batches[0], column) for column in zip(*values, strict=True)]
         if all(map(math.isfinite, losses)) and not has_non_finite([*grads, norms]):
             self._apply(grads, None)
             return [[loss] for loss in losses]
         return self._apply_finite(values, losses, grads, norms, batches)
 
     def _gradients(self, batches: list[list[Batch]]) -> tuple[list[list[float]], list[Tensor]]:
-        """Return the losses of each batch of a step, by run, and the gradients of the step."""
+        """Return the losses of each batch of a step, one per run, and the stacked gradients of the step."""
         run = self.runs[0]
         losses: list[Tensor] = []
         totals: list[Tensor] = []
@@ -111,7 +112,7 @@ class Stack:
         return [loss.tolist() for loss in losses], totals
 
     def _feed(self, batches: list[list[Batch]]) -> list[list[tuple[Tensor, int | None]]]:
-        """Return the inputs and the targets of each batch of a step, with the dimension that counts the runs."""
+        """Return the inputs and targets of each batch of a step, each with its dimension of runs; None if shared."""
         if len(batches) != len(self._batches) or any(a is not b for a, b in zip(batches, self._batches, strict=True)):
             self._fed = [
                 [_joined(column) for column in zip(*((*batch.inputs, batch.targets) for batch in row), strict=True)]
@@ -122,7 +123,7 @@ class Stack:
 
     @torch.no_grad()
     def _apply(self, grads: list[Tensor], rows: list[int] | None) -> None:
-        """Update the weights of some of the runs; None is all of them."""
+        """Update the weights of some runs; None is all of them."""
         if rows is None:
             self._update.apply(self._weights, grads, self._kept, self._numbers, self._switches)
         else:
@@ -131,7 +132,8 @@ class Stack:
             kept = {name: [one[index] for one in ones] for name, ones in self._kept.items()}
             numbers = {name: one[index] for name, one in self._numbers.items()}
             self._update.apply(weights, [g[index] for g in grads], kept, numbers, self._switches)
-            for stacked, part in zip((*self._weights, *_flat(self._kept)), (*weights, *_flat(kept)), strict=True):
+            parts = zip(chain(self._weights, *self._kept.values()), chain(weights, *kept.values()), strict=True)
+            for stacked, part in parts:
                 stacked[index] = part
         for k in self._fresh.intersection(range(len(self.runs)) if rows is None else rows) if self._fresh else ():
             self._hand_over(k)
@@ -144,7 +146,7 @@ class Stack:
         norms: Tensor,
         batches: list[list[Batch]],
     ) -> list[Taken]:
-        """Update the weights of the runs whose numbers are finite, and return what came of each."""
+        """Update the weights of the runs whose numbers are finite, and return the outcome of each run."""
         finite = torch.stack([g.reshape(len(g), -1).isfinite().all(1) for g in [*grads, norms]]).all(0)
         good = [k for k, ok in enumerate(finite.tolist()) if ok and math.isfinite(losses[k])]
         if good:
@@ -155,7 +157,7 @@ class Stack:
         return taken
 
     def _hand_over(self, k: int) -> None:
-        """Let the optimizer of a run keep its slices, under the names of its own."""
+        """Put the slices of a run into the state of its optimizer."""
         run, names = self.runs[k], self._kept_by[k]
         for i, w in enumerate(run.weights if names else ()):
             run.optimizer.state[w] = {name: self._kept[name][i][k] for name in names}
@@ -164,7 +166,7 @@ class Stack:
             self._numbers["is_first"][k] = 0
 
     def _kept_under(self, name: str) -> list[Tensor]:
-        """Return what the optimizers keep of each weight, stacked; zeros where there is nothing yet."""
+        """Return an entry of the optimizer states, stacked for each weight; zeros where a state is empty."""
         first = self.runs[0].weights
         zeros = [torch.zeros((), device=w.device) if name == "step" else torch.zeros_like(w) for w in first]
         return _stacked(
@@ -179,10 +181,10 @@ class Stack:
 
 
 def train(loops: Sequence[Loop]) -> Iterator[int]:
-    """Train runs together, each by its own loop; yield their numbers as they end.
+    """Train runs together, each in its own loop; yield the index of each run when it ends.
 
     Args:
-        loops: Those of runs for which `eligible.why_singly` finds nothing, not started.
+        loops: Loops, not started, of runs for which `eligible.why_singly` returns None.
     """
     contexts = [copy_context() for _ in loops]
     runs: dict[int, Learner] = {}
@@ -193,7 +195,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
                 yield number
             else:
                 runs[number] = run
-                run.random = _fixed(randomness.state_dict())  # those of all runs are the same ones
+                run.random = _fixed(randomness.state_dict())  # all runs have the same generators
         stacks = [(numbers, Stack([runs[n] for n in numbers])) for numbers in _alike(runs)]
         while stacks:
             going_on = []
@@ -216,7 +218,7 @@ def train(loops: Sequence[Loop]) -> Iterator[int]:
 
 
 def _send(context: Context, loop: Loop, taken: Taken | Exception | None) -> Learner | None:
-    """Let a loop go on, to its next step or its end; in a context of its own it writes into its own log."""
+    """Resume a loop until its next step or its end, in its context, so that it writes to its own log."""
     try:
         if isinstance(taken, Exception) and not isinstance(taken, NonFinite):
             return context.run(loop.throw, taken)
@@ -237,7 +239,7 @@ def _fixed(state: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 
 def _alike(runs: dict[int, Learner]) -> list[list[int]]:
-    """Return the numbers of runs that can be stacked, in groups."""
+    """Return groups of runs that can be stacked, as their indices."""
     groups: list[tuple[Any, list[int]]] = []
     for number, run in runs.items():
         form = layout(run)
@@ -251,14 +253,14 @@ def _alike(runs: dict[int, Learner]) -> list[list[int]]:
 
 
 def _share_rows(run: Learner, other: Learner) -> None:
-    """Let a run take its batches from the rows of another if they are the same."""
+    """Make a run share the rows of another run if they are equal."""
     mine, others = run.batches.source, other.batches.source
     if isinstance(mine, Tensors) and isinstance(others, Tensors) and mine.equals(others):
         run.batches.source = others
 
 
 def layout(run: Learner) -> tuple[Any, ...]:
-    """Return what runs must have in common: shapes, plain settings of their parts, and where batches may be smaller."""
+    """Return the properties that stacked runs must share: shapes, settings of components, and position in the epoch."""
     batches, numbers = run.batches, UPDATES[type(run.optimizer)].numbers
     source = batches.source
     assert isinstance(source, Tensors)
@@ -273,26 +275,18 @@ def layout(run: Learner) -> tuple[Any, ...]:
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:
-    """Return what a module has besides its parameters, submodules and hooks."""
+    """Return the attributes of a module besides its parameters, buffers, submodules and hooks."""
     return {name: value for name, value in vars(module).items() if name not in _TORCH_OWN}
 
 
 def _joined(column: Sequence[Tensor]) -> tuple[Tensor, int | None]:
-    """Return a tensor of all runs, or the one that all of them have."""
+    """Return the tensors of all runs, stacked along dimension 0, or the one tensor that all of them share and None."""
     first = column[0]
     if all(t is first or (t.data_ptr() == first.data_ptr() and t.stride() == first.stride()) for t in column):
         return first, None
     return torch.stack(list(column)), 0
 
 
-def _total(shares: Sequence[float], losses: Sequence[float]) -> float:
-    return math.fsum(share * loss for share, loss in zip(shares, losses, strict=True))
-
-
 def _stacked(tensors: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """Stack the first tensors of all runs, the second ones, and so on."""
     return [torch.stack([t.detach() for t in column]) for column in zip(*tensors, strict=True)]
-
-
-def _flat(kept: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
-    return [one for ones in kept.values() for one in ones]

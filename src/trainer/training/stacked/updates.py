@@ -1,6 +1,6 @@
-"""The updates of several runs at once: torch.optim's formulas, with settings that are numbers of each run's own.
+"""Optimizer updates of several runs at once: the formulas of torch.optim with numeric settings that differ by run.
 
-Weights, gradients and what an optimizer keeps of them are stacked: (runs, ...).
+Weights, gradients and optimizer states are stacked: (runs, ...).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from trainer.optimizers import GradientDescent
 from trainer.training import torch_private
 
-Numbers = dict[str, Tensor]  # a setting of each run (runs,), in float64
-Switches = dict[str, Any]  # settings that all runs have in common, and `decays`: whether any decays its weights
-Kept = Mapping[str, Sequence[Tensor]]  # what the optimizer keeps of each weight, stacked
+Numbers = dict[str, Tensor]  # settings that may differ by run (runs,), in float64
+Switches = dict[str, Any]  # settings that all runs share, and `decays`: whether any run has a weight decay
+Kept = Mapping[str, Sequence[Tensor]]  # the optimizer state of each weight, stacked, by the name of the entry
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Update:
     """How an optimizer updates stacked weights.
 
     Attributes:
-        numbers: Settings in which runs may differ.
-        kept: What it keeps of a weight under these settings of a run.
-        apply: Takes weights, gradients, what is kept, numbers and switches, and changes weights and what is kept.
+        numbers: Names of the settings that may differ by run.
+        kept: Returns the names of the optimizer state of a weight, given the settings of a run.
+        apply: Takes weights, gradients, state, numbers and switches, and updates weights and state in place.
     """
 
     numbers: tuple[str, ...]
@@ -37,7 +37,7 @@ class Update:
 
 
 def numbers_of(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of an optimizer, the two betas by names of their own."""
+    """Return the settings of a parameter group, with the elements of `betas` also as beta1 and beta2."""
     return {**group, **{f"beta{index + 1}": beta for index, beta in enumerate(group.get("betas", ()))}}
 
 
@@ -47,7 +47,7 @@ def _descend(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: 
 
 
 def _sgd(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numbers, switches: Switches) -> None:
-    """torch.optim.SGD; a run's first step dampens nothing, nor does a run without momentum."""
+    """torch.optim.SGD; dampening does not apply in the first step of a run or without momentum."""
     buffers = kept.get("momentum_buffer")
     taken = torch.where(n["is_first"] + (n["momentum"] == 0) > 0, 1.0, 1.0 - n["dampening"])
     for i, (w, g) in enumerate(zip(weights, grads, strict=True)):
@@ -60,7 +60,7 @@ def _sgd(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numb
 
 
 def _adam(weights: Sequence[Tensor], grads: Sequence[Tensor], kept: Kept, n: Numbers, switches: Switches) -> None:
-    """torch.optim.Adam and AdamW, which decays the weights apart from the gradient."""
+    """torch.optim.Adam, and AdamW, which decouples weight decay from the gradient."""
     beta1, beta2 = n["beta1"], n["beta2"]
     torch_private.add(kept["step"], 1)
     step = kept["step"][0].double()
@@ -84,7 +84,7 @@ def _decayed(w: Tensor, g: Tensor, n: Numbers, switches: Switches) -> Tensor:
 
 
 def _like(w: Tensor, number: Tensor) -> Tensor:
-    """Return a number of each run in the dtype and with the dimensions of a stacked weight."""
+    """Return one number per run in the dtype of a stacked weight, shaped to broadcast over it."""
     return number.to(w.dtype).view(-1, *(1,) * (w.ndim - 1))
 
 
@@ -106,14 +106,14 @@ UPDATES: dict[type[Optimizer], Update] = {
 
 
 def clip(grads: Sequence[Tensor], largest: Sequence[float]) -> tuple[list[Tensor], Tensor]:
-    """Return gradients scaled where the norm of a run's is larger than it may be, as torch's clip_grad_norm_ does.
+    """Return the gradients, clipped for each run as torch.nn.utils.clip_grad_norm_ does.
 
     Args:
         grads: Stacked gradients.
-        largest: Norm over all gradients that a run's may have, infinite for any.
+        largest: Largest L2 norm of all gradients of each run together; infinite for no limit.
 
     Returns:
-        The gradients, and the norms before (runs,), in float64; 0 for runs that may have any.
+        The gradients, and the norms before clipping (runs,) in float64; 0 for runs without a limit.
     """
     parts = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1).double() for g in grads]
     limits = torch.tensor(largest, dtype=torch.float64, device=grads[0].device)
