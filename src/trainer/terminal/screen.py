@@ -97,12 +97,13 @@ def columns(
 def table(content: Table) -> None:
     """Print a table; outside a terminal each row stays on one line.
 
-    On a narrow terminal headings and texts are wrapped, but never numbers, which stand in the columns on the right.
+    On a narrow terminal headings are wrapped, then texts, but never numbers, which stand in the columns on the right.
     """
-    for column in content.columns:
-        if column.justify == "right":
-            column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
-            column.overflow = "fold"
+    if not fits(content):
+        for column in content.columns:
+            if column.justify == "right":
+                column.header = Text("\n".join(str(column.header).split()))
+                column.no_wrap = True
     _unwrapped().print(content)
 
 
