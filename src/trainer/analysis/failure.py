@@ -214,20 +214,20 @@ def _parts(run: Learner) -> tuple[Any, ...]:
 def _train(run: Learner, until: int, end: float) -> list[dict[str, Any]] | None:
     """Train to a step; return the losses and gradient norms of the last steps, None if it takes too long."""
     history: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED - 1)
-    told: list[Row] = []
-    loop = training(run, [told.append], lambda due: None, lambda: time.monotonic() > end)
+    records: list[Row] = []
+    loop = training(run, [records.append], lambda due: None, lambda: time.monotonic() > end)
     if run.state.step >= until:
         return []
     if next(loop, None) is None:
         return None
     while run.state.step < until:
-        told.clear()
+        records.clear()
         norm = _norm(run) if until - run.state.step < _REMEMBERED else None
         try:
             loop.send(take_step(run))
         except StopIteration:
             return None
-        history.append({"step": run.state.step, "loss": told[0]["loss"], "norm": norm})
+        history.append({"step": run.state.step, "loss": records[0]["loss"], "norm": norm})
     return list(history)
 
 

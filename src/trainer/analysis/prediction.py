@@ -90,10 +90,8 @@ def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, 
 
 
 def _of_table(model: TrainedModel, source: Path, warn: Tell) -> Iterator[Any]:
-    """Yield parts of a table with the predicted columns added."""
     polars = files.load_polars()
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     place = f"--input={source}"
     separator = model.settings.data.get("separator")
     start = 0
@@ -123,20 +121,17 @@ def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[st
 
 
 def _parts(source: Path, separator: str | None) -> Iterator[Any]:
-    """Yield a table in parts, the cells of a CSV file as text."""
     if source.suffix.lower() == ".parquet":
         yield from files.parquet_parts(source, "--input", _ROWS)
         return
-    yield from files.csv_parts(source, "--input", _ROWS, separator)
+    yield from files.csv_parts(source, "--input", _ROWS, separator)  # cells as text
 
 
 def _of_frame(
     model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], warn: Tell
 ) -> dict[str, list[Any]]:
-    """Return the predicted columns for a table of text and numbers."""
     polars = files.load_polars()
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     if preprocess.array is not None:
         kinds = dict.fromkeys(frame.columns, "number")
     else:
@@ -175,10 +170,8 @@ def _of_frame(
 
 
 def _of_array(model: TrainedModel, source: Path) -> Iterator[Any]:
-    """Yield the predicted columns for parts of an array, as tables."""
     polars = files.load_polars()
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     assert preprocess.array is not None
     array = ArrayFile(source, "--input")
     if [*array.shape[1:]] != preprocess.array["shape"]:
@@ -206,8 +199,7 @@ def _predicted(model: TrainedModel, raw: Tensor) -> Tensor:
 
 def _named(model: TrainedModel, predictions: Tensor) -> dict[str, list[Any]]:
     """Return predictions as columns: the number for each target, or the class and its probability."""
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     if preprocess.classes is None:
         table = predictions.flatten(1) if predictions.ndim > 1 else predictions[:, None]
         names = [one["column"] for one in preprocess.targets]

@@ -217,7 +217,6 @@ def _circumstances(of: History, leg: Segment, built: Built) -> list[str]:
 
 
 def _started(path: Path) -> str:
-    """Return the time when a run was last started or resumed."""
     segments = RunDirectory(path).read_status().get("segments") or [{}]
     return str(segments[-1].get("started", ""))
 

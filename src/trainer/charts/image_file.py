@@ -124,7 +124,6 @@ def _plain(text: str) -> str:
 
 
 def _names(picture: Picture) -> list[str]:
-    """Return the labels in the longest legend."""
     panels = [part for part in picture.parts if isinstance(part, Panel)]
     return max(([line.label for line in part.lines if line.label] for part in panels), key=len, default=[])
 
@@ -262,7 +261,6 @@ def _legend(owner: Figure | Axes, handles: Sequence[tuple[Any, str]], heading: s
 
 
 def _heat_map(figure: Figure, axes: Axes, found: HeatMap) -> None:
-    """Draw a heat map, with numbers in its cells if there is room."""
     import matplotlib
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.patches import Rectangle

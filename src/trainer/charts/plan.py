@@ -162,14 +162,10 @@ def picture_of(plan: Plan, title: str) -> tuple[Picture, list[str]]:
     if plan.curves:
         if len(plan.entries) == 1:
             parts += from_runs.of_run(plan.entries[0], plan.metrics)
-        elif plan.by is not None:
-            panels, more = _groups(plan, plan.by)
-            parts, notes = [*parts, *panels], [*notes, *more]
-            legend, is_ordered = _heading(plan, plan.by), _is_ordered(plan.entries, plan.by)
         else:
-            panels, more, legend = _each(plan)
+            panels, more, legend = _each(plan) if plan.by is None else _groups(plan, plan.by)
             parts, notes = [*parts, *panels], [*notes, *more]
-            is_ordered = _is_ordered(plan.entries, plan.differing)
+            is_ordered = _is_ordered(plan.entries, plan.differing if plan.by is None else plan.by)
     if len(plan.against) == 1:
         (key,) = plan.against
         others = [other for other in plan.differing if other not in (key, differences.SEED)]
@@ -232,8 +228,8 @@ def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
     return from_runs.of_runs(several, plan.metrics, bright), notes, heading
 
 
-def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
-    """Return the curves with a line for each group, and notes about them."""
+def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str], str]:
+    """Return the curves with a line for each group, notes about them, and the heading of the legend."""
     groups = _grouped(plan, by)
     means = {}
     for values, members in groups.items():
@@ -247,14 +243,10 @@ def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
         notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in color, the others are pale")
     if any(from_runs.stops_apart(members, plan.metrics) for members in groups.values()):
         notes.append("each mean ends where the first run of its group ends")
-    return from_runs.of_groups(groups, plan.metrics, bright), notes
-
-
-def _heading(plan: Plan, by: Sequence[str]) -> str:
-    """Return the heading of the legend of groups: their settings, and how many runs are averaged."""
-    counts = [sum(one.state != "failed" for one in of) for of in differences.grouped(plan.entries, by).values()]
+    counts = (sum(not one.failed for one in members) for members in groups.values())
     averaged = from_runs.mean_of([number for number in counts if number])
-    return f"{', '.join(by)} ({averaged})" if by and averaged else ", ".join(by)
+    heading = f"{', '.join(by)} ({averaged})" if by and averaged else ", ".join(by)
+    return from_runs.of_groups(groups, plan.metrics, bright), notes, heading
 
 
 def numbers_of(plan: Plan, flags: dict[str, str]) -> str:

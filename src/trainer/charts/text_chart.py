@@ -229,7 +229,6 @@ def _within(value: float, size: int) -> int:
 
 
 def _between(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield the dots of a straight line."""
     across, down = end[0] - start[0], end[1] - start[1]
     steps = max(abs(across), abs(down), 1)
     for index in range(steps + 1):
@@ -241,7 +240,6 @@ def _style(line: Line) -> str:
 
 
 def _mark(line: Line) -> str:
-    """Return the character of a line drawn without dots."""
     return _PALE_MARK if line.color is None else _MARKS[line.color % len(_MARKS)]
 
 

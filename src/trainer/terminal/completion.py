@@ -70,7 +70,6 @@ def after(words: Sequence[str]) -> Candidates:
 
 
 def _escaped(word: str) -> str:
-    """Return a word as it is typed in bash."""
     return "".join("\\" + character if character in _SPECIAL else character for character in word)
 
 
