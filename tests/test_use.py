@@ -199,14 +199,14 @@ WRONG = {
     "both": (("predict", "run", "--row=1,2", "--input", "new.csv"), "both --input and --row"),
     "too few values": (
         ("predict", "run", "--row=1"),
-        "--row=1: has 1 values, and the run learned from 2; allowed: size, city",
+        "--row=1: has 1 values, but the model takes 2; allowed: size, city",
     ),
-    "text for a number": (("predict", "run", "--row=big,Ulm"), "size is 'big', and the run learned from numbers"),
+    "text for a number": (("predict", "run", "--row=big,Ulm"), "size is 'big', but the model takes numbers"),
     "no such input": (("predict", "run", "--input", "none.csv"), "--input=none.csv: no such file"),
-    "a strange input": (("predict", "run", "--input", "run/config.yaml"), "is of no kind that can be read"),
+    "a strange input": (("predict", "run", "--input", "run/config.yaml"), "this file type can't be read"),
     "a strange output": (
         ("predict", "run", "--input", "new.csv", "--output", "o.xls"),
-        "--output=o.xls: is of no kind",
+        "--output=o.xls: this file type can't be written",
     ),
     "no folder": (("predict", "run", "--input", "new.csv", "--output", "no/o.csv"), "no such folder"),
     "onto itself": (("predict", "run", "--input", "new.csv", "--output", "new.csv"), "is the file of the input"),
@@ -272,7 +272,8 @@ def test_onnx_takes_raw_numbers(cli, priced, houses):
 
 
 @pytest.mark.parametrize(
-    ("model", "why"), [("numpy", "NumPy"), ("dynamic", "drawn anew in every pass"), ("product", "it takes no inputs")]
+    ("model", "why"),
+    [("numpy", "NumPy"), ("dynamic", "its computation is random in every pass"), ("product", "it takes no inputs")],
 )
 def test_what_is_no_graph_is_refused_in_words_and_its_weights_are_exported(cli, train, model, why):
     train(f"model={model}", "steps=1")

@@ -55,7 +55,7 @@ def make_runs(folder: Path) -> None:
 
 
 def test_commands(offered):
-    assert offered("") == {**command.COMMANDS, "help": "say more about a command"}
+    assert offered("") == {**command.COMMANDS, "help": "show the help of a command"}
     assert set(offered("re")) == {"resume", "reproduce"}
     assert set(offered("-")) == {"--help", "--version"}
     assert set(offered("help", "ev")) == {"eval"}

@@ -180,7 +180,7 @@ def test_the_graph_goes_into_a_file(cli, refused, monkeypatch):
     Path("graph.gv").unlink()
     assert "allowed: *.svg, *.pdf, *.png, *.gv" in refused("inspect", "--graph", "-o", "graph.txt")
     monkeypatch.setenv("PATH", "")
-    assert "-o graph.gv writes what it draws" in refused("inspect", "--graph", "-o", "graph.svg")
+    assert "-o graph.gv does not need it" in refused("inspect", "--graph", "-o", "graph.svg")
 
 
 def test_wrong_words(refused):

@@ -274,7 +274,7 @@ def test_a_run_that_started_from_anothers_weights(cli):
     edit_status(run.path, segments=[{**run.status["segments"][0], "started": "2020-02-20T20:20:20+0000"}])
     result = cli("reproduce", "run")
     assert result.code == 1
-    assert re.search(r"init_from +first has been trained on since", result.out)
+    assert re.search(r"init_from +first has been trained since", result.out)
 
 
 def test_what_is_not_as_it_was_is_told(cli):

@@ -78,7 +78,7 @@ def test_a_run_from_its_result_to_its_checkpoints(cli, train):
     assert said["model"] == "two_layer  55 parameters  hidden=3 init=linear"
     assert said["data"].startswith("random  48 rows to train on, 16 to validate  samples=64 inputs=4")
     assert said["optim"].startswith("adam  lr=0.0001 betas=[0.9,0.999]")
-    assert said["steps"] == "9, 16 rows in each, 3 an epoch"
+    assert said["steps"] == "9, batches of 16 rows, 3 steps per epoch"
     assert said["device"] == "cpu, float32, 1 thread"
     assert said["clip_norm"] == "1"
     assert not {"seed", "schedule", "log_every", "name"} & set(said)  # as they are by default, or said above
@@ -409,7 +409,7 @@ def test_of_many_jobs_the_first_are_shown(cli, sweep):
     file.write_text(json.dumps({**json.loads(file.read_text()), "jobs": names}))
     out = cli("show", "last").out
     assert len([line for line in out.splitlines() if re.match(r"\d{3} ", line)]) == 30
-    all_of_them = re.search(r"30 of 40 jobs; `trainer (.*)` shows the others", out)[1]
+    all_of_them = re.search(r"30 of 40 jobs; `trainer (.*)` shows all", out)[1]
     assert len(re.findall(r"^\w{4}/\d{3} ", cli(*all_of_them.split()).out, re.MULTILINE)) == 40
 
 

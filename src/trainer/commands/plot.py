@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,9 +131,10 @@ def _show(picture: Picture) -> None:
     for part in picture.parts:
         if isinstance(part, HeatMap):
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
-            squares = text_chart.table(part, spread=True)
-            wanted = screen.stdout.measure(squares, options=screen.stdout.options.update(max_width=sys.maxsize)).maximum
-            whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
-            screen.table(squares if whole else text_chart.table(part, spread=False))
+            whole, means = (
+                screen.columns(("",), part.columns, text_chart.rows(part, spread), unbroken=("",))
+                for spread in (True, False)
+            )
+            screen.table(whole if screen.fits(whole) else means)
         else:
             text_chart.charts([part], screen.stdout)

@@ -119,4 +119,4 @@ def _grouped(found: list[RunSummary], by: Ranking, keys: list[str]) -> list[Grou
         raise refusal("--group-by", "the runs have different losses or data", "--by METRIC as well")
     for key in keys:
         _require_setting(found, key)
-    return ranked_groups(found, by, {key: [show(setting(one, key)) for one in found] for key in keys})
+    return ranked_groups(found, by, keys, lambda one, key: show(setting(one, key)))

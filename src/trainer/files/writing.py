@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import IO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -82,12 +83,20 @@ class Appending:
             os.close(self._descriptor)
 
 
-def new_file(path: Path) -> tuple[int, Path]:
-    """Create a hidden file of a new name beside another, readable for whom the umask lets, and open it."""
-    while True:
-        name = _hidden(path)
-        with suppress(FileExistsError):
-            return os.open(name, _NEW, 0o666), name
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a hidden file that replaces another at the end of the block, unless the block fails."""
+    staged = _hidden(path)
+    try:
+        with open(os.open(staged, _NEW, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            _sync(file.fileno())
+        os.replace(staged, path)
+    except BaseException:
+        _forget(staged)
+        raise
+    sync_folder(path.parent)
 
 
 def new_folder(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trainer.config.catalog import GROUPS
@@ -100,8 +100,10 @@ def require_setting(found: Sequence[RunSummary], key: str, flag: str) -> None:
         raise refusal(f"{flag}={key}", "no run here has such a setting", differing(found), near and f"{flag}={near}")
 
 
-def grouped(found: Iterable[RunSummary], keys: Sequence[str]) -> dict[tuple[str, ...], list[RunSummary]]:
-    """Return runs by what they have under some keys, in the order of these values."""
+def grouped(
+    found: Iterable[RunSummary], keys: Sequence[str], text: Callable[[RunSummary, str], str] = text
+) -> dict[tuple[str, ...], list[RunSummary]]:
+    """Return groups of the runs that have the same text for each key, in the order of these texts."""
     groups: dict[tuple[str, ...], list[RunSummary]] = {}
     for one in found:
         groups.setdefault(tuple(text(one, key) for key in keys), []).append(one)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import UsageError, unknown
+from trainer.runs.differences import grouped
 from trainer.runs.entries import RunSummary, entries
 
 
@@ -112,14 +112,15 @@ class Group:
         return {**self.settings, "mean": self.mean, "spread": self.spread, "runs": len(self.numbers)}
 
 
-def ranked_groups(found: list[RunSummary], by: Ranking, values: dict[str, list[str]]) -> list[Group]:
-    """Return groups of the runs that are equal in what `values` holds for each, the best mean first."""
-    numbers: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for index, one in enumerate(found):
-        value = by.value(one)
-        if value is not None and one.state == "done":
-            numbers[tuple(texts[index] for texts in values.values())].append(value)
-    groups = [Group(dict(zip(values, chosen, strict=True)), all_) for chosen, all_ in numbers.items()]
+def ranked_groups(
+    found: list[RunSummary], by: Ranking, keys: Sequence[str], text: Callable[[RunSummary, str], str]
+) -> list[Group]:
+    """Return groups of the runs that have the same text for each key, the best mean first."""
+    groups = []
+    for values, members in grouped(found, keys, text).items():
+        numbers = [value for one in members if one.state == "done" and (value := by.value(one)) is not None]
+        if numbers:
+            groups.append(Group(dict(zip(keys, values, strict=True)), numbers))
     return sorted(groups, key=lambda group: group.mean, reverse=by.descending)
 
 
