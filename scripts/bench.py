@@ -4,7 +4,7 @@
     .venv/bin/python scripts/bench.py                 the short form, about two minutes
     .venv/bin/python scripts/bench.py --full          all of it, about an hour
     .venv/bin/python scripts/bench.py steps startup   parts of it; --list names them
-    .venv/bin/python scripts/bench.py --readme        also writes the table into README.md
+    .venv/bin/python scripts/bench.py --write         also writes the table into docs/performance.md
 
 Each figure is a ratio to something that is run in turn with it: the median of the rounds, with the lowest and the
 highest. Training is timed without its start: the script and the loop of the command, on a terminal and with all that is
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 MARKS = "<!-- bench -->\n", "<!-- end of bench -->\n"
 WORKS = {
     "seed": ["model=sequential"],
@@ -81,9 +81,10 @@ class Figure:
     @property
     def row(self) -> str:
         """The row of a Markdown table."""
-        low, middle, high = (f"{v:.3g}" for v in (min(self.values), statistics.median(self.values), max(self.values)))
-        asked = "" if self.most is None else f"{self.most:g}"
-        return f"| {self.part} | {self.what} | {middle}{self.unit} | {low} to {high} | {asked} |"
+        median = statistics.median(self.values)
+        low, middle, high = (f"{v:.3g}" for v in (min(self.values), median, max(self.values)))
+        limit = "" if self.most is None else f"{self.most:g}{', **missed**' if median > self.most else ''}"
+        return f"| {self.part} | {self.what} | {middle}{self.unit} | {low} to {high} | {limit} |"
 
 
 # What is measured: training
@@ -661,7 +662,7 @@ def table(figures: list[Figure]) -> str:
 
     model = next((line for line in cpu_lines() if line.startswith("model name")), platform.processor())
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, {model.partition(':')[2].strip()}"
-    rows = ["| | | median | lowest to highest | at most |", "|---|---|---|---|---|", *(one.row for one in figures)]
+    rows = ["| part | what | median | lowest to highest | limit |", "|---|---|---|---|---|", *(one.row for one in figures)]
     return f"Measured {time.strftime('%Y-%m-%d')}: {versions}, {os.cpu_count()} cores, one thread.\n\n" + "\n".join(
         rows
     )
@@ -692,7 +693,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--full", action="store_true", help="more rounds, larger works, all parts")
     parser.add_argument("--list", action="store_true", help="say what the parts are")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
     if asked.list:
         print("\n".join(f"{name:<12} {part.__doc__}" for name, part in PARTS.items()))
@@ -713,10 +714,10 @@ def main() -> int:
             except Exception:
                 print(f"{name} failed:\n{traceback.format_exc()}", file=out, flush=True)
         os.chdir(ROOT)
-    if asked.readme:
-        text = README.read_text()
+    if asked.write:
+        text = PAGE.read_text()
         before, _, rest = text.partition(MARKS[0])
-        README.write_text(before + MARKS[0] + table(figures) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
+        PAGE.write_text(before + MARKS[0] + table(figures) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
     print(f"\n{table(figures)}", file=out)
     return 0
 
