@@ -662,10 +662,9 @@ def table(figures: list[Figure]) -> str:
 
     model = next((line for line in cpu_lines() if line.startswith("model name")), platform.processor())
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, {model.partition(':')[2].strip()}"
-    rows = ["| part | what | median | lowest to highest | limit |", "|---|---|---|---|---|", *(one.row for one in figures)]
-    return f"Measured {time.strftime('%Y-%m-%d')}: {versions}, {os.cpu_count()} cores, one thread.\n\n" + "\n".join(
-        rows
-    )
+    head = ["| part | what | median | lowest to highest | limit |", "|---|---|---|---|---|"]
+    measured = f"Measured {time.strftime('%Y-%m-%d')}: {versions}, {os.cpu_count()} cores, one thread."
+    return "\n".join([measured, "", *head, *(one.row for one in figures)])
 
 
 def cpu_lines() -> list[str]:

@@ -27,11 +27,14 @@ from rich.text import Text
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 COMMAND = ("trainer", "run", "experiment=digits")
 COLUMNS, LINES = 100, 30
-SHOWN_AT = 0.6  # of the steps: late enough for a curve and a best evaluation
+SHOWN_AT = 0.5  # of the steps: late enough for a curve and a best evaluation
 LIGHT = TerminalTheme(
     (255, 255, 255),
     (31, 35, 40),
-    [(36, 41, 47), (207, 34, 46), (17, 99, 41), (77, 45, 0), (9, 105, 218), (130, 80, 223), (27, 124, 131), (110, 119, 129)],
+    [
+        *[(36, 41, 47), (207, 34, 46), (17, 99, 41), (77, 45, 0)],  # black, red, green, yellow
+        *[(9, 105, 218), (130, 80, 223), (27, 124, 131), (110, 119, 129)],  # blue, magenta, cyan, white
+    ],
 )
 THEMES = {"light": LIGHT, "dark": SVG_EXPORT_THEME}
 _TOKEN = re.compile(r"\x1b\[\??([\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")

@@ -89,8 +89,8 @@ def renew(page: Path) -> None:
                 done = subprocess.run(
                     words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
-                output = done.stdout.replace(str(Path(folder).resolve()), "~/experiments").replace(str(ROOT), "~/trainer")
-                parts.append(f"$ {command}\n{output}")
+                output = done.stdout.replace(str(Path(folder).resolve()), "~/experiments")
+                parts.append(f"$ {command}\n{output.replace(str(ROOT), '~/trainer')}")
             return "```console\n" + "\n".join(parts) + "```"
 
         page.write_text(BLOCK.sub(run, tables(text)))

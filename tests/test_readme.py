@@ -123,7 +123,7 @@ def test_every_cell_of_the_comparison_has_its_source():
 
 def test_the_pictures_show_the_screen_of_today(tmp_path):
     def lines(svg):
-        found = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>([^<]*)</text>', svg.partition("-matrix\">")[2])
+        found = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>([^<]*)</text>', svg.partition('-matrix">')[2])
         joined = {}
         for y, part in found:
             joined[y] = joined.get(y, "") + html.unescape(part).replace("\xa0", " ")

@@ -27,7 +27,8 @@ def call(workdir, *words):
 def test_a_command_ends_in_one_line(workdir, words):
     done = call(workdir, *words)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: trainer does not run on Windows") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: trainer does not run on Windows")
+    assert done.stderr.count("\n") == 1
     assert not done.stdout
     assert not list(workdir.iterdir())
 
