@@ -1,8 +1,8 @@
-"""Every fault that a run must survive, tried in full; prints a table of what was tried and what survived.
+"""Tries every fault that a run must survive and prints a table of the results.
 
-.venv/bin/python scripts/faults.py              all of it, about half an hour on 2 cores
-.venv/bin/python scripts/faults.py kills        those series whose name holds a word
-.venv/bin/python scripts/faults.py --write      writes the table into docs/runs.md as well
+.venv/bin/python scripts/faults.py              all series, about half an hour on 2 cores
+.venv/bin/python scripts/faults.py kills        the series whose names contain a word
+.venv/bin/python scripts/faults.py --write      also writes the table into docs/runs.md
 """
 
 from __future__ import annotations
