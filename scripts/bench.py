@@ -8,7 +8,7 @@
 
 Each figure is a ratio of two measurements that are taken in turn: the median of the rounds, with the lowest and the
 highest. Training is timed without its start. The script and the loop of the command, on a terminal and with its
-defaults, take some steps in turn in one process, so that other load on the machine slows down both. Use a quiet machine.
+defaults, take some steps in turn in one process, so that other load slows down both. Use a quiet machine.
 All measurements use one CPU thread. scripts/peers.py measures other tools.
 """
 

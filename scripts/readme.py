@@ -4,7 +4,7 @@
     .venv/bin/python scripts/readme.py              all pages, and the pictures
     .venv/bin/python scripts/readme.py docs/own.md  some pages
 
-A console block holds commands (`$ trainer ...`) and their output. The tables of options and settings between
+A console block holds commands (`$ trainer ...`) and their output, without lines of progress. The tables of options and settings between
 `<!-- table: NAME -->` and `<!-- end -->` are generated from configs/ and from the descriptions of the settings.
 """
 
@@ -30,6 +30,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"in\s`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WIDTH = "100"  # columns
+PROGRESS = re.compile(r"^\s*step [\d,]+/.*\n", re.MULTILINE)  # how many such lines there are depends on the machine
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -89,7 +90,7 @@ def renew(page: Path) -> None:
                 done = subprocess.run(
                     words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
-                output = done.stdout.replace(str(Path(folder).resolve()), "~/experiments")
+                output = PROGRESS.sub("", done.stdout).replace(str(Path(folder).resolve()), "~/experiments")
                 parts.append(f"$ {command}\n{output.replace(str(ROOT), '~/trainer')}")
             return "```console\n" + "\n".join(parts) + "```"
 
