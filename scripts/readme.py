@@ -4,8 +4,9 @@
     .venv/bin/python scripts/readme.py              all pages, and the pictures
     .venv/bin/python scripts/readme.py docs/own.md  some pages
 
-A console block holds commands (`$ trainer ...`) and their output, without lines of progress. The tables of options and settings between
-`<!-- table: NAME -->` and `<!-- end -->` are generated from configs/ and from the descriptions of the settings.
+A console block holds commands (`$ trainer ...`) and their output, without lines of progress. The tables of options and
+settings between `<!-- table: NAME -->` and `<!-- end -->` are generated from configs/ and from the descriptions of the
+settings.
 """
 
 from __future__ import annotations
