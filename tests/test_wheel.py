@@ -41,6 +41,7 @@ def test_the_wheel_holds_every_config_and_module(wheel):
     modules = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
     modules |= {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("commands/*.txt")}
     assert names >= configs | example | modules | {"trainer/py.typed"}
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests", "scripts")) for name in names)
 
 
