@@ -135,6 +135,8 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"trainer {__version__}")
         return 0
+    if sys.platform == "win32":  # before any import of fcntl and resource, which Windows lacks
+        raise UsageError("trainer does not run on Windows, which has no fcntl and no fork; use Linux, also in WSL")
     from trainer.config import secrets
     from trainer.terminal import address_space
 
