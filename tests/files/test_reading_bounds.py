@@ -120,7 +120,7 @@ def test_a_run_that_could_not_be_read_again_is_refused_before_it_begins(refused,
         (tensors, "MOST_TENSORS", 3, "has 4 tensors, more than the 3 of a checkpoint"),
         (reading, "MOST_JSON", bounds._SPARE + 200, "state.json of a checkpoint would have"),
         (reading, "MOST_JSON", bounds._SPARE + 500, "status.json: would have"),
-        (reading, "MOST_CONTAINERS", 5, "lists and dicts, more than the 5"),
+        (reading, "MOST_CONTAINERS", 5, "lists and dicts, more than the limit of 5"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, most)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -230,7 +228,7 @@ def _write(parts: Iterator[Any], target: Path | Tell, tell: Tell) -> int:
             target(part.write_csv(include_header=count == 0))
             count += part.height
         return count
-    with _whole(target) as file:
+    with writing.replacing(target) as file:
         if target.suffix == ".csv":
             for part in parts:
                 part.write_csv(file, include_header=count == 0)
@@ -243,19 +241,6 @@ def _write(parts: Iterator[Any], target: Path | Tell, tell: Tell) -> int:
         else:
             np.save(file, table.select(polars.col("^predicted_.*$")).to_numpy(), allow_pickle=False)
         return int(table.height)
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place only when all of it has been written."""
-    descriptor, name = writing.new_file(target.absolute())
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _require_inputs(model: TrainedModel) -> Preprocess:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import IO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -81,12 +82,18 @@ class Appending:
             os.close(self._descriptor)
 
 
-def new_file(path: Path) -> tuple[int, Path]:
-    """Create and open a hidden file with a new name next to another, with the permissions of the umask."""
-    while True:
-        name = _hidden(path)
-        with suppress(FileExistsError):
-            return os.open(name, _NEW, 0o666), name
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file that replaces `path` at the end of the block; for content that is written bit by bit."""
+    staged = _hidden(path.absolute())
+    descriptor = os.open(staged, _NEW, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        os.replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
 
 
 def new_folder(path: Path) -> Path:

@@ -182,7 +182,7 @@ def _preprocess(kept: Kept, known: Mapping[int, Recorded]) -> tuple[str | None, 
         return "is not preprocessing of this version", None
     if not known:
         return None, None
-    problem = vouching.going_on_problem(kept, manifest.name_of(max(known)), known[max(known)])
+    problem = vouching.resume_preprocess_problem(kept, manifest.name_of(max(known)), known[max(known)])
     if problem is not None:
         return problem, None
     others = []

@@ -7,7 +7,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -34,9 +34,7 @@ class CodeImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = dict(sources)
         self._sources = {name_of(path): source for path, source in sources.items()}
-        self._packages = {name_of(path) for path in sources if path.endswith("/__init__.py")}
-        parents = (name.rpartition(".")[0] for name in self._sources)
-        self._packages |= {parent for name in parents if name for parent in _and_above(name)} - {""}
+        self._packages = {".".join(folder.parts) for path in sources for folder in PurePosixPath(path).parents} - {""}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -44,18 +42,11 @@ class CodeImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         """Return the spec of a module of a known name, None for other names."""
         if fullname.partition(".")[0] in sys.stdlib_module_names:
             return None  # as when the run was trained, the standard library takes precedence over the user's modules
-        is_package = fullname in self._packages
-        if fullname not in self._sources:
-            if not is_package:
-                return None
-            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = []
-            return spec
-        file = str(self._sources[fullname].file)
-        spec = importlib.machinery.ModuleSpec(fullname, self, origin=file, is_package=is_package)
+        source, is_package = self._sources.get(fullname), fullname in self._packages
+        if source is None:
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True) if is_package else None
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(source.file), is_package=is_package)
         spec.has_location = True
-        if is_package:
-            spec.submodule_search_locations = []
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
@@ -116,8 +107,3 @@ def executed(module: ModuleType) -> bytes | None:
 def name_of(path: str) -> str:
     """Return the name of the module with a path relative to a folder of sys.path."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def _and_above(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]

@@ -104,10 +104,6 @@ class RunDirectory:
         return self.path / "config.yaml"
 
     @property
-    def _status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
     def _preprocess(self) -> Path:
         return self.path / "preprocess.json"
 
@@ -189,7 +185,7 @@ class RunDirectory:
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace status.json, adding the sum of its content."""
-        writing.replace(self._status, as_json(sealed(status)))
+        writing.replace(self.path / "status.json", as_json(sealed(status)))
 
     def read_preprocess(self) -> Any:
         """Return the content of preprocess.json, None if there is none.

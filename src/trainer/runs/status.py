@@ -12,7 +12,7 @@ class Sums(TypedDict):
     preprocess: str | None
 
 
-class Segment(TypedDict, total=False):
+class Start(TypedDict, total=False):
     """The entry for one start of a run."""
 
     from_step: int
@@ -107,5 +107,5 @@ class Status(TypedDict, total=False):
     sums_before: Sums
     code: dict[str, str]
     data: DataFacts
-    segments: list[Segment]
+    segments: list[Start]
     sha256: str

@@ -60,7 +60,7 @@ class Kept:
         return self.rundir.read_config()
 
     @cached_property
-    def preprocess(self) -> str | None:
+    def preprocess_sum(self) -> str | None:
         """The sum of preprocess.json, None if there is none."""
         file = self.rundir.path / "preprocess.json"
         try:
@@ -73,7 +73,7 @@ class Kept:
     @property
     def sums(self) -> Sums:
         """The sums of config.yaml and preprocess.json."""
-        return {"config": sum_of(self.config), "preprocess": self.preprocess}
+        return {"config": sum_of(self.config), "preprocess": self.preprocess_sum}
 
     @property
     def resume(self) -> str:
@@ -104,7 +104,7 @@ class Kept:
 
     def is_replaced(self, then: Sums) -> bool:
         """Return whether a start after a checkpoint continued with other data, and so with this preprocess.json."""
-        return self.preprocess in [one["preprocess"] for one in self.starts_after(then)]
+        return self.preprocess_sum in [one["preprocess"] for one in self.starts_after(then)]
 
 
 def planned(rundir: RunDirectory, config: Mapping[str, Any], preprocess: dict[str, Any] | None) -> Sums:
@@ -116,7 +116,8 @@ def planned(rundir: RunDirectory, config: Mapping[str, Any], preprocess: dict[st
         preprocess: The new content of preprocess.json, None if the data need none.
     """
     stays = preprocess is None or rundir.read_preprocess() == preprocess
-    return {"config": sum_of(config), "preprocess": Kept(rundir).preprocess if stays else sum_of_preprocess(preprocess)}
+    prepared = Kept(rundir).preprocess_sum if stays else sum_of_preprocess(preprocess)
+    return {"config": sum_of(config), "preprocess": prepared}
 
 
 def sum_of_preprocess(preprocess: dict[str, Any] | None) -> str | None:
@@ -200,7 +201,7 @@ def resume_problems(
     if path is not None and then is None:
         return list(filter(None, [unrecorded_problem(kept, path)]))
     name = "the run was started" if path is None else path.name
-    found = [config_problem(kept, name, then), going_on_problem(kept, name, then, prepared)]
+    found = [config_problem(kept, name, then), resume_preprocess_problem(kept, name, then, prepared)]
     if rows and then is not None and "metrics" in then:
         found.append(_rows_problem(kept, name, then["metrics"]))
     return list(filter(None, found))
@@ -264,7 +265,7 @@ def config_problem(kept: Kept, name: str, then: Sums | None) -> str | None:
 
 def preprocess_problem(kept: Kept, name: str, then: Sums) -> str | None:
     """Return why a checkpoint can't be used with the run's preprocess.json; arguments as for `config_problem`."""
-    now = kept.preprocess
+    now = kept.preprocess_sum
     if now == then["preprocess"]:
         return None
     if now is None:
@@ -278,7 +279,7 @@ def preprocess_problem(kept: Kept, name: str, then: Sums) -> str | None:
     return kept.problem("preprocess.json", f"has been edited since {_saved(name, then)}", way)
 
 
-def going_on_problem(kept: Kept, name: str, then: Sums | None, prepared: str | None = None) -> str | None:
+def resume_preprocess_problem(kept: Kept, name: str, then: Sums | None, prepared: str | None = None) -> str | None:
     """Return why a run can't continue with its preprocess.json; a missing one is recreated.
 
     Args:
@@ -291,7 +292,7 @@ def going_on_problem(kept: Kept, name: str, then: Sums | None, prepared: str | N
     known = [one for one in kept.known(then) if one["config"] == config]
     if not known:
         return None
-    expected, now = known[-1]["preprocess"], kept.preprocess
+    expected, now = known[-1]["preprocess"], kept.preprocess_sum
     if now is None and prepared not in (None, expected):
         reason = "is missing, and recreating it gives a different one: the data have changed"
         return kept.problem("preprocess.json", reason, f"put it back, or `{kept.resume} --force`")
