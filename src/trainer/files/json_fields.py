@@ -18,7 +18,6 @@ _VALUE = msgspec.json.Decoder()
 
 
 def _fields(text: bytes) -> dict[str, Any]:
-    """Return the undecoded fields of an object."""
     try:
         if not text.isascii():
             text.decode()  # msgspec validates UTF-8 only where it decodes

@@ -82,7 +82,6 @@ def checks(kind: Any) -> dict[str, Check]:
 
 
 def _all_of(kind: Any) -> Callable[[Collection[Any]], bool]:
-    """Return a function that checks whether all values of a collection have a type."""
     if kind is Any:
         return lambda values: True
     check, sure = has_shape(kind), _sure(kind)

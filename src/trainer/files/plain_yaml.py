@@ -91,7 +91,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """Return, by first character, the patterns of plain scalars that are not strings; PyYAML quotes such strings.
+    """Return, by first character, the patterns of unquoted scalars that are not strings.
 
     Only decimal numbers count: parsing sexagesimal numbers (1:30:0) takes time quadratic in their length, and
     hexadecimal numbers (0xff) are not how Python prints a number.

@@ -92,7 +92,6 @@ def _path_of(name: str, file: Path) -> str:
 
 @functools.lru_cache(maxsize=1000)
 def _imports(source: bytes, name: str, is_package: bool) -> tuple[str, ...]:
-    """Return the names of the modules that a source may import."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):  # importing it reports the error
