@@ -21,15 +21,15 @@ from trainer.config.arguments import CommandLine
 from trainer.config.catalog import Catalog, near_path
 from trainer.config.compose import compose_jobs, override
 from trainer.config.option_files import with_source
-from trainer.config.settings import COMPONENTS, Settings, check
+from trainer.config.settings import COMPONENTS, Settings
 from trainer.errors import UsageError, refusal
 from trainer.files import plain_json
 from trainer.launch.resume import as_composed, continuation, resumed
 from trainer.launch.start import Begun, begin, follow
-from trainer.runs import code_import, directory, find, own_modules, user_code
+from trainer.runs import code_import, directory, find, own_modules
 from trainer.runs.directory import RunDirectory
 from trainer.runs.new_path import new_path
-from trainer.runs.open import require_same_files
+from trainer.runs.open import open_runs, require_same_files
 from trainer.session.log_file import log
 from trainer.session.logger_repair import repair
 from trainer.session.restore import restore
@@ -215,10 +215,8 @@ def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDirect
     if directory.is_sweep(path):
         jobs = [repr(RunDirectory(job).short) for job in directory.jobs(path)]
         raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
-    config = rundir.read_config()
-    stored = check(config)
     again = f"trainer resume {shlex.quote(rundir.short)}"
-    user_code.open_code({rundir: config}, again, given.trust_code, typed=typed)
+    (stored,), _ = open_runs([rundir], again, given.trust_code, typed=typed)
     require_same_files([rundir], again)
     return rundir, stored
 

@@ -247,7 +247,7 @@ def test_a_link_in_place_of_the_numbers_is_not_followed(cli, refused):
     path = write("one")
     (path / "metrics.jsonl").rename("elsewhere")
     (path / "metrics.jsonl").symlink_to(Path("elsewhere").absolute())
-    assert "it is a link" in refused("plot", "one")
+    assert "it is a symlink" in refused("plot", "one")
 
 
 # Files

@@ -419,11 +419,11 @@ def test_a_run_that_has_saved_nothing(cli):
     edit_status(Path("run"), state="running", step=0)
     shutil.rmtree("run/checkpoints")
     result = cli("reproduce", "run")
-    assert (result.code, result.err) == (2, "error: run has saved nothing yet that could be compared\n")
+    assert (result.code, result.err) == (2, "error: run has saved nothing yet that can be compared\n")
     trained(cli, "other", *SMALL)
     edit_status(Path("other"), segments=[{**Run(Path("other")).status["segments"][0], "from_step": 3}])
     result = cli("reproduce", "other")
-    assert (result.code, result.err) == (2, "error: other/status.json: does not say how the run began\n")
+    assert (result.code, result.err) == (2, "error: other/status.json: does not record how the run began\n")
 
 
 def test_help(cli):

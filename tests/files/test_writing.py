@@ -25,7 +25,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_space_is_asked_for_before_anything_is_written(tmp_path):
     writing.require_space(tmp_path, 1000)
-    with pytest.raises(OSError, match=r"are to be written and .* are free"):
+    with pytest.raises(OSError, match=r"are needed and .* are free"):
         writing.require_space(tmp_path, 2**62)
 
 

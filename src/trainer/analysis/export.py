@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trainer import randomness
 from trainer.analysis.formats import FORMATS
 from trainer.analysis.trained_model import TrainedModel
-from trainer.checkpoints.manifest import MODEL, require_sum, sum_of, verifying
+from trainer.checkpoints.manifest import MODEL, require_sum, sum_of_file, verifying
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.files import writing
 from trainer.files.plain_json import as_json
@@ -100,7 +100,7 @@ def described(model: TrainedModel, kind: str, difference: float | None) -> dict[
 def _write_safetensors(model: TrainedModel, path: Path) -> None:
     with verifying(model.checkpoint.path) as expected:
         shutil.copyfile(model.checkpoint.path / MODEL, path)
-        require_sum(path, sum_of(path), expected[MODEL])
+        require_sum(path, sum_of_file(path), expected[MODEL])
     try:
         found = load_file(path)
     except TypeError:  # NumPy has no bfloat16

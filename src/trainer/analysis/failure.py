@@ -253,7 +253,7 @@ def _keep(rundir: RunDirectory, run: Learner, batches: Sequence[Batch]) -> None:
     writing.remove_tree(rundir.failure)
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=randomness.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
-    packed = store.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
+    packed = store.pack(run.state.step, run.model.state_dict(), held, run=vouching.Kept(rundir).sums)
     writing.make_folders(rundir.failure)
     store.write(rundir.failure, packed)
 

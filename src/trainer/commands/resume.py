@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from trainer.config import arguments, settings
+from trainer.config import arguments
 from trainer.config import secrets as redact
 from trainer.config.changes import changed_by
 from trainer.errors import UsageError
 from trainer.launch.resume import go_on
 from trainer.launch.resume_sweep import go_on_with_sweep
-from trainer.runs import directory, find, user_code
+from trainer.runs import directory, find
 from trainer.runs.directory import RunDirectory
-from trainer.runs.open import require_same_files
+from trainer.runs.open import open_runs, require_same_files
 
 FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR_FLAGS, "--help")
 
@@ -33,9 +33,7 @@ def main(argv: list[str]) -> int:
     if directory.is_sweep(path):
         return go_on_with_sweep(path, words, command, force, trust)
     rundir = RunDirectory(path)
-    config = rundir.read_config()
-    stored = settings.check(config)
-    opened = user_code.open_code({rundir: config}, command, trust, force)
+    (stored,), opened = open_runs([rundir], command, trust, force)
     changed, chosen = changed_by(words, stored)
     from trainer.terminal import screen
 

@@ -17,9 +17,10 @@ from trainer.config.arguments import CommandLine
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
 from trainer.files import garbage
-from trainer.runs import directory, entries, find, sweep_file, user_code, vouching
+from trainer.runs import directory, entries, find, sweep_file, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.entries import RunSummary
+from trainer.runs.open import open_runs
 from trainer.runs.sweep_file import Sweep
 from trainer.terminal import advice, run_screen, run_tables, screen
 from trainer.text import count, duration, number, numbers, show, size_of
@@ -270,10 +271,8 @@ def _parameters(one: RunSummary, words: CommandLine, argv: Sequence[str]) -> dic
         BadCheckpoint: The checkpoint is damaged.
     """
     rundir = RunDirectory(one.path)
-    config = rundir.read_config()
-    stored = settings.check(config)
     command = shlex.join(["trainer", "show", *secrets.words(argv)])
-    opened = user_code.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
+    (stored,), opened = open_runs([rundir], command, "trust_code" in words.flags, "force" in words.flags)
     from trainer.analysis import weights
     from trainer.session import restore
 

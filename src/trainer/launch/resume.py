@@ -236,7 +236,7 @@ def is_whole(rundir: RunDirectory) -> bool:
         if not saved or not manifest.verify(path := rundir.checkpoints / manifest.name_of(saved[-1])):
             return False
         then = vouching.recorded(path)
-        lacks = then is not None and then["preprocess"] is not None and vouching.kept(rundir)["preprocess"] is None
+        lacks = then is not None and then["preprocess"] is not None and vouching.Kept(rundir).preprocess_sum is None
         return not lacks and not vouching.resume_problems(rundir, path)
     except TrainerError:
         return False

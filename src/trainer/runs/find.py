@@ -1,4 +1,4 @@
-"""Finds a run by what people type for it: last, best, four letters, an id, a path. Without torch."""
+"""Finds a run by what a user types for it: last, best, four letters, an id or a path. Without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def find(word: str) -> Path:
     """Return the directory of a run or a sweep.
 
     Raises:
-        UsageError: There is none, or several fit; the message lists them.
+        UsageError: No run or several runs match; the message lists them.
     """
     path = Path(word)
     try:
@@ -34,7 +34,7 @@ def find(word: str) -> Path:
         if not named:
             raise UsageError("last: there are no runs here yet; start one with `trainer run`")
     if len(named) > 1:
-        raise UsageError(f"{word}: several runs fit: {', '.join(p.name for p in named)}")
+        raise UsageError(f"{word}: several runs match: {', '.join(p.name for p in named)}")
     if named:
         found = named[0] / job if job else named[0]
         if is_run(found):
@@ -49,10 +49,10 @@ def find(word: str) -> Path:
 
 
 def only(command: str, words: Sequence[str]) -> Path:
-    """Return the directory of the one run or sweep that the words of a command name.
+    """Return the directory of the one run or sweep that the arguments of a command name.
 
     Raises:
-        UsageError: They name none or several, or there is no such run.
+        UsageError: The arguments name none or several, or there is no such run.
     """
     if len(words) != 1:
         which = "one run at a time" if words else "which run?"

@@ -1,8 +1,8 @@
-"""Opens a run for a command: found, its settings checked, its modules known, its files unchanged."""
+"""Opens a run for a command: finds it and checks its settings, its code and its files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from trainer.checkpoints import manifest
@@ -12,54 +12,66 @@ from trainer.errors import refusal
 from trainer.files import fingerprint
 from trainer.runs import directory, find, user_code, vouching
 from trainer.runs.directory import RunDirectory
+from trainer.runs.user_code import Opened
 
 
 def require_same_files(rundirs: Sequence[RunDirectory], command: str) -> None:
-    """Refuse runs whose data came from a file that has changed since.
+    """Refuse runs whose data files have changed.
 
     Raises:
-        UsageError: There is one; names it and the whole command to type.
+        UsageError: A file has changed; the message names it and the command with the flag that allows it.
     """
-    unfinished = [status for status in (rundir.read_status() for rundir in rundirs) if status.get("state") != "done"]
-    for status in unfinished or [rundir.read_status() for rundir in rundirs]:
+    statuses = [rundir.read_status() for rundir in rundirs]
+    for status in [one for one in statuses if one.get("state") != "done"] or statuses:
         for path in fingerprint.changed(status.get("data", {}).get("files", {})):
-            reason = "has changed since the run started, so it would learn from other data"
+            reason = "has changed since the run started, so training would continue on different data"
             raise refusal(path, reason, f"`{command} --allow-data-change`, or a new run")
 
 
 def require_unedited(rundir: RunDirectory, rows: bool = True) -> None:
-    """Refuse a run whose files are not those that it has had, as far as its newest checkpoint says.
+    """Refuse a run whose files have been edited since its newest checkpoint.
 
     Args:
         rundir: The run.
         rows: Whether metrics.jsonl matters.
 
     Raises:
-        UsageError: There is such a file.
+        UsageError: A file has been edited; the message names it and a way out.
     """
     saved = manifest.steps(rundir.checkpoints)
-    with suppress(BadCheckpoint, NewerFormat):  # which one is good is found out when it goes on
+    with suppress(BadCheckpoint, NewerFormat):  # resuming finds the newest good checkpoint
         newest = rundir.checkpoints / manifest.name_of(saved[-1]) if saved else None
         vouching.require_resumable(rundir, newest, rows=rows)
 
 
-def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDirectory, Settings]:
-    """Find a run whose model is to be used, and let its modules be imported if they are known.
-
-    Args:
-        word: What the user typed for it.
-        flags: Those of the command: whether to trust the code that came with it, or to take modules as they are now.
-        command: The whole command, to be typed again with a flag.
+def open_runs(
+    rundirs: Iterable[RunDirectory], command: str, trust: bool = False, force: bool = False, typed: Iterable[str] = ()
+) -> tuple[list[Settings], Opened]:
+    """Return the settings of runs, and allow their own code to be imported; arguments as for `open_code`.
 
     Raises:
-        UsageError: There is no such run, or it would import code that may be somebody else's.
+        UsageError: The settings of a run are invalid, or its code is not trusted.
+    """
+    configs = {rundir: rundir.read_config() for rundir in rundirs}
+    settings = [check(config) for config in configs.values()]
+    return settings, user_code.open_code(configs, command, trust, force, typed)
+
+
+def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDirectory, Settings]:
+    """Find a run whose model is used, and allow its modules to be imported if they are trusted.
+
+    Args:
+        word: The run, as the user named it.
+        flags: The command's flags, of which --trust-code and --force matter.
+        command: The whole command, for messages that repeat it with a flag.
+
+    Raises:
+        UsageError: There is no such run, or its code is not trusted.
     """
     path = find.find(word)
     if directory.is_sweep(path):
         jobs = [RunDirectory(job).short for job in directory.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
     rundir = RunDirectory(path)
-    config = rundir.read_config()
-    settings = check(config)
-    user_code.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)
+    (settings,), _ = open_runs([rundir], command, "trust_code" in flags, "force" in flags)
     return rundir, settings

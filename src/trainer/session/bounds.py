@@ -10,9 +10,9 @@ from torch import nn
 
 from trainer.checkpoints import tensors as tensor_file
 from trainer.checkpoints import tree
-from trainer.checkpoints.manifest import as_json as state_json
 from trainer.errors import refusal
 from trainer.files import plain_json, plain_yaml, reading
+from trainer.files.plain_json import as_indented_json as state_json
 from trainer.files.plain_json import as_json
 
 _SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop

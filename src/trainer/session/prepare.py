@@ -14,7 +14,7 @@ from trainer.data import Preprocess
 from trainer.errors import UsageError
 from trainer.files.sums import sum_of
 from trainer.runs import find, user_code, vouching
-from trainer.runs.directory import RunDirectory
+from trainer.runs.directory import Contents, RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.session import bounds
 from trainer.session.restore import start_from
@@ -35,20 +35,20 @@ class Plan:
     def write(self, path: Path) -> RunDirectory:
         """Create the directory of the run, waiting to be trained."""
         rundir = RunDirectory(path)
-        rundir.create(*self._content(path))
+        rundir.create(self._content(path))
         return rundir
 
     def fill(self, path: Path) -> None:
         """Write the same into a directory that no other process knows of."""
-        RunDirectory(path).fill(*self._content(path))
+        RunDirectory(path).fill(self._content(path))
 
     @property
     def own_code(self) -> OwnCode | None:
         """What it would execute beyond trainer and torch."""
         return user_code.of_configs([self.config], self.code)
 
-    def _content(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes], dict[str, Any] | None]:
-        return self.config, {"id": path.name, **self.status}, self.code, self.preprocess
+    def _content(self, path: Path) -> Contents:
+        return Contents(self.config, {"id": path.name, **self.status}, self.code, self.preprocess)
 
 
 def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:

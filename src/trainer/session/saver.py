@@ -34,7 +34,7 @@ class Saver:
 
     def __init__(self, rundir: RunDirectory, built: Built, metrics: MetricsFile) -> None:
         self._folder, self._built, self._metrics = rundir.checkpoints, built, metrics
-        self._settings, self._sums = built.settings.checkpoint, vouching.kept(rundir)
+        self._settings, self._sums = built.settings.checkpoint, vouching.Kept(rundir).sums
         self._best: PackedCheckpoint | None = None
         self._last = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
