@@ -74,10 +74,10 @@ def test_the_next_command_of_a_sweep_counts_as_its_jobs_do(cli):
 def test_all_jobs_are_written_before_the_first_starts(cli, monkeypatch):
     seen = []
 
-    def look(rundir, *rest):
+    def look(job, stopping):
         seen.append([(r.path.name, r.status["state"], (r.path / "config.yaml").is_file()) for r in jobs()])
 
-    monkeypatch.setattr("trainer.session.train.execute", look)
+    monkeypatch.setattr("trainer.session.job.execute", look)
     cli("run", "-m", "run_dir=sweep", "seed=0,1,2", *SMALL)
     assert seen[0] == [(f"00{i}", "waiting", True) for i in range(3)]
 
