@@ -117,9 +117,11 @@ def fit(
 
     Example:
         ```
+        import torch
         from torch import nn
         from trainer import fit
 
+        x, y = torch.randn(200, 4), torch.randint(3, (200,))
         model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
         run = fit(model=model, data=(x, y), loss="cross_entropy", optim="adam", optim__lr=1e-3, epochs=20)
         run.metrics["loss"]                     # also in run.path, for `trainer show` and `trainer plot`

@@ -1,4 +1,4 @@
-"""`trainer run --dry-run`: what would run, how large it is, and about how long it would take."""
+"""`trainer run --dry-run`: shows the jobs that would run, their sizes, and how long they would take."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEASURED_STEPS = 50
 
 
 def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
-    """Check every job, measure a few of its steps, print them as a table; nothing is created."""
+    """Check every job, time a few of its steps, and print a table; nothing is created."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("job", no_wrap=True)
     what = list(choices[0].swept) or ["model", "data", "loss", "optim"]
@@ -36,7 +36,7 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
         built = prepare(job.settings, job.choices)
         steps, rows = built.run.steps, built.run.batches.rows
-        seconds = steps * seconds_a_step(built)
+        seconds = steps * seconds_per_step(built)
         total += seconds
         chosen = {**job.choices, **built.choices}
         cells = [Text(secrets.tree(choice.swept).get(key) or chosen[key]) for key in what]
@@ -56,8 +56,8 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     return 0
 
 
-def seconds_a_step(built: Built) -> float:
-    """Measure a run's step by taking some; the run is used up."""
+def seconds_per_step(built: Built) -> float:
+    """Return the seconds per step of a run, measured on some steps; the run can't be used afterwards."""
     run = built.run
     end = time.perf_counter() + MEASURED_SECONDS
     run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")

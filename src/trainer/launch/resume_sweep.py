@@ -101,7 +101,7 @@ def require_not_swept(path: Path, swept: Sequence[str], words: CommandLine) -> N
     for word in redact.words(words.overrides):
         if (key := word.lstrip("+").partition("=")[0]) in swept:
             one = f"`trainer resume {shlex.quote(RunDirectory(path).short)}/000 {word}` for one of its jobs"
-            raise refusal(word, f"{key} is what the sweep varies", one)
+            raise refusal(word, f"the sweep varies {key}", one)
 
 
 def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: CommandLine) -> int:

@@ -186,8 +186,8 @@ def launch(
     ended = [entries.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
-        name = signal.Signals(stopping.signal).name
-        screen.note(f"stopped by {name} with {done:,} of {count(len(ended), 'job')} done")
+        by = "Ctrl-C" if stopping.signal == signal.SIGINT else stopping.signal.name
+        screen.note(f"stopped ({by}): {done:,} of {count(len(ended), 'job')} done")
     run_tables.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal

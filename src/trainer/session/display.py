@@ -1,4 +1,4 @@
-"""What a display is, and what it is given besides the rows."""
+"""The interface of a display, and the facts it shows besides the rows."""
 
 from __future__ import annotations
 
