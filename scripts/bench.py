@@ -343,7 +343,7 @@ def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dic
         lambda: (run.state.best_step, run.state.best_value),
         lambda: few_parameters(run.model),
     )
-    record = StatusWriter(Session(rundir, built, Request("", [])), {})
+    record = StatusWriter(Session(rundir, built, Request("", [])))
     with LiveDisplay(stderr, standing) as display, Saver(rundir, built, metrics) as saver:
         readers = {"display": display, "metrics.jsonl": metrics, "status.json": record}
         start = time.perf_counter()

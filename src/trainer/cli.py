@@ -33,7 +33,7 @@ COMMANDS = {
     "list": "list the options and settings",
     "explain": "show where a setting comes from and what it does",
     "info": "show versions, devices and threads",
-    "completion": "print what lets TAB complete words in bash, zsh or fish",
+    "completion": "print the TAB completion script for bash, zsh or fish",
 }
 
 HELP = """Usage: trainer COMMAND ...

@@ -43,11 +43,11 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
     from trainer.launch import hydra_launchers, sweep
     from trainer.terminal import run_screen, screen
 
-    described = sweep.described(path, words, request.command)
+    content = sweep.open_sweep(path, words, request.command)
     words.overrides = [word for word in words.overrides if word.lstrip("+") not in words.launcher]
     for module in opened.changed:
         screen.note(f"warning: {module} has changed since the sweep started: bit-identical results are not guaranteed")
-    require_not_swept(path, described["swept"], words)
+    require_not_swept(path, content["swept"], words)
 
     def change(folder: Path) -> tuple[ChangedJob | None, dict[str, Any]]:
         try:
@@ -63,8 +63,8 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
     folders = directory.jobs(path)
     _require_free([path, *folders])  # the files of a job that is being trained do not hold still for a check
     with RunDirectory(path).lock(request.command):
-        with hydra_launchers.launching(described):
-            launcher = hydra_launchers.make_launcher(words_of(described), path)
+        with hydra_launchers.launching(content):
+            launcher = hydra_launchers.make_launcher(words_of(content), path)
         found = sweep.checked(launcher, change, folders)
         secrets = {folder.name: given for folder, (_, given) in zip(folders, found, strict=True)}
         jobs = [job for job, _ in found if job is not None]
@@ -76,18 +76,14 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
         for job in jobs:
             with job.rundir.lock(request.command):
                 job.write(opened.code.get(job.rundir.path))
-        sweep.keep_launcher(path, described)
+        sweep.keep_launcher(path, content)
     code = {**opened.code, **{job.rundir.path: user_code.of_run(job.rundir, job.status["config"]) for job in jobs}}
     digests = {folder.name: own.digest for folder, own in code.items() if own is not None}
-    return sweep.launch(path, described, request, digests, secrets)
+    return sweep.launch(path, content, request, digests, secrets)
 
 
 def _require_free(folders: Iterable[Path]) -> None:
-    """Refuse if another process trains one of these runs or sweeps.
-
-    Raises:
-        InUse: Names the directory and the process.
-    """
+    """Refuse if another process trains one of these runs or sweeps."""
     for folder in folders:
         RunDirectory(folder).require_free()
 
@@ -132,7 +128,7 @@ def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: Com
         return go_on(RunDirectory(path), all_stored[0], changed, jobs[0].choices, request)
     from trainer.launch import sweep
 
-    described = sweep.described(path, words, again)
+    content = sweep.open_sweep(path, words, again)
     for folder, stored, one in zip(folders, all_stored, jobs, strict=True):
         for change in differences(stored, as_composed(stored, one.settings)):
             raise refusal(
@@ -144,4 +140,4 @@ def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: Com
         folder.name: dict(redact.secrets(one.settings.to_dict())) for folder, one in zip(folders, jobs, strict=True)
     }
     _require_free([path, *folders])
-    return sweep.launch(path, described, request, opened.digests, secrets)
+    return sweep.launch(path, content, request, opened.digests, secrets)

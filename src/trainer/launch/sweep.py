@@ -72,7 +72,8 @@ def start(
     def plan(index: int) -> Plan:
         status = {"choices": jobs[index].choices, "swept": redact.tree(choices[index].swept)}
         try:
-            return prepare.plan(jobs[index].settings, status, threads=None if name in IN_PROCESS else 1)
+            built = prepare.prepare(jobs[index].settings, jobs[index].choices)
+            return prepare.plan_of(built, status, threads=None if name in IN_PROCESS else 1)
         except UsageError as error:
             raise error.within(f"job {index} ({typed(status['swept'])})") from error
 
@@ -81,8 +82,8 @@ def start(
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
-    digests = {f"{index:03d}": own.digest for index, one in enumerate(plans) if (own := one.own_code) is not None}
     names = [f"{index:03d}" for index in range(len(plans))]
+    digests = {job: own.digest for job, one in zip(names, plans, strict=True) if (own := one.own_code) is not None}
     sweep: Sweep = {
         "format": sweep_file.FORMAT,
         "name": jobs[0].settings.name,
@@ -249,7 +250,7 @@ def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
     return names
 
 
-def described(path: Path, words: CommandLine, command: str) -> Sweep:
+def open_sweep(path: Path, words: CommandLine, command: str) -> Sweep:
     """Return the content of sweep.json, with a launcher that the user trusts.
 
     Args:

@@ -21,7 +21,7 @@ from trainer.training.loop import Reader, Row
 _MOST_BYTES = 2**20  # of metrics.jsonl in memory at a time
 
 
-def chosen(settings: Settings, steps: int) -> dict[str, Logger]:
+def build_loggers(settings: Settings, steps: int) -> dict[str, Logger]:
     """Build the loggers that the settings select, by name; nothing is written yet.
 
     Args:

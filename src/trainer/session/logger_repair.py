@@ -41,7 +41,7 @@ def repair(rundir: RunDirectory, settings: Settings, command: str, announce: Cal
 
 def _incomplete(rundir: RunDirectory, settings: Settings, steps: int) -> dict[str, Logger]:
     try:
-        loggers = logger_feed.chosen(settings, steps)
+        loggers = logger_feed.build_loggers(settings, steps)
     except UsageError:
         return {}  # a logger that can't be built here is no reason to refuse a complete run
     return {name: logger for name, logger in loggers.items() if not logger_feed.is_whole(logger, rundir)}

@@ -105,19 +105,14 @@ def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:
         raise UsageError(f"{rundir.path / 'preprocess.json'} {error}") from error
 
 
-def plan(settings: Settings, status: dict[str, Any], threads: int | None = None) -> Plan:
-    """Prepare a new run and return the files it starts with.
+def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
+    """Return the first files of a new run.
 
     Args:
-        settings: The run's settings.
-        status: Further fields of status.json, including `choices`.
+        built: The run.
+        status: Further fields of status.json, such as `choices`.
         threads: CPU threads unless the settings name a number; None means torch's default.
     """
-    return plan_of(prepare(settings, status["choices"]), status, threads)
-
-
-def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
-    """Return the files a run starts with, from its parts."""
     config, code = redact.tree(resolved(built, threads).to_dict()), user_code.used(built.settings)
     bounds.require_code(code)
     preprocess = preprocess_of(built)

@@ -31,7 +31,7 @@ def choose(rundir: RunDirectory, asked: str) -> tuple[Checkpoint, str]:
         UsageError: There is no such checkpoint, it is damaged, or a file it depends on has been edited.
     """
     try:
-        found = chosen(rundir, asked)
+        found = checkpoint_of(rundir, asked)
     except BadCheckpoint as error:
         good = [f"--checkpoint {step}" for step in manifest.steps(rundir.checkpoints) if _is_good(rundir, step)]
         raise refusal(f"--checkpoint={asked}", str(error), good) from error
@@ -117,7 +117,7 @@ def start_from(model: nn.Module, source: str) -> None:
         jobs = [f"init_from={RunDirectory(job).short}" for job in directory.jobs(path)]
         raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
     try:
-        found = chosen(RunDirectory(path), "best")
+        found = checkpoint_of(RunDirectory(path), "best")
     except BadCheckpoint as error:
         raise refusal(f"init_from={source}", str(error)) from error
     if found is None:
@@ -125,7 +125,7 @@ def start_from(model: nn.Module, source: str) -> None:
     load_weights(model, found.weights, f"init_from={source}")
 
 
-def chosen(rundir: RunDirectory, which: str) -> Checkpoint | None:
+def checkpoint_of(rundir: RunDirectory, which: str) -> Checkpoint | None:
     """Return the checkpoint that a word means, None if the run has none yet.
 
     Args:

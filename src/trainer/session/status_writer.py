@@ -22,10 +22,9 @@ class StatusWriter:
 
     Args:
         session: The session; its run is set to the step it continues from.
-        code: The SHA-256 of each of the user's modules that the run imports, by path.
     """
 
-    def __init__(self, session: Session, code: dict[str, str]) -> None:
+    def __init__(self, session: Session) -> None:
         rundir, built = session.rundir, session.built
         self._rundir, self._run, self._seconds = rundir, built.run, session.seconds
         self.start()
@@ -44,7 +43,11 @@ class StatusWriter:
             "sums": self._status["sums"],
         }
         segments = [*self._status["segments"], self._segment]
-        self._status.update(code=code, error=None, data=data_facts(built), segments=segments)
+        self._status.update(error=None, data=data_facts(built), segments=segments)
+
+    def note_code(self, code: dict[str, str]) -> None:
+        """Set the SHA-256 of each of the user's modules that the run keeps, by path."""
+        self._status["code"] = code
 
     def forget_before(self) -> None:
         """Drop the sums of the files that have been replaced."""

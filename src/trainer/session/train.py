@@ -24,7 +24,7 @@ from trainer.session.prepare import replace_settings
 from trainer.session.restore import restore
 from trainer.session.saver import Saver
 from trainer.session.session import Session
-from trainer.session.status_writer import StatusWriter, preprocess_of, superseded
+from trainer.session.status_writer import StatusWriter, preprocess_of
 from trainer.training import compiled, loop
 from trainer.training.build import Built, resolved
 from trainer.training.instantiate import reason_of
@@ -83,8 +83,8 @@ def train(session: Session) -> Outcome:
 
 def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
     """Train as `train` does, but let the caller, who has entered `session.stopping`, take the steps."""
-    rundir, built, run = session.rundir, session.built, session.built.run
-    loggers = logger_feed.chosen(built.settings, run.steps)
+    rundir, built, run, stopping = session.rundir, session.built, session.built.run, session.stopping
+    loggers = logger_feed.build_loggers(built.settings, run.steps)
     feed = LoggerFeed(rundir.metrics, loggers, session.announce, session.seconds)
     with rundir.lock(session.request.command), logging_to(rundir.log), closing(feed):
         status = _open(session)
@@ -102,9 +102,8 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
                 if first_step == 0 and (built.settings.init_from is not None or built.objects):
                     saver(True)  # the source of these weights may change or disappear before the run is resumed
                 readers: list[Reader] = [metrics, display, status, log_evaluation, *feed.readers]
-                reason = yield from loop.training(run, readers, saver, session.stopping)
-                is_evaluated = run.validation is None or run.state.validation_step == run.state.step
-                if run.validation is not None and not is_evaluated and not session.stopping():
+                reason = yield from loop.training(run, readers, saver, stopping)
+                if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
                     run.state.validation = evaluate(run, run.validation)
             metrics.close()
             feed.close()  # a reader that sees "done" must find every row
@@ -115,7 +114,7 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
         except Exception as error:
             _fail(session, error, status, metrics, saver)
         log.info("%s at step %d: %s", status.status["state"], run.state.step, reason)
-    signal = session.stopping.signal if reason == "stopped" else None
+    signal = stopping.signal if reason == "stopped" else None
     return Outcome(
         reason,
         first_step,
@@ -137,7 +136,8 @@ def _open(session: Session) -> StatusWriter:
     writing.remove_tree(rundir.failure)  # the saved failure is obsolete once training continues
     if (problem := vouching.edited_status(rundir)) is not None:
         announce(f"warning: {problem}; it is rewritten")
-    status = StatusWriter(session, _keep_code(session))
+    status = StatusWriter(session)
+    _keep_code(session, status)
     if vouching.kept(rundir) != status.status["sums"]:
         replace_settings(rundir, status.write, status.status["config"], preprocess_of(built))
     status.forget_before()
@@ -146,15 +146,13 @@ def _open(session: Session) -> StatusWriter:
     return status
 
 
-def _keep_code(session: Session) -> dict[str, str]:
-    """Copy the user's modules into the run directory and return the SHA-256 of each by its path."""
-    rundir, built = session.rundir, session.built
-    own, status, config = user_code.of_run(rundir), rundir.read_status(), redact.tree(resolved(built).to_dict())
-    sources = user_code.to_keep(user_code.used(built.settings), own)
-    segments = superseded(status.get("segments", []), rundir.read_config(), config)
-    for remark in user_code.trust_next(rundir, own, {"config": config, "segments": segments}, sources):
+def _keep_code(session: Session, status: StatusWriter) -> None:
+    """Copy the user's modules into the run directory; a run that was trusted stays trusted."""
+    rundir, own = session.rundir, user_code.of_run(session.rundir)
+    sources = user_code.to_keep(user_code.used(session.built.settings), own)
+    for remark in user_code.trust_next(rundir, own, status.status, sources):
         session.announce(remark)
-    return user_code.keep(rundir, sources, own)
+    status.note_code(user_code.keep(rundir, sources, own))
 
 
 def _standing(session: Session) -> Standing:

@@ -26,7 +26,7 @@ def try_out(built: Built) -> None:
         UsageError: A logger can't be built, the step or the evaluation fails, or a checkpoint can't hold the result.
     """
     run = built.run
-    logger_feed.chosen(built.settings, run.steps)
+    logger_feed.build_loggers(built.settings, run.steps)
     bounds.require_weights(built.names["model"], run.model)
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
     with randomness.isolated(randomness.derived(run.seed, randomness.TRIAL, 0)), warnings.catch_warnings():
