@@ -287,7 +287,7 @@ def _portable(value: Any) -> Any:
 def _death(code: int) -> str:
     """Return a description of how a process died."""
     if code >= 0:
-        return f"its process ended early with exit code {code}"
+        return f"its process ended with exit code {code} before the job was done"
     name = signal.Signals(-code).name
     return f"its process was ended by {name}" + (" (is the memory full?)" if name == "SIGKILL" else "")
 
