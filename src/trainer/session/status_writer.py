@@ -59,8 +59,8 @@ class StatusWriter:
         self._next = self._start + self._seconds
 
     @property
-    def status(self) -> dict[str, Any]:
-        """The content of status.json as last written."""
+    def content(self) -> dict[str, Any]:
+        """The content of status.json."""
         return dict(self._status)
 
     @property

@@ -113,7 +113,7 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
             raise
         except Exception as error:
             _fail(session, error, status, metrics, saver)
-        log.info("%s at step %d: %s", status.status["state"], run.state.step, reason)
+        log.info("%s at step %d: %s", status.content["state"], run.state.step, reason)
     signal = stopping.signal if reason == "stopped" else None
     return Outcome(
         reason,
@@ -121,7 +121,7 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
         status.seconds,
         run.state.first_loss,
         few_parameters(run.model),
-        status.status,
+        status.content,
         128 + signal if signal else 0,
     )
 
@@ -138,8 +138,8 @@ def _open(session: Session) -> StatusWriter:
         announce(f"warning: {problem}; it is rewritten")
     status = StatusWriter(session)
     _keep_code(session, status)
-    if vouching.kept(rundir) != status.status["sums"]:
-        replace_settings(rundir, status.write, status.status["config"], preprocess_of(built))
+    if vouching.kept(rundir) != status.content["sums"]:
+        replace_settings(rundir, status.write, status.content["config"], preprocess_of(built))
     status.forget_before()
     if not cut_back(rundir.metrics, length):
         announce(f"warning: {rundir.metrics} is shorter than the checkpoint recorded: its last rows are lost")
@@ -150,7 +150,7 @@ def _keep_code(session: Session, status: StatusWriter) -> None:
     """Copy the user's modules into the run directory; a run that was trusted stays trusted."""
     rundir, own = session.rundir, user_code.of_run(session.rundir)
     sources = user_code.to_keep(user_code.used(session.built.settings), own)
-    for remark in user_code.trust_next(rundir, own, status.status, sources):
+    for remark in user_code.trust_next(rundir, own, status.content, sources):
         session.announce(remark)
     status.note_code(user_code.keep(rundir, sources, own))
 
