@@ -194,7 +194,10 @@ GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (finished, "resume run model.hidden=9"): (2, ["model.hidden=9: would make it another run (it has 3)", "--force"]),
     (finished, "resume run --force model.hidden=9 steps=3"): (2, ["linear1.weight: [3, 4] in the checkpoint, [9, 4]"]),
     (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it another run"]),
-    (finished, "run init_from=run"): (2, ["init_from=run: the weights do not fit the model", "linear1.weight: [3, 4]", "[100, 1000]"]),
+    (finished, "run init_from=run"): (
+        2,
+        ["init_from=run: the weights do not fit the model", "linear1.weight: [3, 4]", "[100, 1000]"],
+    ),
     (finished, "resume rum"): (2, ["rum: no such run"]),
     (finished, "verify rum"): (2, ["rum: no such run"]),
     (damage("model.safetensors", b"x"), "resume run"): (2, ["run: none of its checkpoints is good", "--force"]),
