@@ -27,7 +27,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,23 +174,22 @@ def always(*rows: Any) -> Iterator[Any]:
 def runner(words: list[str], chunk: int) -> Iterator[None]:
     """Train as the command does; yields after the set-up and after every `chunk` steps."""
     from trainer.session.prepare import plan_of
-    from trainer.session.stopping import Stopping
+    from trainer.session.session import Request, Session
     from trainer.session.train import training
     from trainer.terminal import run_screen, screen
 
     built = prepared([*words, "steps=100000000", "device.threads=1"])
-    with new_folder() as folder, Stopping() as stopping:
+    with new_folder() as folder:
         rundir = plan_of(built, {}).write(folder / "run")
-        loop = training(rundir, built, "", [], run_screen.progress, screen.note, False, stopping)
-        run = next(loop)
-        try:
+        session = Session(rundir, built, Request("", []), run_screen.progress, screen.note)
+        loop = training(session)
+        with session.stopping, closing(loop):
+            run = next(loop)
             while True:
                 yield
                 until = run.state.step + chunk
                 while run.state.step < until:
                     loop.send(run.update(run))
-        finally:
-            loop.close()
 
 
 def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int) -> list[float]:
@@ -317,6 +316,7 @@ def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dic
     from trainer.session.metrics_writer import MetricsFile
     from trainer.session.prepare import plan_of
     from trainer.session.saver import Saver
+    from trainer.session.session import Request, Session
     from trainer.session.status_writer import StatusWriter
     from trainer.terminal.progress import LiveDisplay
     from trainer.terminal.screen import stderr
@@ -341,7 +341,7 @@ def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dic
         lambda: (run.state.best_step, run.state.best_value),
         lambda: few_parameters(run.model),
     )
-    record = StatusWriter(rundir, built, "", [], print, {})
+    record = StatusWriter(Session(rundir, built, Request("", [])))
     with LiveDisplay(stderr, standing) as display, Saver(rundir, built, metrics) as saver:
         readers = {"display": display, "metrics.jsonl": metrics, "status.json": record}
         start = time.perf_counter()

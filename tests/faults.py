@@ -30,7 +30,7 @@ from conftest import Fork, Run
 from instants import SMALL, begin, ending, on_row, send_at, trained
 
 from trainer.checkpoints import manifest, store
-from trainer.session import metrics_writer, train
+from trainer.session import job, metrics_writer, train
 from trainer.session.saver import Saver
 from trainer.session.stopping import ASKED
 from trainer.training import loop
@@ -603,7 +603,7 @@ RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
     "saving": (lambda number: _around(store, "write", number), 7),
 }
 SWEEP_PHASES: dict[str, Callable[[int], None]] = {
-    "between jobs of a sweep": lambda number: _around(train, "execute", number, after=True),
+    "between jobs of a sweep": lambda number: _around(job, "execute", number, after=True),
     "in a sweep's job": lambda number: _around(loop, "has_non_finite", number, step=11),
 }
 

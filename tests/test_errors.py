@@ -190,11 +190,14 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (finished, "run run_dir=run"): (2, ["run_dir=run: exists and is not empty", "trainer resume run, or resume=true"]),
     (finished, "resume run"): (0, []),
-    (finished, "resume run steps=1"): (2, ["steps=1: the run has done 2 steps already", "steps=2 or more"]),
+    (finished, "resume run steps=1"): (2, ["steps=1: the run has already taken 2 steps", "steps=2 or more"]),
     (finished, "resume run model.hidden=9"): (2, ["model.hidden=9: would make it another run (it has 3)", "--force"]),
     (finished, "resume run --force model.hidden=9 steps=3"): (2, ["linear1.weight: [3, 4] in the checkpoint, [9, 4]"]),
     (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it another run"]),
-    (finished, "run init_from=run"): (2, ["init_from=run: other weights", "linear1.weight: [3, 4]", "[100, 1000]"]),
+    (finished, "run init_from=run"): (
+        2,
+        ["init_from=run: the weights do not fit the model", "linear1.weight: [3, 4]", "[100, 1000]"],
+    ),
     (finished, "resume rum"): (2, ["rum: no such run"]),
     (finished, "verify rum"): (2, ["rum: no such run"]),
     (damage("model.safetensors", b"x"), "resume run"): (2, ["run: none of its checkpoints is good", "--force"]),
@@ -217,7 +220,7 @@ GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (lambda: None, "run 'run_dir=\"a\x1bb\"'"): (2, ["run_dir=a\\x1bb: holds a control character"]),
     (lambda: None, "run model=mlp model.norm=batch data.samples=17 batch_size=16"): (
         2,
-        ["last batch has one row of 17"],
+        ["last batch of an epoch has one of 17 rows"],
     ),
     (lambda: None, "run model=mlp 'model.sizes=[100000000000]'"): (
         2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import functools
+import dataclasses
 import json
 import math
 import os
@@ -178,7 +178,8 @@ class Part(torch.nn.Linear):
 def at_once():
     """Let every row be written and handed on at once, not about once a second."""
     trainer.session.metrics_writer._BUFFERED_SECONDS = 0
-    trainer.session.train.training = functools.partial(trainer.session.train.training, seconds=0.0)
+    training = trainer.session.train.training
+    trainer.session.train.training = lambda session: training(dataclasses.replace(session, seconds=0.0))
 
 
 def test_killed_and_resumed_equals_uninterrupted(cli, fork, train, own_part):
@@ -282,7 +283,7 @@ def test_a_logger_that_fails_is_told_of_in_a_line_and_left_out(cli, train, own_p
     result = cli("run", "run_dir=run", *SMALL, "steps=8", "logger=[failing,csv]")
     assert result.code == 0
     told = [line for line in result.err.splitlines() if "failing has" in line]
-    assert told == ["warning: logger=failing has stopped: No space left on device; training goes on"]
+    assert told == ["warning: logger=failing has stopped: No space left on device; training continues"]
     require_table(Run(Path("run")))
     assert Run(Path("run")).bits() == train(*SMALL, "steps=8", name="without").bits()
 
@@ -369,7 +370,7 @@ def test_a_run_that_is_done_gives_its_loggers_what_they_lack(cli, train, damage,
     else:
         result = cli("resume", whole)
         assert result.code == 0
-        assert "logger=csv lacked rows of the run; it has them now" in result.err
+        assert "logger=csv missed rows of the run; they have been written" in result.err
     assert (run.path / "metrics.csv").read_bytes() == table
     assert scalars(run) == expected_scalars(run)
     assert run.bits() == bits

@@ -1,9 +1,9 @@
-"""Lets `python -m trainer` be `trainer`."""
+"""`python -m trainer`: the same as `trainer`."""
 
 import os
 import sys
 
-if sys.path[0] in ("", os.getcwd()):  # as with the command, what lies there shadows nothing
+if sys.path[0] in ("", os.getcwd()):  # modules in the working directory shadow none, as with the command
     del sys.path[0]
 
 from trainer.cli import main

@@ -381,7 +381,7 @@ def test_event_files_that_somebody_else_made_cost_little_and_are_written_anew(cl
     EVENTS[what](file)
     code, text, seconds, megabytes = measured("resume", "run")
     assert code == 0, text
-    assert "logger=tensorboard lacked rows of the run; it has them now" in text
+    assert "logger=tensorboard missed rows of the run; they have been written" in text
     assert megabytes < MOST_MB
     assert seconds < SECONDS
     (anew,) = [path for path in Path("run/tensorboard").iterdir() if path != file]

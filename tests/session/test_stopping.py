@@ -108,7 +108,7 @@ def test_a_second_interrupt_leaves_at_once(cli, fork):
     train_and_copy(cli, *SMALL, run=1)
     child = fork("resume", "run", prepare=sending(send_at(9, signal.SIGINT, times=2)))
     assert child.wait() == 130
-    assert "left at once" in child.text
+    assert "exited at once" in child.text
     run = Run(Path("run"))
     assert run.checkpoints[-1].name == "step-000000000007"
     assert run.status["state"] == "running"

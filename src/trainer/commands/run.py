@@ -12,6 +12,7 @@ from trainer.files import garbage
 from trainer.launch import resume_sweep
 from trainer.launch.resume import resumed
 from trainer.runs.new_path import new_path
+from trainer.session.session import Request
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Choice, CommandLine
@@ -54,17 +55,17 @@ def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog
 
             hydra_launchers.asked_launcher(words, Path())
         return dry_run.show(jobs, choices)
-    settings = jobs[0].settings
+    settings, request = jobs[0].settings, Request(command, secrets.words(words.overrides))
     if (there := resumed(settings)) is not None:
-        return resume_sweep.go_on_as(there, jobs, command, words)
+        return resume_sweep.go_on_as(there, jobs, request, words)
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer.launch import sweep
 
-        return sweep.start(path, jobs, choices, words, command)
+        return sweep.start(path, jobs, choices, words, request)
     with screen.busy("preparing"), garbage.uncollected():
         from trainer.launch.start import begin, follow
 
-        begun = begin(jobs[0], path)
+        session = begin(jobs[0], path, request)
     with garbage.kept():
-        return follow(begun, command, secrets.words(words.overrides)).exit_code
+        return follow(session).exit_code

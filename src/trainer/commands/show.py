@@ -277,7 +277,7 @@ def _parameters(one: RunSummary, words: CommandLine, argv: Sequence[str]) -> dic
     from trainer.session import restore
 
     which = words.flags.get("checkpoint", "last")
-    found = restore.chosen(rundir, which)
+    found = restore.checkpoint_of(rundir, which)
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)

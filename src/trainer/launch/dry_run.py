@@ -1,4 +1,4 @@
-"""`trainer run --dry-run`: shows the jobs, their size and their estimated duration."""
+"""`trainer run --dry-run`: shows the jobs that would run, their sizes, and how long they would take."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
 
 
 def seconds_per_step(built: Built) -> float:
-    """Measure the seconds per step by training a few steps; the run cannot be used afterwards."""
+    """Return the seconds per step of a run, measured on some steps; the run can't be used afterwards."""
     run = built.run
     end = time.perf_counter() + MEASURED_SECONDS
     run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")
