@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import UsageError, nearest
@@ -46,18 +45,6 @@ def find(word: str) -> Path:
     near = nearest(word, letters + [p.name for p in every()])
     some = f"; the newest are {', '.join(letters[-5:])}" if letters else f"; there are no runs in {RUNS.absolute()}"
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
-
-
-def only(command: str, words: Sequence[str]) -> Path:
-    """Return the directory of the one run or sweep that the words of a command name.
-
-    Raises:
-        UsageError: They name none or several, or there is no such run.
-    """
-    if len(words) != 1:
-        which = "one run at a time" if words else "which run?"
-        raise UsageError(f"{command}: {which} `trainer {command} last`, or a path, an id or its four letters")
-    return find(words[0])
 
 
 def _jobs(path: Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
@@ -43,23 +44,54 @@ def require_unedited(rundir: RunDirectory, rows: bool = True) -> None:
         vouching.require_resumable(rundir, newest, rows=rows)
 
 
-def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDirectory, Settings]:
-    """Find a run whose model is to be used, and let its modules be imported if they are known.
+class OpenedRun(NamedTuple):
+    """A run whose modules may be imported.
 
     Args:
-        word: What the user typed for it.
-        flags: Those of the command: whether to trust the code that came with it, or to take modules as they are now.
+        rundir: The directory of the run.
+        settings: The settings of the run.
+        changed: The files of modules that have changed since the run and are used as they are now.
+    """
+
+    rundir: RunDirectory
+    settings: Settings
+    changed: list[str]
+
+
+def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
+    """Find a run to use its model, and let its modules be imported if they are trusted.
+
+    Args:
+        word: The word that the user typed for the run.
+        flags: The flags of the command; trust_code and force matter.
         command: The whole command, to be typed again with a flag.
 
     Raises:
-        UsageError: There is no such run, or it would import code that may be somebody else's.
+        UsageError: There is no such run, or its code is not trusted.
     """
     path = find.find(word)
     if directory.is_sweep(path):
         jobs = [RunDirectory(job).short for job in directory.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
     rundir = RunDirectory(path)
-    config = rundir.read_config()
-    settings = check(config)
-    user_code.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)
-    return rundir, settings
+    (settings,), changed = open_runs([rundir], flags, command)
+    return OpenedRun(rundir, settings, changed)
+
+
+def open_runs(
+    rundirs: Collection[RunDirectory], flags: Mapping[str, str], command: str
+) -> tuple[list[Settings], list[str]]:
+    """Let the modules of runs be imported if they are trusted; return the settings of each and the changed modules.
+
+    Args:
+        rundirs: The runs, or the jobs of a sweep.
+        flags: The flags of the command; trust_code and force matter.
+        command: The whole command, to be typed again with a flag.
+
+    Raises:
+        UsageError: The settings of a run are invalid, or its code is not trusted.
+    """
+    configs = {rundir: rundir.read_config() for rundir in rundirs}
+    settings = [check(config) for config in configs.values()]
+    opened = user_code.open_code(configs, command, "trust_code" in flags, "force" in flags)
+    return settings, opened.changed

@@ -81,7 +81,7 @@ def columns(texts: Sequence[str], numbers: Sequence[str] = (), lines: Iterable[S
     for heading in texts:
         content.add_column(Text(printable(heading)), overflow="fold")
     for heading in numbers:
-        content.add_column(heading, justify="right")
+        content.add_column(Text(printable(heading)), justify="right")
     for line in lines:
         content.add_row(*(Text(printable(cell)) for cell in line))
     return content
