@@ -45,8 +45,8 @@ WRONG = {
         "did you mean hydra/launcher=joblib?",
     ],
     "run model=[1,2]": ["model takes the name of an option"],
-    "run ~optim.lr": ["~optim.lr: settings are set, not deleted"],
-    "run ~model": ["~model: settings are set, not deleted", "allowed: model=OPTION"],
+    "run ~optim.lr": ["~optim.lr: settings can't be deleted"],
+    "run ~model": ["~model: settings can't be deleted", "allowed: model=OPTION"],
     "run model=numpy=": ["model=numpy=: no such model", "did you mean model=numpy?"],
     "run model = numpy": ["model: has no value", "model=OPTION, without spaces"],
     "run exp=digits": ["did you mean experiment=digits?"],
@@ -103,7 +103,7 @@ WRONG = {
     "run data=none": ["model=two_layer data=none", "model=product"],
     "run model=numpy device.dtype=bfloat16": ["NumPy has no bfloat16"],
     # the grammar of words
-    "run 'seed=[1,2'": ["the '[' at character 6 has no partner"],
+    "run 'seed=[1,2'": ["the '[' at character 6 is unbalanced"],
     "run name=a=b": ["""did you mean 'name="a=b"'?"""],
     "run 'name=~/x y'": ["""did you mean 'name="~/x y"'?"""],
     "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
@@ -121,8 +121,8 @@ WRONG = {
     "run 'name=${foo.bar}'": ["name: Interpolation key 'foo.bar' not found"],
     # flags
     "run --foo": ["--foo: no such flag", "--multirun"],
-    "run --model=numpy": ["--model=numpy: is no flag but a setting", "did you mean model=numpy?"],
-    "run --steps 5": ["--steps: is no flag but a setting", "did you mean steps=VALUE?"],
+    "run --model=numpy": ["--model=numpy: is a setting, not a flag", "did you mean model=numpy?"],
+    "run --steps 5": ["--steps: is a setting, not a flag", "did you mean steps=VALUE?"],
     "resume last -m": ["-m: no such flag", "--force"],
     "list --foo": ["--foo: no such flag; allowed: --config-dir, --help, --json"],
     "run --experimental-rerun x": ["--experimental-rerun: no such flag"],
@@ -339,7 +339,7 @@ def test_a_typed_value_is_not_blamed_on_a_file(refused):
 def test_a_file_in_the_wrong_place_is_pointed_at(refused, place):
     Path(place).parent.mkdir(parents=True)
     Path(place).write_text("_target_: trainer.data.Random\n")
-    assert f"{place} is not read: the place is configs/data/mine.yaml" in refused("run", "data=mine")
+    assert f"move {place} to configs/data/mine.yaml" in refused("run", "data=mine")
 
 
 def test_a_shadowed_file_is_warned_of(cli):
@@ -347,7 +347,7 @@ def test_a_shadowed_file_is_warned_of(cli):
     Path("configs/optim/mine.yaml").rename("configs/optim/sgd.yaml")
     result = cli("run", "steps=1")
     assert result.code == 0
-    assert "sgd.yaml is not used: the shipped optim=sgd has that name" in result.err
+    assert "sgd.yaml is ignored: the shipped optim=sgd has the same name" in result.err
 
 
 def test_an_existing_directory_is_not_written_to(cli, train):

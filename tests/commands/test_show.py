@@ -274,7 +274,7 @@ def test_any_checkpoint_can_be_asked_for(cli):
         (["show"], ["show: which run? `trainer show last`"]),
         (["show", "run", "run"], ["show: one run at a time"]),
         (["show", "nowhere"], ["nowhere: no such run"]),
-        (["show", "run", "--checkpoint=best"], ["--checkpoint: goes with --parameters"]),
+        (["show", "run", "--checkpoint=best"], ["--checkpoint: only works with --parameters"]),
         (
             ["show", "run", "--parameters", "--checkpoint", "5"],
             ["run has no such checkpoint", "allowed: best, last, 6"],

@@ -13,9 +13,9 @@ from trainer.terminal import screen
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_model"
 FILES = {
-    "my_model.py": "a plain torch module; it imports nothing of trainer",
+    "my_model.py": "a plain torch module",
     "configs/model/my_model.yaml": "makes it available as model=my_model",
-    "configs/experiment/my_experiment.yaml": "the data to train it on, and the settings",
+    "configs/experiment/my_experiment.yaml": "the data to train it on, the settings",
     "test_my_model.py": "a test that trains it for a few steps",
 }
 

@@ -83,7 +83,7 @@ def _show_option(word: str, catalog: Catalog, as_json: bool) -> int:
     option = catalog.match(group, name)
     entry = next((entry for entry in _options(group, catalog) if entry["name"] == option), None)
     if entry is None:
-        raise UsageError(f"{word}: has no file")
+        raise UsageError(f"{word}: selects nothing")
     if as_json:
         screen.as_json(entry)
         return 0

@@ -27,5 +27,5 @@ def main(argv: list[str]) -> int:
     from trainer.terminal import screen
 
     for module in changed_modules:
-        screen.note(f"warning: {module} differs from the run's copy: the bits may differ, too")
+        screen.note(f"warning: {module} differs from the copy that the run keeps: the bits may differ, too")
     return go_on(rundir, stored, changed, chosen, command, secrets.words(words.overrides), force)

@@ -161,7 +161,7 @@ def _facts(one: RunSummary, group: str) -> str:
         return count(parameters, "parameter")
     if group == "data" and rows.get("training"):
         training, validation = rows["training"], rows.get("validation")
-        return count(training, "row") + (f" to train on, {validation:,} held out" if validation else "")
+        return count(training, "row") + (f" to train on, {validation:,} to validate" if validation else "")
     return ""
 
 
@@ -262,7 +262,7 @@ def _parameters(one: RunSummary, words: CommandLine) -> dict[str, Any]:
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)
     for module in changed:
-        screen.note(f"warning: {module} differs from the run's copy: the gradients may differ, too")
+        screen.note(f"warning: {module} differs from the copy that the run keeps: the gradients may differ, too")
     return weights.gather(found, stored, dict(one.choices))
 
 
