@@ -294,7 +294,7 @@ def config_file(folder: Path, text: str | bytes) -> None:
         ("optim", b"_target_: torch.optim.SGD # \xff\n", ["mine.yaml", "UTF-8"]),
         ("optim", "", ["mine.yaml: has no _target_"]),
         ("optim", "lr: 1\n", ["mine.yaml: has no _target_"]),
-        ("optim", "- lr\n", ["mine.yaml: holds a list"]),
+        ("optim", "- lr\n", ["mine.yaml: is a list"]),
         ("optim", "lr: [1\n", ["mine.yaml", "line"]),
         ("optim", "_target_: torch.optim.SGD\nlr: -1\n", ["optim.lr=-1: ", "(in configs/optim/mine.yaml)"]),
         ("optim", "_target_: torch.optim.SGD\nlr: ???\n", ["optim.lr: has no value; add optim.lr=VALUE"]),
@@ -305,16 +305,16 @@ def config_file(folder: Path, text: str | bytes) -> None:
             "# @package _global_\nstepz: 5\n",
             ["stepz: no such setting", "(in configs/experiment/mine.yaml)"],
         ),
-        ("experiment", "# @package _global_\nmodel: mlp\n", ["model=mlp: names an option", "- override /model: mlp"]),
+        ("experiment", "# @package _global_\nmodel: mlp\n", ["model=mlp: is the name of an option", "- override /model: mlp"]),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - model: mlp\n",
-            ["mine.yaml: {model:mlp} in its defaults", "- override"],
+            ["mine.yaml: has the entry {model:mlp} in its defaults", "- override"],
         ),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
-            ["mine.yaml: {override /modle:mlp}"],
+            ["mine.yaml: has the entry {override /modle:mlp}"],
         ),
         (
             "experiment",

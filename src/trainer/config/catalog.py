@@ -16,7 +16,7 @@ GROUPS = {
     "optim": "how the weights are updated",
     "schedule": "how the learning rate changes",
     "device": "where to compute",
-    "logger": "where metrics are written besides metrics.jsonl; several as [a,b]",
+    "logger": "where metrics go besides metrics.jsonl; several as [a,b]",
     "experiment": "recipes that choose all of these together",
 }
 
