@@ -305,7 +305,11 @@ def config_file(folder: Path, text: str | bytes) -> None:
             "# @package _global_\nstepz: 5\n",
             ["stepz: no such setting", "(in configs/experiment/mine.yaml)"],
         ),
-        ("experiment", "# @package _global_\nmodel: mlp\n", ["model=mlp: is the name of an option", "- override /model: mlp"]),
+        (
+            "experiment",
+            "# @package _global_\nmodel: mlp\n",
+            ["model=mlp: is the name of an", "- override /model: mlp"],
+        ),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - model: mlp\n",

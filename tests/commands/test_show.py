@@ -38,7 +38,9 @@ def sections(text: str) -> dict[str, str]:
     """The parts of what is shown, by their headings; the first one is ""."""
     found, name = {"": ""}, ""
     for line in text.splitlines():
-        if heading := re.match(r"(config|made by|checkpoints|results|gradients|optimizer state|optimizer|parameters)", line):
+        if heading := re.match(
+            r"(config|made by|checkpoints|results|gradients|optimizer state|optimizer|parameters)", line
+        ):
             name = heading[1]
             found[name] = ""
         found[name] += line + "\n"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import arguments, secrets, settings
@@ -34,8 +33,10 @@ def main(argv: list[str]) -> int:
     words = arguments.split(argv, FLAGS, "reproduce")
     path = find.find(words.take_run())
     is_sweep, as_json = directory.is_sweep(path), "json" in words.flags
-    histories = list(_histories(path, words)) if is_sweep else [_history(RunDirectory(path), words)]
-    open_runs([of.rundir for of in histories], words.flags, words.command)
+    folders = directory.jobs(path) if is_sweep else [path]
+    configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, folders)}
+    histories = list(_histories(configs, words)) if is_sweep else [_history(*one, words) for one in configs.items()]
+    open_runs({of.rundir: configs[of.rundir] for of in histories}, words.flags, words.command)
     from trainer.terminal import screen
 
     findings = []
@@ -62,26 +63,26 @@ def main(argv: list[str]) -> int:
     return 0 if all(finding.is_identical for finding in findings) else 1
 
 
-def _histories(path: Path, words: CommandLine) -> Iterator[History]:
+def _histories(configs: Mapping[RunDirectory, dict[str, Any]], words: CommandLine) -> Iterator[History]:
     """Yield the histories of the jobs of a sweep that have started."""
     from trainer.terminal import screen
 
-    for folder in directory.jobs(path):
+    for rundir, config in configs.items():
         try:
-            yield _history(RunDirectory(folder), words)
+            yield _history(rundir, config, words)
         except NothingYet as nothing:
             screen.note(str(nothing))
         except UsageError as error:
-            raise error.within(f"job {folder.name}") from error
+            raise error.within(f"job {rundir.path.name}") from error
 
 
-def _history(rundir: RunDirectory, words: CommandLine) -> History:
+def _history(rundir: RunDirectory, config: dict[str, Any], words: CommandLine) -> History:
     """Return the history of a run; nothing of the run is imported yet.
 
     Raises:
         UsageError: There is nothing to compare, or a word sets more than a secret of the run.
     """
-    stored = settings.check(rundir.read_config())
+    stored = settings.check(config)
     require_unedited(rundir, rows=False)  # the rows are compared one by one
     given, _ = changed_by(words, stored)
     for change in settings.differences(stored, given):

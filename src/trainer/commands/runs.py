@@ -65,16 +65,8 @@ def _rank(words: CommandLine) -> int:
 
 
 def _below(word: str) -> list[Path]:
-    """Return the runs and sweeps in a directory, or the one that a word names.
-
-    Raises:
-        UsageError: There is no such directory, run or sweep.
-    """
-    folder = Path(word)
-    if folder.is_dir() and not directory.is_run(folder):
-        return [path for path in sorted(folder.iterdir()) if directory.is_run(path)]
     try:
-        return [find.find(word)]
+        return find.find_all(word)
     except UsageError as error:
         raise UsageError(f"{word}: no such directory, and no such run or sweep") from error
 

@@ -25,7 +25,9 @@ def main(argv: list[str]) -> int:
     word = words.take_run(alone=True)
     if {"dry_run", "forget"} <= words.flags.keys():
         raise refusal("--dry-run --forget", "only one of them at a time", "--dry-run, --forget")
-    users, problems = _users(_folders(word))
+    if not (folders := find.find_all(word)):
+        raise UsageError(f"trust: there are no runs in {Path(word).absolute()}")
+    users, problems = _users(folders)
     for unread in problems:
         screen.note(f"warning: {unread}")
     digests = {digest for digest, _, _ in users}
@@ -43,21 +45,6 @@ def main(argv: list[str]) -> int:
     if digests or not problems:
         _conclude(word, len(digests), len(before), words.flags)
     return 1 if problems else 0
-
-
-def _folders(word: str) -> list[Path]:
-    """Return the run or sweep that a word names, or all runs and sweeps in a folder.
-
-    Raises:
-        UsageError: There is no run.
-    """
-    folder = Path(word)
-    if folder.is_dir() and not directory.is_run(folder):
-        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and directory.is_run(path)]
-        if not found:
-            raise UsageError(f"trust: there are no runs in {folder.absolute()}")
-        return found
-    return [find.find(word)]
 
 
 def _users(folders: list[Path]) -> tuple[list[tuple[str, OwnCode, list[str]]], list[str]]:

@@ -47,6 +47,18 @@ def find(word: str) -> Path:
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
 
 
+def find_all(word: str) -> list[Path]:
+    """Return all runs and sweeps in a directory, or the one run or sweep that a word names.
+
+    Raises:
+        UsageError: There is no such directory, run or sweep.
+    """
+    folder = Path(word)
+    if folder.is_dir() and not is_run(folder):
+        return [path for path in sorted(folder.iterdir()) if path.is_dir() and is_run(path)]
+    return [find(word)]
+
+
 def _jobs(path: Path) -> str:
     names = [p.name for p in jobs(path)] if is_sweep(path) else []
     return f"{names[0]} to {names[-1]}" if names else "none"

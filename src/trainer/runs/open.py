@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
@@ -74,24 +74,23 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
         jobs = [RunDirectory(job).short for job in directory.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
     rundir = RunDirectory(path)
-    (settings,), changed = open_runs([rundir], flags, command)
+    (settings,), changed = open_runs({rundir: rundir.read_config()}, flags, command)
     return OpenedRun(rundir, settings, changed)
 
 
 def open_runs(
-    rundirs: Collection[RunDirectory], flags: Mapping[str, str], command: str
+    configs: Mapping[RunDirectory, dict[str, Any]], flags: Mapping[str, str], command: str
 ) -> tuple[list[Settings], list[str]]:
     """Let the modules of runs be imported if they are trusted; return the settings of each and the changed modules.
 
     Args:
-        rundirs: The runs, or the jobs of a sweep.
+        configs: The configuration of each run.
         flags: The flags of the command; trust_code and force matter.
         command: The whole command, to be typed again with a flag.
 
     Raises:
         UsageError: The settings of a run are invalid, or its code is not trusted.
     """
-    configs = {rundir: rundir.read_config() for rundir in rundirs}
     settings = [check(config) for config in configs.values()]
     opened = user_code.open_code(configs, command, "trust_code" in flags, "force" in flags)
     return settings, opened.changed
