@@ -150,7 +150,7 @@ def test_a_setting_of_ours_has_its_meaning_its_limits_and_its_default(told):
     line = line_of(ROOT / "src/trainer/config/settings.py", "^    steps: ")
     assert told("steps")[:5] == [
         "steps=null",
-        "meaning optimizer steps to train; null is 500, or by epochs",
+        "meaning optimizer steps to train; null is 500 unless epochs is set",
         "type a whole number or null",
         "limits at least 1",
         f"set by null trainer/config/settings.py:{line} the default",

@@ -22,8 +22,8 @@ def main(argv: list[str]) -> int:
     name = words.take_run(alone=True)
     source, target = words.flags.get("input"), words.flags.get("output")
     if (source is None) == (not words.rows):
-        what = "both --input and --row" if words.rows else "predict: which rows?"
-        raise refusal(what, "exactly one of them names the rows", "--input FILE or --row=VALUE,VALUE,...")
+        what, reason = ("both --input and --row", "only one of them") if words.rows else ("predict", "which rows?")
+        raise refusal(what, reason, "--input FILE or --row=VALUE,VALUE,...")
     for flag, goes_with in (("output", "input"), ("json", "row")):
         if flag in words.flags and (goes_with == "input") != (source is not None):
             raise refusal(f"--{flag}", f"only works with --{goes_with}", f"--{goes_with} as well, or without it")

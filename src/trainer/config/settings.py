@@ -73,10 +73,12 @@ class Settings:
 
     name: str | None = setting(None, "a label, shown in listings", resume=HARMLESS)
     seed: int = setting(0, "seeds everything random: data, weights, row order", least=0, most=2**32 - 1)
-    steps: int | None = setting(None, "optimizer steps to train; null is 500, or by epochs", least=1, resume=REPLANS)
+    steps: int | None = setting(
+        None, "optimizer steps to train; null is 500 unless epochs is set", least=1, resume=REPLANS
+    )
     epochs: int | None = setting(None, "passes over the training rows", least=1, resume=REPLANS)
     batch_size: int | None = setting(None, "rows per batch; null is all rows up to 4,096, else 256", least=1)
-    accumulate: int = setting(1, "batches whose gradients are added up for one step", least=1)
+    accumulate: int = setting(1, "batches per optimizer step (gradient accumulation)", least=1)
     clip_norm: float | None = setting(None, "clip the norm of all gradients to this", above=0, resume=REPLANS)
     init_from: str | None = setting(None, "a run to take the initial weights from")
     log_every: int = setting(1, "steps between rows of metrics.jsonl", least=1, resume=HARMLESS)
