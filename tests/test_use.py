@@ -213,7 +213,7 @@ WRONG = {
     "a hole": (("predict", "run", "--input", "hole.csv"), "hole.csv: line 3: size is empty or not finite"),
     "text in a file": (("predict", "run", "--input", "text.csv"), "text.csv: line 2: size is 'x'"),
     "a column less": (("predict", "run", "--input", "less.csv"), "has no column city"),
-    "no format": (("export", "run"), "export: as what?; allowed: --format safetensors"),
+    "no format": (("export", "run"), "export: in which format?; allowed: --format safetensors"),
     "a strange format": (
         ("export", "run", "--format=onx"),
         "--format=onx: no such format; allowed: onnx, pt2, safetensors; did",

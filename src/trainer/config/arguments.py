@@ -21,24 +21,6 @@ from trainer.text import show
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-FLAGS = {
-    "-m": "multirun",
-    "--multirun": "multirun",
-    "--dry-run": "dry_run",
-    "--resolve": "resolve",
-    "--json": "json",
-    "--all": "all",
-    "--force": "force",
-    "--parameters": "parameters",
-    "--trust-code": "trust_code",
-    "--allow-data-change": "allow_data_change",
-    "--forget": "forget",
-    "--curves": "curves",
-    "--graph": "graph",
-    "--source": "source",
-    "-h": "help",
-    "--help": "help",
-}
 VALUED_FLAGS = {
     "-c": "cfg",
     "--cfg": "cfg",
@@ -61,6 +43,7 @@ VALUED_FLAGS = {
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }
+_SHORT = {"-m": "multirun", "-h": "help"}
 HELP_FLAGS, CONFIG_DIR_FLAGS = ("-h", "--help"), ("-cd", "--config-dir")
 RUN_FLAGS = (
     *("-m", "--multirun", "--dry-run", "--resolve", "-c", "--cfg", "-i", "--info", "-p", "--package"),
@@ -154,8 +137,8 @@ def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "ru
         name, equals, value = word.partition("=")
         if not word.startswith("-") or word == "-":
             words.overrides.append(word)
-        elif word in FLAGS and word in known:
-            words.flags[FLAGS[word]] = ""
+        elif word in known and word not in VALUED_FLAGS:
+            words.flags[_SHORT.get(word) or word.lstrip("-").replace("-", "_")] = ""
         elif name in VALUED_FLAGS and name in known:
             if VALUED_FLAGS[name] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
                 value, equals = INFO_DEFAULT, "="
