@@ -432,7 +432,7 @@ def test_an_experiment_may_choose_loggers(cli, train):
     run = train("experiment=mine", *SMALL, name="as_it_is")
     assert run.status["config"]["logger"]["tensorboard"]["points"] == 7
     require_table(run)
-    assert "experiment=mine sets" in cli("run", "run_dir=swapped", "experiment=mine", *SMALL, "logger=csv").err
+    assert "is set by experiment=mine" in cli("run", "run_dir=swapped", "experiment=mine", *SMALL, "logger=csv").err
     assert Path("swapped/metrics.csv").exists()
     assert not Path("swapped/tensorboard").exists()
 
