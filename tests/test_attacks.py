@@ -243,7 +243,7 @@ def test_configs_in_a_sweep_are_not_its_launcher(cli, launcher, monkeypatch):
         assert cli("resume", ".", *more).code == 0
     shutil.rmtree("configs/hydra")
     Path("configs/schema.yaml").write_text("logger:\n  evil:\n    _target_: evil.Logger\n")
-    assert "configs/schema.yaml: would take the place" in cli("resume", ".", "steps=6", "logger=csv").err
+    assert "configs/schema.yaml: has the name of a file of trainer's" in cli("resume", ".", "steps=6", "logger=csv").err
     assert not Path(CANARY).exists()
 
 

@@ -45,8 +45,8 @@ WRONG = {
         "did you mean hydra/launcher=joblib?",
     ],
     "run model=[1,2]": ["model takes the name of an option"],
-    "run ~optim.lr": ["~optim.lr: settings are set, not deleted"],
-    "run ~model": ["~model: settings are set, not deleted", "allowed: model=OPTION"],
+    "run ~optim.lr": ["~optim.lr: settings can't be deleted"],
+    "run ~model": ["~model: settings can't be deleted", "allowed: model=OPTION"],
     "run model=numpy=": ["model=numpy=: no such model", "did you mean model=numpy?"],
     "run model = numpy": ["model: has no value", "model=OPTION, without spaces"],
     "run exp=digits": ["did you mean experiment=digits?"],
@@ -103,7 +103,7 @@ WRONG = {
     "run data=none": ["model=two_layer data=none", "model=product"],
     "run model=numpy device.dtype=bfloat16": ["NumPy has no bfloat16"],
     # the grammar of words
-    "run 'seed=[1,2'": ["the '[' at character 6 has no partner"],
+    "run 'seed=[1,2'": ["the '[' at character 6 is unbalanced"],
     "run name=a=b": ["""did you mean 'name="a=b"'?"""],
     "run 'name=~/x y'": ["""did you mean 'name="~/x y"'?"""],
     "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
@@ -121,8 +121,8 @@ WRONG = {
     "run 'name=${foo.bar}'": ["name: Interpolation key 'foo.bar' not found"],
     # flags
     "run --foo": ["--foo: no such flag", "--multirun"],
-    "run --model=numpy": ["--model=numpy: is no flag but a setting", "did you mean model=numpy?"],
-    "run --steps 5": ["--steps: is no flag but a setting", "did you mean steps=VALUE?"],
+    "run --model=numpy": ["--model=numpy: is a setting, not a flag", "did you mean model=numpy?"],
+    "run --steps 5": ["--steps: is a setting, not a flag", "did you mean steps=VALUE?"],
     "resume last -m": ["-m: no such flag", "--force"],
     "list --foo": ["--foo: no such flag; allowed: --config-dir, --help, --json"],
     "run --experimental-rerun x": ["--experimental-rerun: no such flag"],
@@ -297,7 +297,7 @@ def config_file(folder: Path, text: str | bytes) -> None:
         ("optim", b"_target_: torch.optim.SGD # \xff\n", ["mine.yaml", "UTF-8"]),
         ("optim", "", ["mine.yaml: has no _target_"]),
         ("optim", "lr: 1\n", ["mine.yaml: has no _target_"]),
-        ("optim", "- lr\n", ["mine.yaml: holds a list"]),
+        ("optim", "- lr\n", ["mine.yaml: is a list"]),
         ("optim", "lr: [1\n", ["mine.yaml", "line"]),
         ("optim", "_target_: torch.optim.SGD\nlr: -1\n", ["optim.lr=-1: ", "(in configs/optim/mine.yaml)"]),
         ("optim", "_target_: torch.optim.SGD\nlr: ???\n", ["optim.lr: has no value; add optim.lr=VALUE"]),
@@ -308,16 +308,20 @@ def config_file(folder: Path, text: str | bytes) -> None:
             "# @package _global_\nstepz: 5\n",
             ["stepz: no such setting", "(in configs/experiment/mine.yaml)"],
         ),
-        ("experiment", "# @package _global_\nmodel: mlp\n", ["model=mlp: names an option", "- override /model: mlp"]),
+        (
+            "experiment",
+            "# @package _global_\nmodel: mlp\n",
+            ["model=mlp: is the name of an", "- override /model: mlp"],
+        ),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - model: mlp\n",
-            ["mine.yaml: {model:mlp} in its defaults", "- override"],
+            ["mine.yaml: has the entry {model:mlp} in its defaults", "- override"],
         ),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
-            ["mine.yaml: {override /modle:mlp}"],
+            ["mine.yaml: has the entry {override /modle:mlp}"],
         ),
         (
             "experiment",
@@ -342,7 +346,7 @@ def test_a_typed_value_is_not_blamed_on_a_file(refused):
 def test_a_file_in_the_wrong_place_is_pointed_at(refused, place):
     Path(place).parent.mkdir(parents=True)
     Path(place).write_text("_target_: trainer.data.Random\n")
-    assert f"{place} is not read: the place is configs/data/mine.yaml" in refused("run", "data=mine")
+    assert f"move {place} to configs/data/mine.yaml" in refused("run", "data=mine")
 
 
 def test_a_shadowed_file_is_warned_of(cli):
@@ -350,7 +354,7 @@ def test_a_shadowed_file_is_warned_of(cli):
     Path("configs/optim/mine.yaml").rename("configs/optim/sgd.yaml")
     result = cli("run", "steps=1")
     assert result.code == 0
-    assert "sgd.yaml is not used: the shipped optim=sgd has that name" in result.err
+    assert "sgd.yaml is ignored: the shipped optim=sgd has the same name" in result.err
 
 
 def test_an_existing_directory_is_not_written_to(cli, train):

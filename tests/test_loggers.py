@@ -269,7 +269,7 @@ def test_one_of_ones_own(cli, train, own_part):
 def test_of_two_of_ones_own_each_needs_a_place(refused, cli, own_part):
     own_part("logger", "mine", OWN)
     own_part("logger", "other", OWN, "name: other.txt\n")
-    assert "logger/mine.yaml: is one of several loggers, so it needs the line # @package logger.mine" in refused(
+    assert "logger/mine.yaml: needs the line # @package logger.mine to be one of several loggers" in refused(
         "run", "logger=[mine,other]"
     )
     mine = Path("configs/logger/mine.yaml")
@@ -409,8 +409,8 @@ def test_a_missing_package_is_refused_with_its_extra(refused, cli, train, monkey
         (("logger=null",), ("did you mean logger=none?",)),
         (("logger=[csv,csv]",), ("names an option twice",)),
         (("logger=csv,tensorboard",), ("-m to run each, or logger=[csv,tensorboard] for all of them",)),
-        (("logger.points=3",), ("belongs to no logger that was chosen; allowed: logger=OPTION",)),
-        (("logger=csv", "logger.tensorboard.points=3"), ("logger.tensorboard: belongs to no logger",)),
+        (("logger.points=3",), ("no such logger was chosen; allowed: logger=OPTION",)),
+        (("logger=csv", "logger.tensorboard.points=3"), ("logger.tensorboard: no such logger was chosen",)),
         (("logger=tensorboard", "logger.points=3"), ("logger.points=3", "allowed: logger.tensorboard.KEY")),
         (("logger=tensorboard", "logger.tensorboard.point=3"), ("did you mean logger.tensorboard.points?",)),
         (("logger=tensorboard", "logger.tensorboard.points=0"), ("logger.tensorboard.points=0: must be at least 1",)),
@@ -436,7 +436,7 @@ def test_an_experiment_may_choose_loggers(cli, train):
     run = train("experiment=mine", *SMALL, name="as_it_is")
     assert run.status["config"]["logger"]["tensorboard"]["points"] == 7
     require_table(run)
-    assert "experiment=mine sets" in cli("run", "run_dir=swapped", "experiment=mine", *SMALL, "logger=csv").err
+    assert "is set by experiment=mine" in cli("run", "run_dir=swapped", "experiment=mine", *SMALL, "logger=csv").err
     assert Path("swapped/metrics.csv").exists()
     assert not Path("swapped/tensorboard").exists()
 

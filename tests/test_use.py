@@ -190,12 +190,12 @@ def test_many_rows_are_predicted_in_parts(cli, priced):
 
 WRONG = {
     "no run": (("eval",), "eval: which run?"),
-    "a setting of training": (("eval", "run", "optim.lr=3"), "optim.lr=3: is not a matter of evaluating"),
+    "a setting of training": (("eval", "run", "optim.lr=3"), "optim.lr=3: can't be changed for an evaluation"),
     "no such checkpoint": (
         ("eval", "run", "--checkpoint", "77"),
         "--checkpoint=77: run has no such checkpoint; allowed: best, last, ",
     ),
-    "no rows": (("predict", "run"), "predict: from what?"),
+    "no rows": (("predict", "run"), "predict: which rows?"),
     "both": (("predict", "run", "--row=1,2", "--input", "new.csv"), "both --input and --row"),
     "too few values": (
         ("predict", "run", "--row=1"),
@@ -209,11 +209,11 @@ WRONG = {
         "--output=o.xls: this file type can't be written",
     ),
     "no folder": (("predict", "run", "--input", "new.csv", "--output", "no/o.csv"), "no such folder"),
-    "onto itself": (("predict", "run", "--input", "new.csv", "--output", "new.csv"), "is the file of the input"),
+    "onto itself": (("predict", "run", "--input", "new.csv", "--output", "new.csv"), "is the input file"),
     "a hole": (("predict", "run", "--input", "hole.csv"), "hole.csv: line 3: size is empty or not finite"),
     "text in a file": (("predict", "run", "--input", "text.csv"), "text.csv: line 2: size is 'x'"),
     "a column less": (("predict", "run", "--input", "less.csv"), "has no column city"),
-    "no format": (("export", "run"), "export: as what?; allowed: --format safetensors"),
+    "no format": (("export", "run"), "export: in which format?; allowed: --format safetensors"),
     "a strange format": (
         ("export", "run", "--format=onx"),
         "--format=onx: no such format; allowed: onnx, pt2, safetensors; did",
@@ -416,7 +416,7 @@ def test_an_export_does_not_write_into_a_run(cli, priced):
     before = (priced.path / "preprocess.json").read_bytes()
     result = cli("export", "run", "--format", "safetensors", "--output", "run")
     assert result.code == 2
-    assert "is a run, whose files are its own" in result.err
+    assert "is a run, and nothing is written into runs" in result.err
     assert (priced.path / "preprocess.json").read_bytes() == before
 
 
@@ -518,5 +518,5 @@ def test_flags_that_say_nothing_together_are_refused(cli, priced):
     for words in (("--row=50,Ulm", "--output", "o.csv"), ("--input", "new.csv", "--json")):
         result = cli("predict", "run", *words)
         assert result.code == 2
-        assert "goes with" in result.err
+        assert "only works with" in result.err
     assert not Path("o.csv").exists()

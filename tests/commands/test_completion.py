@@ -76,7 +76,7 @@ def test_flags_are_those_in_the_help_and_all_of_them_are_taken(offered, cli, nam
 
 
 def test_flags_say_what_they_do_and_are_offered_once(offered):
-    assert offered("run", "--dr") == {"--dry-run": "show what would run and about how long; create nothing"}
+    assert offered("run", "--dr") == {"--dry-run": "show the jobs and their estimated time; create nothing"}
     assert set(offered("run", "--dry-run", "-m", "-")).isdisjoint({"--dry-run", "-m"})
 
 

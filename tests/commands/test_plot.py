@@ -123,7 +123,7 @@ def test_one_run_in_the_terminal(cli):
     assert "validation loss   ◆ best 0.4" in result.out
     assert "training loss" in result.out
     assert result.out.count("◆") == 2
-    assert "  save it  trainer plot one -o curve.png\n" in result.out
+    assert "  save it as a picture  trainer plot one -o curve.png\n" in result.out
 
 
 def test_the_suggested_commands_work(cli):
@@ -319,16 +319,16 @@ def test_the_users_own_style_of_matplotlib_changes_nothing(cli, monkeypatch):
     [
         (
             ["-o", "x.gif"],
-            ["-o x.gif: does not end in a format; allowed: .png, .svg, .pdf, .csv; did you mean -o x.png?"],
+            ["-o x.gif: has no known ending; allowed: .png, .svg, .pdf, .csv; did you mean -o x.png?"],
         ),
-        (["-o", "curve"], ["does not end in a format", "did you mean -o curve.png?"]),
+        (["-o", "curve"], ["has no known ending", "did you mean -o curve.png?"]),
         (["-o", "nowhere/x.png"], ["-o nowhere/x.png: no such folder: /"]),
         (["-o", "one.csv"], ["-o one.csv: is a folder"]),
         (["-o"], ["-o: needs a value"]),
         (["-o", "x.png", "--size", "1200x800"], ["--size=1200x800: is out of range", "did you mean 6x4?"]),
-        (["-o", "x.png", "--size", "wide"], ["--size=wide: is no size; allowed: WIDTHxHEIGHT in inches"]),
+        (["-o", "x.png", "--size", "wide"], ["--size=wide: is not a size; allowed: WIDTHxHEIGHT in inches"]),
         (["-o", "x.png", "--size", "0x4"], ["--size=0x4: is out of range"]),
-        (["--size", "6x4"], ["--size=6x4: is that of a picture in a file"]),
+        (["--size", "6x4"], ["--size=6x4: only works for a picture in a file"]),
         (
             ["--metric", "validation_los"],
             ["no run here has measured it", "did you mean --metric=validation_loss?"],

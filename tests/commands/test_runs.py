@@ -53,9 +53,9 @@ def test_filters_choose_by_setting_choice_and_state(cli, some):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["model=mlp"], ["model=mlp: no run has that; allowed: two_layer"]),
+        (["model=mlp"], ["model=mlp: no run has this value; allowed: two_layer"]),
         (["optim.rate=1"], ["optim.rate: no run has such a setting", "did you mean optim.lr?"]),
-        (["seed=0", "seed=5"], ["seed=5: no run has that; allowed: 0, 1"]),
+        (["seed=0", "seed=5"], ["seed=5: no run has this value; allowed: 0, 1"]),
         (["--by", "accuracy"], ["--by=accuracy: no run here has such a metric; allowed: loss"]),
         (["--group-by", "optim.rate"], ["no run has such a setting"]),
         (["nowhere"], ["nowhere: no such directory"]),
@@ -197,7 +197,7 @@ def test_the_first_thirty_or_all(cli, some):
         for name in ("config.yaml", "status.json"):
             (path / name).write_bytes((some[0].path / name).read_bytes())
     result = cli("runs")
-    assert "30 of 44 runs; --all shows the others" in result.out
+    assert "30 of 44 runs; --all shows all" in result.out
     assert "--all" not in cli("runs", "--all").out
 
 

@@ -38,7 +38,9 @@ def sections(text: str) -> dict[str, str]:
     """The parts of what is shown, by their headings; the first one is ""."""
     found, name = {"": ""}, ""
     for line in text.splitlines():
-        if heading := re.match(r"(config|made by|checkpoints|results|gradients|optimizer|kept by|parameters)", line):
+        if heading := re.match(
+            r"(config|made by|checkpoints|results|gradients|optimizer state|optimizer|parameters)", line
+        ):
             name = heading[1]
             found[name] = ""
         found[name] += line + "\n"
@@ -203,7 +205,7 @@ def test_parameters_of_two_numbers_are_numbers(cli):
         assert shown == pytest.approx(slopes[name], rel=1e-4)
     assert float(rows(part["gradients"])["loss"]) == pytest.approx((a * b - 15) ** 2, rel=1e-4)
     assert (rows(part["optimizer"])["lr"], rows(part["optimizer"])["eps"]) == ("0.01", "1e-08")
-    kept = rows(part["kept by"])
+    kept = rows(part["optimizer state"])
     assert kept["a step"] == kept["b step"] == "30"
     saved = load_file(Run(Path("run")).checkpoints[-1] / "training.safetensors")
     means = {f"{float(tensor):.6g}" for name, tensor in saved.items() if name.endswith(("exp_avg", "exp_avg_sq"))}
@@ -274,7 +276,7 @@ def test_any_checkpoint_can_be_asked_for(cli):
         (["show"], ["show: which run? `trainer show last`"]),
         (["show", "run", "run"], ["show: one run at a time"]),
         (["show", "nowhere"], ["nowhere: no such run"]),
-        (["show", "run", "--checkpoint=best"], ["--checkpoint: goes with --parameters"]),
+        (["show", "run", "--checkpoint=best"], ["--checkpoint: only works with --parameters"]),
         (
             ["show", "run", "--parameters", "--checkpoint", "5"],
             ["run has no such checkpoint", "allowed: best, last, 6"],

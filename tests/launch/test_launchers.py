@@ -203,7 +203,7 @@ def test_words_of_launchers(refused, words, says, dry):
 
 def test_one_run_has_no_launcher(refused):
     line = refused("run", "hydra/launcher=processes")
-    assert "is for sweeps, and this is one run; did you mean -m hydra/launcher=processes?" in line
+    assert "is only for sweeps; did you mean -m hydra/launcher=processes?" in line
 
 
 def alive(group: int) -> bool:

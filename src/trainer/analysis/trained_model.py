@@ -72,7 +72,7 @@ def load(word: str, flags: Mapping[str, str], command: str) -> TrainedModel:
     Raises:
         UsageError: There is no such run or checkpoint, or the model can't be built.
     """
-    rundir, settings = open_run(word, flags, command)
+    rundir, settings, _ = open_run(word, flags, command)
     found, called = choose(rundir, flags.get("checkpoint", "best"))
     anywhere = dataclasses.replace(settings.device, type="auto", index=0)
     device = devices.choose(anywhere, getattr(locate(settings.model, "model"), "cpu_only", False))

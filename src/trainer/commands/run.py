@@ -1,8 +1,7 @@
-"""`trainer run`: composes the configuration, trains one job, or hands a sweep on."""
+"""`trainer run`: composes the configuration and trains one job, or starts a sweep."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +28,14 @@ def main(argv: list[str]) -> int:
 
         return show_with_hydra(words.flags, choices[0], catalog)
     try:
-        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *secrets.words(argv)]))
+        return _compose_and_run(words, choices, catalog)
     except UsageError as error:
         from trainer.config.option_files import with_source
 
         raise with_source(error, choices, catalog) from error.__cause__
 
 
-def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog, command: str) -> int:
+def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog) -> int:
     from trainer.config.compose import compose_jobs
     from trainer.terminal import screen
 
@@ -55,7 +54,7 @@ def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog
 
             hydra_launchers.asked_launcher(words, Path())
         return dry_run.show(jobs, choices)
-    settings, request = jobs[0].settings, Request(command, secrets.words(words.overrides))
+    settings, request = jobs[0].settings, Request(words.command, secrets.words(words.overrides))
     if (there := resumed(settings)) is not None:
         return resume_sweep.go_on_as(there, jobs, request, words)
     path = new_path(settings.run_dir)

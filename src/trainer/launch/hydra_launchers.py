@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra._internal.callbacks import Callbacks
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from trainer.config import hydra_private
 from trainer.config.arguments import CommandLine
 from trainer.config.catalog import LAUNCHERS, Catalog
 from trainer.config.compose import hydra_setup
 from trainer.config.hydra_errors import explained
 from trainer.errors import refusal, unknown
 from trainer.launch.launcher_words import is_harmless, launcher_name, launcher_words, words_of
-from trainer.launch.launchers import Local, Processes, Vectorized
+from trainer.launch.launchers import EachLauncher, Local, Processes, Vectorized
 from trainer.runs.sweep_file import Sweep
 
 IN_PROCESS = ("basic", "local", "vectorized")  # launchers that run one job at a time in this process
-_HYDRAS_OWN = Plugins.is_in_toplevel_plugins_module
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, An
     key = next((key for values in secrets for key in values), None)
     if key is not None and launcher not in LAUNCHERS:
         what = f"hydra/launcher={launcher}"
-        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(LAUNCHERS))
+        raise refusal(what, f"writes its jobs to files, but {key} is a secret", " or ".join(LAUNCHERS))
 
 
 def asked_launcher(words: CommandLine, path: Path) -> HydraLauncher:
@@ -94,8 +94,9 @@ def make_launcher(
         "hydra/hydra_logging=none",
     ]
     config = compose("config", [*words, *fixed], return_hydra_config=True)
-    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
-    return Plugins.instance().instantiate_launcher(context, task, config)
+    callbacks: Any = Callback()  # has the methods of Hydra's private Callbacks, which do nothing without a config
+    context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)
+    return hydra_private.launcher(config, context, task, ours=EachLauncher.__module__)
 
 
 @dataclass
@@ -121,9 +122,8 @@ class VectorizedConfig:
 
 
 def register() -> None:
-    """Register the launchers with Hydra, each time, because Hydra's registries may have been replaced."""
-    # Hydra 1.3 only accepts plugins from the package hydra_plugins, so the check is extended.
-    Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[method-assign, assignment]
+    """Register the launchers with Hydra, every time: its registries may have been replaced."""
+    hydra_private.accept_launchers(EachLauncher.__module__)
     for name, launcher, node in (
         ("local", Local, LocalConfig),
         ("processes", Processes, ProcessesConfig),
@@ -131,7 +131,3 @@ def register() -> None:
     ):
         Plugins.instance().register(launcher)
         ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="trainer")
-
-
-def _is_plugin(name: str) -> bool:
-    return name.startswith(f"{Local.__module__}.") or _HYDRAS_OWN(name)

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -158,7 +159,7 @@ class Processes(EachLauncher):
     def _run(self, overrides: Sequence[str], number: int) -> JobReturn:
         returned = super()._run(overrides, number)
         if returned.status is JobStatus.FAILED:
-            returned.return_value = _portable(returned._return_value)
+            returned.return_value = _portable(_error_of(returned))
         elif isinstance(problem := _portable(returned), Exception):
             returned.status, returned.return_value = JobStatus.FAILED, problem
         return returned
@@ -274,6 +275,15 @@ def _serve(
             mine.send(answer)
 
 
+def _error_of(failed: JobReturn) -> Exception:
+    """Return the error of a failed job, which Hydra prints and raises when its value is read."""
+    with redirect_stderr(io.StringIO()):
+        try:
+            return RuntimeError(str(failed.return_value))
+        except Exception as error:
+            return error
+
+
 def _portable(value: Any) -> Any:
     """Return a value that can be pickled, or an exception that describes the value."""
     try:
@@ -295,7 +305,9 @@ def _death(code: int) -> str:
 def _returned(result: JobReturn | RunFailed, overrides: Sequence[str]) -> JobReturn:
     if isinstance(result, JobReturn):
         return result
-    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=result)
+    failed = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+    failed.return_value = result
+    return failed
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import secrets as redact
-from trainer.config import settings, targets
+from trainer.config import targets
 from trainer.config.arguments import CommandLine
 from trainer.config.changes import changed_by
 from trainer.config.settings import differences
@@ -17,7 +17,7 @@ from trainer.launch.launcher_words import words_of
 from trainer.launch.resume import ChangedJob, as_composed, changed_job, go_on
 from trainer.runs import directory, user_code
 from trainer.runs.directory import RunDirectory
-from trainer.runs.open import require_same_files
+from trainer.runs.open import open_runs, require_same_files
 from trainer.text import show
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
     Raises:
         UsageError: The changes are wrong for a job, or a job is in use; nothing has been changed.
     """
-    configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, directory.jobs(path))}
-    all_stored = {rundir.path: settings.check(config) for rundir, config in configs.items()}
-    opened = user_code.open_code(configs, request.command, trust, request.force)
+    folders = directory.jobs(path)
+    settings, opened = open_runs(map(RunDirectory, folders), request.command, trust, request.force)
+    all_stored = dict(zip(folders, settings, strict=True))
     from trainer.launch import hydra_launchers, sweep
     from trainer.terminal import run_screen, screen
 
@@ -118,11 +118,10 @@ def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: Com
             f"run_dir={path} resume=true", f"has {len(folders)} jobs, the command {len(jobs)}", "the same command"
         )
     again = f"trainer resume {shlex.quote(RunDirectory(path).short)}"
-    configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, folders)}
-    all_stored = [settings.check(config) for config in configs.values()]
+    rundirs = [RunDirectory(folder) for folder in folders]
     typed = set[str]().union(*(targets.own_targets(one.settings) for one in jobs))
-    opened = user_code.open_code(configs, again, typed=typed)
-    require_same_files([*configs], again)
+    all_stored, opened = open_runs(rundirs, again, typed=typed)
+    require_same_files(rundirs, again)
     if not directory.is_sweep(path):
         changed = as_composed(all_stored[0], jobs[0].settings)
         return go_on(RunDirectory(path), all_stored[0], changed, jobs[0].choices, request)

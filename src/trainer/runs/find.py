@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import UsageError, nearest
@@ -48,16 +47,16 @@ def find(word: str) -> Path:
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
 
 
-def only(command: str, words: Sequence[str]) -> Path:
-    """Return the directory of the one run or sweep that the arguments of a command name.
+def find_all(word: str) -> list[Path]:
+    """Return all runs and sweeps in a directory, or the one run or sweep that a word names.
 
     Raises:
-        UsageError: The arguments name none or several, or there is no such run.
+        UsageError: There is no such directory, run or sweep.
     """
-    if len(words) != 1:
-        which = "one run at a time" if words else "which run?"
-        raise UsageError(f"{command}: {which} `trainer {command} last`, or a path, an id or its four letters")
-    return find(words[0])
+    folder = Path(word)
+    if folder.is_dir() and not is_run(folder):
+        return [path for path in sorted(folder.iterdir()) if path.is_dir() and is_run(path)]
+    return [find(word)]
 
 
 def _jobs(path: Path) -> str:

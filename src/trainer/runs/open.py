@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
@@ -57,13 +58,27 @@ def open_runs(
     return settings, user_code.open_code(configs, command, trust, force, typed)
 
 
-def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDirectory, Settings]:
-    """Find a run whose model is used, and allow its modules to be imported if they are trusted.
+class OpenedRun(NamedTuple):
+    """A run whose modules may be imported.
 
     Args:
-        word: The run, as the user named it.
-        flags: The command's flags, of which --trust-code and --force matter.
-        command: The whole command, for messages that repeat it with a flag.
+        rundir: The directory of the run.
+        settings: The settings of the run.
+        changed: The files of modules that have changed since the run and are used as they are now.
+    """
+
+    rundir: RunDirectory
+    settings: Settings
+    changed: list[str]
+
+
+def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
+    """Find a run to use its model, and let its modules be imported if they are trusted.
+
+    Args:
+        word: The word that the user typed for the run.
+        flags: The flags of the command; trust_code and force matter.
+        command: The whole command, to be typed again with a flag.
 
     Raises:
         UsageError: There is no such run, or its code is not trusted.
@@ -73,5 +88,5 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDire
         jobs = [RunDirectory(job).short for job in directory.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
     rundir = RunDirectory(path)
-    (settings,), _ = open_runs([rundir], command, "trust_code" in flags, "force" in flags)
-    return rundir, settings
+    (settings,), opened = open_runs([rundir], command, "trust_code" in flags, "force" in flags)
+    return OpenedRun(rundir, settings, opened.changed)

@@ -294,4 +294,4 @@ def test_reproducing_a_job_says_why_it_differs(cli):
     assert cli("run", "-m", "run_dir=sweep", *TOGETHER, *words).code == 0
     result = cli("reproduce", "sweep/001")
     assert result.code == 1
-    assert "it was trained together with other jobs, which rounds otherwise" in result.out
+    assert "it was trained in one program with other jobs, which rounds differently" in result.out
