@@ -92,8 +92,8 @@ def _status_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorde
 def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorded]) -> str | None:
     """Compare step, best and metrics with those in the checkpoints, as far as they come from there."""
     run, status = kept.rundir, kept.status
-    best = status.get("best")
-    if best is not None and best["step"] in good:
+    best, is_at_end = status.get("best"), _is_best_at_end(kept, good)
+    if best is not None and best["step"] in good and not is_at_end:
         then = _state(run, best["step"])
         if (then.get("best_step"), then.get("best_value")) != (best["step"], best["value"]):
             return _differs("best", best["value"], then.get("best_value"), best["step"])
@@ -104,6 +104,8 @@ def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recor
         return f"says that the run ended at step {ended:,}, but the newest checkpoint is of step {step:,}"
     found = {"best": (best or {}).get("step"), "skipped": status.get("skipped"), **status.get("metrics", {})}
     then = {"best": state.get("best_step"), "skipped": state.get("skipped"), "loss": state.get("loss")}
+    if is_at_end:
+        then["best"] = step
     if state.get("validation_step") == step:  # else the run was evaluated again at its end
         then.update(state["validation"])
     changed = step not in known or known[step]["config"] != status.get("sums", {}).get("config")
@@ -114,6 +116,15 @@ def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recor
             return _differs(name, found.get(name), value, step)
     more = [name for name in status.get("metrics", {}) if name not in _names(status, state, changed)]
     return f"has been edited: the checkpoint of step {step:,} has no {', '.join(more)}" if more else None
+
+
+def _is_best_at_end(kept: Kept, good: Sequence[int]) -> bool:
+    """Return whether the best evaluation is the one after the last step, which no checkpoint holds."""
+    status, state = kept.status, _state(kept.rundir, good[-1])
+    best, step = status.get("best"), state.get("step")
+    if best is None or status.get("state") != "done" or best["step"] != step or state.get("validation_step") == step:
+        return False
+    return best["value"] is not None and best["value"] == status.get("metrics", {}).get(best["metric"])
 
 
 def _names(status: Mapping[str, Any], state: Mapping[str, Any], changed: bool) -> Collection[str]:

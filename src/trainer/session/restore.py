@@ -146,5 +146,7 @@ def checkpoint_of(rundir: RunDirectory, which: str) -> Checkpoint | None:
             raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
         return store.load(folder / manifest.name_of(step))
     last = store.load(folder / manifest.name_of(saved[-1]))
+    if which == "last" or (rundir.read_status().get("best") or {}).get("step") == last.step:
+        return last  # the evaluation after the last step, which no checkpoint holds, may be the best
     best = last.training["state"].get("best_step") if has_shape(RunState)(last.training) else None
-    return store.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
+    return store.load(folder / manifest.name_of(best)) if best in saved else last

@@ -104,7 +104,7 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
                 readers: list[Reader] = [metrics, display, status, log_evaluation, *feed.readers]
                 reason = yield from loop.training(run, readers, saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
-                    run.state.validation = evaluate(run, run.validation)
+                    run.at_end = evaluate(run, run.validation)
             metrics.close()
             feed.close()  # a reader that sees "done" must find every row
             status.write("stopped" if reason == "stopped" else "done")
@@ -161,7 +161,7 @@ def _standing(session: Session) -> Standing:
         run.steps,
         run.state.step,
         run.batches.steps_per_epoch,
-        lambda: (run.state.best_step, run.state.best_value),
+        lambda: run.best,
         lambda: few_parameters(run.model),
         session.stopping,
     )
