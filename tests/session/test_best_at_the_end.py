@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-DIGITS = ["model=mlp", "model.sizes=[8]", "data=digits", "loss=cross_entropy", "optim=adam", "optim.lr=0.05", "batch_size=128"]
+DIGITS = (
+    "model=mlp",
+    "model.sizes=[8]",
+    "data=digits",
+    "loss=cross_entropy",
+    "optim=adam",
+    "optim.lr=0.05",
+    "batch_size=128",
+)
 SHORT = *DIGITS, "steps=25", "eval_every=10"
 WORSE = *DIGITS, "steps=25", "eval_every=10", "monitor=validation_accuracy", "mode=min"
 

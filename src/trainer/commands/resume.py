@@ -29,5 +29,6 @@ def main(argv: list[str]) -> int:
     from trainer.terminal import screen
 
     for module in changed_modules:
-        screen.note(f"warning: {module} differs from the copy that the run keeps: bit-identical results are not guaranteed")
+        problem = "differs from the copy that the run keeps: bit-identical results are not guaranteed"
+        screen.note(f"warning: {module} {problem}")
     return go_on(rundir, stored, changed, chosen, request)
