@@ -33,6 +33,14 @@ def test_a_better_one_is_the_best_and_what_commands_use(train, cli):
     assert cli("verify", "run").code == 0
 
 
+def test_pictures_mark_it_beyond_the_last_row(train, cli):
+    best = train(*SHORT).status["best"]
+    for command in (("plot", "run"), ("show", "run")):
+        assert f"best {best['value']:.6g} at step 25" in cli(*command).out
+    assert cli("plot", "run", "-o", "curve.svg").code == 0
+    assert f"best {best['value']:.6g} at step 25" in Path("curve.svg").read_text()
+
+
 def test_a_worse_one_is_not(train):
     run = train(*WORSE)
     first = run.evaluations[0]

@@ -278,9 +278,11 @@ def _best(of: RunSummary, metric: str, curve: Curve, labelled: bool = False) -> 
     best = of.best
     if best is None or best["metric"] != metric or not isinstance(best["step"], int):
         return None
-    value = curve.at(best["step"])
-    label = f"best {number(value)} at step {best['step']:,}" if labelled else ""
-    return Point(best["step"], value, label) if math.isfinite(value) else None
+    # The evaluation after the last step has no row.
+    value = best["value"] if best["step"] > curve.steps[-1] else curve.at(best["step"])
+    if value is None or not abs(value) <= curves.LARGEST:
+        return None
+    return Point(best["step"], value, f"best {number(value)} at step {best['step']:,}" if labelled else "")
 
 
 def mean(of: Sequence[Curve], label: str = "", color: int | None = 0) -> Line:

@@ -134,24 +134,24 @@ def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "ru
     words, rest, known = CommandLine(name=name, argv=argv), list(argv), (*flags, *HELP_FLAGS)
     while rest:
         word = rest.pop(0)
-        name, equals, value = word.partition("=")
+        flag, equals, value = word.partition("=")
         if not word.startswith("-") or word == "-":
             words.overrides.append(word)
         elif word in known and word not in VALUED_FLAGS:
             words.flags[_SHORT.get(word) or word.lstrip("-").replace("-", "_")] = ""
-        elif name in VALUED_FLAGS and name in known:
-            if VALUED_FLAGS[name] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
+        elif flag in VALUED_FLAGS and flag in known:
+            if VALUED_FLAGS[flag] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
                 value, equals = INFO_DEFAULT, "="
             if not equals:
                 if not rest:
                     raise refusal(word, "needs a value", f"{word} VALUE")
                 value = rest.pop(0)
-            if VALUED_FLAGS[name] == "config_dir":
+            if VALUED_FLAGS[flag] == "config_dir":
                 words.config_dirs.append(value)
-            elif VALUED_FLAGS[name] == "row":
+            elif VALUED_FLAGS[flag] == "row":
                 words.rows.append(value)
             else:
-                words.flags[VALUED_FLAGS[name]] = value
+                words.flags[VALUED_FLAGS[flag]] = value
         else:
             if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
                 raise refusal(word, "is a setting, not a flag", (), setting if equals else f"{setting}=VALUE")

@@ -60,7 +60,6 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
-    folders = directory.jobs(path)
     _require_free([path, *folders])  # the files of a job that is being trained do not hold still for a check
     with RunDirectory(path).lock(request.command):
         with hydra_launchers.launching(content):

@@ -92,14 +92,14 @@ def _status_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorde
 def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorded]) -> str | None:
     """Compare step, best and metrics with those in the checkpoints, as far as they come from there."""
     run, status = kept.rundir, kept.status
-    best, is_at_end = status.get("best"), _is_best_at_end(kept, good)
+    step, state = good[-1], _state(run, good[-1])
+    best, is_at_end = status.get("best"), _is_best_at_end(status, state)
     if best is not None and best["step"] in good and not is_at_end:
         then = _state(run, best["step"])
         if (then.get("best_step"), then.get("best_value")) != (best["step"], best["value"]):
             return _differs("best", best["value"], then.get("best_value"), best["step"])
-    if status.get("state") not in ("done", "stopped") or good[-1] != manifest.steps(run.checkpoints)[-1]:
+    if status.get("state") not in ("done", "stopped") or step != manifest.steps(run.checkpoints)[-1]:
         return None  # a running run writes after a checkpoint, a killed one may not have, or the last one is damaged
-    state, step = _state(run, good[-1]), good[-1]
     if (ended := status.get("step", 0)) != step:
         return f"says that the run ended at step {ended:,}, but the newest checkpoint is of step {step:,}"
     found = {"best": (best or {}).get("step"), "skipped": status.get("skipped"), **status.get("metrics", {})}
@@ -118,9 +118,13 @@ def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recor
     return f"has been edited: the checkpoint of step {step:,} has no {', '.join(more)}" if more else None
 
 
-def _is_best_at_end(kept: Kept, good: Sequence[int]) -> bool:
-    """Return whether the best evaluation is the one after the last step, which no checkpoint holds."""
-    status, state = kept.status, _state(kept.rundir, good[-1])
+def _is_best_at_end(status: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Return whether the best evaluation is the one after the last step, which no checkpoint holds.
+
+    Args:
+        status: The status.
+        state: The loop's state in the last checkpoint.
+    """
     best, step = status.get("best"), state.get("step")
     if best is None or status.get("state") != "done" or best["step"] != step or state.get("validation_step") == step:
         return False
