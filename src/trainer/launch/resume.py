@@ -160,7 +160,7 @@ def go_on(rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dic
     if continued.is_complete:
         from trainer.session.logger_repair import repair
 
-        repair(rundir, stored, request.command, screen.note)
+        repair(rundir, changed, request.command, screen.note)  # with the secrets in the command
         run_screen.complete(rundir)
         return 0
     from trainer.launch.start import follow
