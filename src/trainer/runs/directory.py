@@ -140,7 +140,7 @@ class RunDirectory:
         writing.make_folders(self.checkpoints)
         self.write_code(contents.code)
         self.write_preprocess(contents.preprocess)
-        self.write_status({"format": FORMAT, **contents.status})
+        self.write_status({"format": FORMAT, "id": self.path.name, **contents.status})
         self.write_config(contents.config)  # last, because it turns the directory into a run
 
     def tidy(self) -> None:

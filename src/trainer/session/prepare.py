@@ -24,31 +24,23 @@ from trainer.training.build import Built, build, resolved
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Contents):
     """The first files of a new run, whose settings have been checked."""
-
-    config: dict[str, Any]
-    status: dict[str, Any]
-    code: dict[str, bytes]
-    preprocess: dict[str, Any] | None
 
     def write(self, path: Path) -> RunDirectory:
         """Create the run directory."""
         rundir = RunDirectory(path)
-        rundir.create(self._content(path))
+        rundir.create(self)
         return rundir
 
     def fill(self, path: Path) -> None:
         """Write the files into a directory that no other process uses."""
-        RunDirectory(path).fill(self._content(path))
+        RunDirectory(path).fill(self)
 
     @property
     def own_code(self) -> OwnCode | None:
         """The code the run executes besides trainer and its dependencies."""
         return user_code.of_configs([self.config], self.code)
-
-    def _content(self, path: Path) -> Contents:
-        return Contents(self.config, {"id": path.name, **self.status}, self.code, self.preprocess)
 
 
 def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
