@@ -80,6 +80,14 @@ def test_sweeps_rank_by_it(cli):
     assert "step 25, the best" in cli("eval", "sweep/best").out.replace("\n", " ")
 
 
+def test_an_edited_status_does_not_decide_which_checkpoint_is_used(train, cli):
+    run = train(*WORSE)
+    status = run.status
+    status["best"]["step"] = 25
+    (run.path / "status.json").write_text(json.dumps(status))
+    assert json.loads(cli("eval", "run", "--json").out)["step"] == 10
+
+
 @pytest.mark.parametrize("edit", [{"step": 25, "value": 0.1}, {"step": 20, "value": 0.1}])
 def test_verify_compares_it_with_the_last_evaluation(train, cli, edit):
     run = train(*SHORT)
