@@ -1,4 +1,4 @@
-"""Suggests the commands to type next, by how a run ended. Without torch."""
+"""Suggests the commands to type next, depending on how a run ended. Without torch."""
 
 from __future__ import annotations
 
