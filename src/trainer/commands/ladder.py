@@ -115,7 +115,7 @@ def _in_float64(words: CommandLine) -> list[str]:
 
 def _print(found: Mapping[str, Any]) -> None:
     rungs = found["rungs"]
-    screen.heading("who computes what", "and the lines of code, imports and comments not counted")
+    screen.heading("who computes what", "and the lines of code, not counting imports and comments")
     lines = [(one["model"], one["forward"], one["gradients"], one["update"], str(one["lines"])) for one in rungs]
     screen.table(screen.columns(("model", "forward", "gradients", "update"), ("lines",), lines))
     length = min(len(one["losses"]) for one in rungs)

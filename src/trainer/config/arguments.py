@@ -110,7 +110,7 @@ class CommandLine:
 
     def which_run(self, reason: str = "which run?") -> UsageError:
         """Build the refusal of a command that does not name the run it is about."""
-        return UsageError(f"{self.name}: {reason} `trainer {self.name} last`, or a path, an id or its four letters")
+        return UsageError(f"{self.name}: {reason} `trainer {self.name} last`, a path, an id or its last four letters")
 
     def catalog(self) -> Catalog:
         """Return the options that can be selected, those of --config-dir included."""

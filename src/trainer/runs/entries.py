@@ -101,7 +101,7 @@ def entries(folders: Iterable[Path]) -> list[RunSummary]:
 
 
 def typed(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return the overrides that started a run, by key, without those that could not be used again."""
+    """Return the overrides that started a run, by key, without those that can't be reused."""
     segments = status.get("segments") or [{}]
     words = dict(word.lstrip("+").partition("=")[::2] for word in segments[0].get("overrides", ()))
     words.update(status.get("swept") or {})

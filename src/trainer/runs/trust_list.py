@@ -39,7 +39,7 @@ def problem() -> str | None:
 
 
 def contains(digest: str) -> bool:
-    """Return whether the list contains a digest; a list that others could have written to counts as empty."""
+    """Return whether the list contains a digest; a list that others can write to counts as empty."""
     try:
         place = _checked()
         return place is not None and stat.S_ISREG((place / digest).lstat().st_mode)

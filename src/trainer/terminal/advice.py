@@ -116,7 +116,7 @@ def findings(diagnosis: Mapping[str, Any]) -> dict[str, str]:
         lines["not diagnosed"] = problem
     if where := diagnosis.get("where"):
         lines["where"] = f"step {diagnosis['step']:,}: {where}"
-    for name, one in zip(("helps", "or", "or else"), diagnosis.get("helps") or [], strict=False):
+    for name, one in zip(("fix", "or", "or else"), diagnosis.get("helps") or [], strict=False):
         lines[name] = one["text"]
     return lines
 
