@@ -20,7 +20,7 @@ ASK = [sys.executable, "-I", "-S", "-c", CODE]  # as the scripts did
 def test_without_a_terminal_the_cure_is_on_stderr():
     done = subprocess.run([*ASK, "zsh", "run", ""], capture_output=True, text=True, check=True, start_new_session=True)
     assert done.stdout == ""
-    assert done.stderr == "trainer: this TAB script is of an older trainer; write it again: trainer completion zsh\n"
+    assert done.stderr == "trainer: this TAB script is from an older version; replace it: trainer completion zsh\n"
 
 
 @pytest.mark.filterwarnings("ignore:This process.*forkpty:DeprecationWarning")

@@ -1,4 +1,4 @@
-"""The `trainer` command: runs a subcommand and prints errors as one line; a help imports almost nothing."""
+"""The `trainer` command: runs a subcommand and prints errors as one line; `--help` imports almost nothing."""
 
 from __future__ import annotations
 

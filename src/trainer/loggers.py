@@ -182,7 +182,7 @@ class TensorBoard(Logger):
         writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
-        """Return whether the curves reach the last of these rows; a kill can only cut off their end."""
+        """Return whether the curves reach the last of these rows; a kill can only cut off the end."""
         last, tags = _end(sorted((run_dir / "tensorboard").glob("events.out.tfevents.*")))
         self._stretch = -1
         rest = [row for row in self._thinned(rows) if row["step"] >= last]

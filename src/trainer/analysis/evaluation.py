@@ -31,12 +31,12 @@ def rows_of(
     Args:
         rundir: The run.
         stored: Its settings.
-        changed: The settings to evaluate with; all rows of data other than the run's are evaluated.
+        changed: The settings to evaluate with; if the data are not the run's, all rows are evaluated.
         weights: The weights of a checkpoint.
     """
     recorded = rundir.read_status().get("data", {}).get("files", {})
     others = changed.data != stored.data or bool(fingerprint.changed(recorded))
-    if others:  # nothing tells which of their rows were held out
+    if others:  # it is unknown which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
     built = _built(rundir, changed, weights)
     run = built.run
@@ -110,7 +110,7 @@ def look(built: Built, batches: Batches) -> Report:
         measured = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))
     except TrainerError:
         raise
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise any exception
         raise RunFailed(f"the model can't be evaluated: {reason_of(error)}") from error
     loss = measured["validation_loss"]
     predictions, targets = (torch.cat([*map(torch.atleast_1d, part)]) for part in zip(*seen, strict=True))

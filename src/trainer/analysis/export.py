@@ -163,7 +163,7 @@ def _whole(model: TrainedModel) -> Whole:
 def _passed(whole: Whole, raw: Tensor) -> Tensor:
     try:
         prediction: Tensor = whole(raw)
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise any exception
         raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
     return prediction
 
@@ -201,7 +201,7 @@ def _traced(model: TrainedModel, whole: Whole, raw: Tensor) -> Any:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return torch.export.export(whole, (raw,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
-    except Exception as error:  # the tracer or the model may raise anything
+    except Exception as error:  # the tracer or the model may raise any exception
         raise _no_graph(model, f"torch.export can't trace it: {reason_of(error)}") from error
 
 

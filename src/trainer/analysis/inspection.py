@@ -231,7 +231,7 @@ def check(built: Built, batches: Sequence[Batch]) -> dict[str, Any]:
         with devices.default_dtype("float64"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _compared(run, batches)
-    except Exception as error:  # a model may work only in its own dtype
+    except Exception as error:  # some models work only in their own dtype
         return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 

@@ -109,11 +109,11 @@ class CommandLine:
         return word
 
     def which_run(self, reason: str = "which run?") -> UsageError:
-        """Build the refusal of a command that does not name the run it is about."""
+        """Return the error for a command that names no run, or several."""
         return UsageError(f"{self.name}: {reason} `trainer {self.name} last`, a path, an id or its last four letters")
 
     def catalog(self) -> Catalog:
-        """Return the options that can be selected, those of --config-dir included."""
+        """Return the options that can be selected, including those in --config-dir."""
         for folder in self.config_dirs:
             if not Path(folder).is_dir():
                 raise refusal(f"--config-dir={folder}", f"no such folder: {Path(folder).absolute()}")
@@ -121,7 +121,7 @@ class CommandLine:
 
 
 def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "run") -> CommandLine:
-    """Separate the flags from the other words; they may stand in any order.
+    """Separate the flags from the other words, which may come in any order.
 
     Args:
         argv: The words after the command.
@@ -196,7 +196,7 @@ def jobs(words: CommandLine, catalog: Catalog) -> list[Choice]:
 
 
 def word(key: str, value: Any) -> str:
-    """Write a setting as it would be typed, quoted where its value needs quotes."""
+    """Return a setting as it would be typed, with quotes if its value needs them."""
     return f"{key}={_written(value)}"
 
 

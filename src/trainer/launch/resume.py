@@ -48,7 +48,7 @@ class ChangedJob(NamedTuple):
         """Add the job's new code, which the user has typed, to the trust list; return remarks for the user.
 
         Args:
-            before: The job's own code so far.
+            before: The job's custom code so far.
         """
         return user_code.trust_next(self.rundir, before, self.status, user_code.to_keep(self.sources, before))
 
@@ -56,7 +56,7 @@ class ChangedJob(NamedTuple):
         """Write the new files.
 
         Args:
-            before: The job's own code so far.
+            before: The job's custom code so far.
         """
         from trainer.session.prepare import replace_settings
 
@@ -124,7 +124,7 @@ def _number(text: str) -> Any:
 
 
 def as_composed(stored: Settings, composed: Settings) -> Settings:
-    """Return composed settings in which null means what it meant when the run was started.
+    """Return composed settings in which null has the meaning that it had when the run was started.
 
     Args:
         stored: The settings the run was started with, without nulls.
@@ -134,7 +134,7 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
     if composed.epochs is not None:
         filled.pop("steps", None)
     if stored.init_from is not None and composed.init_from in ("best", "last", stored.init_from):
-        filled["init_from"] = stored.init_from  # the run that these words meant at the start
+        filled["init_from"] = stored.init_from  # the run that these words named at the start
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
     widths = {

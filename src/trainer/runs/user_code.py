@@ -234,7 +234,7 @@ def keep(rundir: RunDirectory, sources: Mapping[str, bytes], before: OwnCode | N
     Args:
         rundir: The run.
         sources: The sources of the imported modules.
-        before: Its own code as it was opened, None if it had none.
+        before: Its custom code as it was opened, None if it had none.
 
     Returns:
         The SHA-256 of all modules that are kept, by path.
@@ -262,7 +262,7 @@ def trust_next(
 
     Args:
         rundir: The run.
-        before: Its own code as it was opened, None if it had none.
+        before: Its custom code as it was opened, None if it had none.
         status: Its next status.json, with the configuration to continue with and its earlier starts.
         sources: The modules that will be kept with it.
     """

@@ -16,8 +16,8 @@ from trainer.files.plain_json import as_indented_json as state_json
 from trainer.files.plain_json import as_json
 
 _SPARE = 2**20  # bytes left in status.json for progress, and in state.json for generators and counters
-_FEW = 30  # containers: so few can't be nested too deeply
-_SHORT = 2**16  # bytes of a configuration that is far from every limit
+_FEW = 30  # containers, too few to be nested too deeply
+_SHORT = 2**16  # bytes of a configuration that can't exceed a limit
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (plain_yaml.MOST_DIGITS + 1))
 
 

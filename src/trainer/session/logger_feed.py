@@ -50,16 +50,16 @@ def is_whole(logger: Logger, rundir: RunDirectory) -> bool:
 
 
 class LoggerFeed:
-    """Passes the rows of metrics.jsonl to the loggers of a run. As a reader of the loop it only watches the clock.
+    """Passes the rows of metrics.jsonl to the loggers of a run; as a reader of the loop, it only checks the time.
 
-    Because loggers read the file, they get exactly the rows that are kept, and all of them again when a run is resumed.
+    Because the rows come from the file, loggers get exactly the rows that are kept, and all of them again on resume.
     They can't disturb training: random generators are restored, and a logger that raises is dropped with a warning.
 
     Args:
         metrics: The metrics.jsonl of the run, in its directory.
         loggers: The loggers by name.
         announce: Shows one line to the user.
-        seconds: Between two deliveries.
+        seconds: The interval between deliveries.
     """
 
     def __init__(

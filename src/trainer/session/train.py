@@ -108,7 +108,7 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
             metrics.close()
             feed.close()  # a reader that sees "done" must find every row
             status.write("stopped" if reason == "stopped" else "done")
-        except (KeyboardInterrupt, GeneratorExit):  # a second interrupt where that does not end the process
+        except (KeyboardInterrupt, GeneratorExit):  # a second interrupt, where it does not end the process
             metrics.close()
             raise
         except Exception as error:
