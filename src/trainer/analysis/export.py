@@ -93,7 +93,7 @@ def described(model: TrainedModel, kind: str, difference: float | None) -> dict[
         **lines,
         "takes": f"raw numbers, {str(_examples(model).dtype).removeprefix('torch.')} (rows, ...): {', '.join(columns)}",
         "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)}",
-        "checked": f"reloaded: predictions differ by at most {difference:.1g} of the largest",
+        "checked": f"reloaded: predictions differ by at most {difference:.1g}, relative to the largest",
     }
 
 
@@ -234,5 +234,5 @@ def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
         scale = max(float(expected.abs().max()), 1e-12)
         largest = max(largest, float((found - expected).abs().max()) / scale)
     if not largest <= TOLERANCE:
-        raise RunFailed(f"the exported model's predictions differ by {largest:.2g} of the largest, above {TOLERANCE:g}")
+        raise RunFailed(f"the relative error of the exported model is {largest:.2g}, above {TOLERANCE:g}")
     return largest

@@ -152,7 +152,7 @@ def go_on(rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dic
     """Resume a run, and return the exit code; the arguments are those of `continuation`.
 
     Raises:
-        UsageError: A change would make it another run, or leaves nothing to do.
+        UsageError: A change would make it a different run, or leaves nothing to do.
     """
     from trainer.terminal import run_screen, screen
 
@@ -231,10 +231,10 @@ def continuation(
         stored: Its settings so far.
         changed: The settings it continues with.
         chosen: The options that the command selects from the groups.
-        request: What the user typed; `force` allows changes that make it another run.
+        request: What the user typed; `force` allows changes that make it a different run.
 
     Raises:
-        UsageError: A change would make it another run.
+        UsageError: A change would make it a different run.
     """
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
@@ -263,7 +263,7 @@ def require_possible(
     """Return the changes from one configuration to another.
 
     Raises:
-        UsageError: A change would make it another run; `force` allows it.
+        UsageError: A change would make it a different run; `force` allows it.
     """
     changes, known = differences(stored, changed), flat(stored.to_dict())
     for change in changes:
@@ -273,7 +273,7 @@ def require_possible(
             old = rundir.read_status().get("choices", {}).get(group) if rest == "_target_" else show(change.old)
             raise refusal(
                 redact.words([what])[0],
-                f"would make it another run (it has {old})",
+                f"would make it a different run (it has {old})",
                 f"a new run that starts from these weights with init_from={rundir.short}, or --force",
                 None if change.key in known else nearest(change.key, known),
             )
