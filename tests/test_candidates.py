@@ -40,4 +40,4 @@ def test_on_a_terminal_nothing_is_typed_and_the_cure_is_shown(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
     os.close(terminal)
     assert typed.read_bytes() == b""
-    assert b"write it again: trainer completion bash" in shown
+    assert b"replace it: trainer completion bash" in shown
