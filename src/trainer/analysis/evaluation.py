@@ -118,7 +118,7 @@ def look(built: Built, batches: Batches) -> Report:
     if classes is not None:
         return Report(loss, predictions.argmax(1), targets if targets.ndim == 1 else targets.argmax(1), [], classes)
     if isinstance(built.run.loss, OVER_PROBABILITIES) and predictions.shape == targets.shape and targets.shape[1] == 1:
-        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # as a probability or as a logit
+        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # the threshold of a probability or of a logit
         return Report(loss, (predictions[:, 0] > half).long(), (targets[:, 0] > 0.5).long(), [], ["0", "1"])
     names = [] if preprocess is None else [one["column"] for one in preprocess.targets]
     if preprocess is not None and predictions.shape == targets.shape:

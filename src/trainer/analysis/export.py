@@ -26,8 +26,8 @@ from trainer.files import writing
 from trainer.files.plain_json import as_json
 from trainer.training.instantiate import reason_of
 
-TOLERANCE = 1e-5  # of the largest prediction
-_ROWS = 16  # compared
+TOLERANCE = 1e-5  # relative to the largest prediction
+_ROWS = 16  # rows to compare
 PREPROCESS = "preprocess.json"
 
 

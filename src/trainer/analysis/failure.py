@@ -170,7 +170,7 @@ def _phases(
         return
     is_unbounded = (status.get("metrics", {}).get("loss") or 0.0) < 0
     fixes = [] if is_unbounded else list(_fixes(built, start, step, end))
-    if not fixes and not is_unbounded and start.step > 0:  # it may be too late for a fix there
+    if not fixes and not is_unbounded and start.step > 0:  # a fix at this checkpoint may come too late
         del run, start
         built = _rebuilt(rundir, settings, choices, 0)
         start = _Point(built.run)

@@ -23,9 +23,9 @@ from trainer.training.loop import Learner, NonFinite, dense, gradients, take_ste
 from trainer.training.parameters import FEW_NUMBERS
 
 WRONG = 1e-3  # relative difference above which a gradient is wrong
-_STEP = 1e-6  # of finite differences, in float64
+_STEP = 1e-6  # step size of finite differences, in float64
 _MOST_CHECKED = 200  # weight tensors whose gradients are checked
-_LARGEST_CHECKED = 5e10  # products of numbers and rows; checking more would take minutes
+_LARGEST_CHECKED = 5e10  # product of numbers and rows; checking more would take minutes
 
 
 def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from trainer.text import tick
 
 WIDEST = 100  # columns
 _TALLEST, _LOWEST = 16, 8  # rows of a chart with its axis
-_BESIDES = 8  # rows of the screen left free by a chart
+_BESIDES = 8  # rows of the screen that stay free
 _COLOURS = (
     "cyan",
     "magenta",

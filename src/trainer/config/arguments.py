@@ -265,7 +265,7 @@ def _refuse_repeats(overrides: list[Override]) -> None:
 
 
 def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
-    """Return the values of an override as text; several only if it sweeps."""
+    """Return the values of an override as text; only a sweep has several."""
     from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep
 
     key, word, pattern = override.key_or_group, str(override.input_line), override.value()
@@ -286,7 +286,7 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
         together = f", or {key}=[{word.partition('=')[2]}] for "
         if key in SEVERAL:
             one = f"{together}all of them"
-        elif key in SETTINGS:  # no setting of trainer is a list
+        elif key in SETTINGS:  # none of these settings is a list
             one = ""
         else:
             one = ", or one option" if key in GROUPS else f"{together}one list"
@@ -299,7 +299,7 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
 
 
 def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Override]:
-    """Return one override per value, the option of a group by its exact name."""
+    """Return one override per value; options of groups get their exact names."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     key = override.key_or_group
@@ -310,7 +310,7 @@ def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Overri
 
 
 def _matched(group: str, text: str, catalog: Catalog) -> str:
-    """Return the option that a word names, or a list of options where the group takes several."""
+    """Return the option that a word names, or a list of options if the group takes several."""
     if group in SEVERAL and text[:1] == "[":
         found = [catalog.match(group, name) for name in names(text)]
         if len({*found}) < len(found):

@@ -13,7 +13,7 @@ _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
 _UNSET = re.compile(r"^([\w.]*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
 _COUNTING = re.compile(r"(token|key)$", re.IGNORECASE)
-_LEAST = 1000  # smaller numbers are the index of a token or a number of keys
+_LEAST = 1000  # smaller numbers are token indices or counts of keys
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
 _SHORTEST = 6  # characters; shorter values would match unrelated text
 _UNMISTAKABLE = 12  # characters; values this long are hidden within words, too

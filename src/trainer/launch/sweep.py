@@ -177,7 +177,7 @@ def launch(
             train(launcher, task, unfinished, Overview(path, sweep["jobs"]))
         except KeyboardInterrupt:
             pass  # a job was stopped; its status says so
-        except Exception as error:  # a launcher may raise anything when a worker dies
+        except Exception as error:  # a launcher may raise any exception when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)

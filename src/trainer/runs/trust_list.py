@@ -19,7 +19,7 @@ def folder() -> Path:
         Unusable: Neither XDG_STATE_HOME nor HOME is an absolute path.
     """
     state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # the specification says to ignore relative paths
+    if not os.path.isabs(state):  # the XDG specification says to ignore relative paths
         home = os.environ.get("HOME", "")
         if not os.path.isabs(home):
             raise Unusable("HOME is not set")

@@ -1,4 +1,4 @@
-"""Refuses a run whose files would exceed the limits that files/reading.py has for reading them again."""
+"""Refuses a run whose files could not be read back because of the limits in files/reading.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def require_training(*states: Mapping[str, Any]) -> None:
 
 
 def require_code(sources: Mapping[str, bytes]) -> None:
-    """Refuse modules of the user that are too large for a run directory.
+    """Refuse user modules that are too large for a run directory.
 
     Raises:
         UsageError: They are; names the largest.
@@ -58,7 +58,7 @@ def require_code(sources: Mapping[str, bytes]) -> None:
 
 
 def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: dict[str, Any] | None) -> None:
-    """Refuse a run whose config.yaml, status.json or preprocess.json could not be read again.
+    """Refuse a run whose config.yaml, status.json or preprocess.json could not be read back.
 
     Args:
         config: The content of config.yaml.
@@ -81,7 +81,7 @@ def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: di
 
 
 def require_json(name: str, text: bytes, most: int = reading.MOST_JSON, values: int = reading.MOST_VALUES) -> None:
-    """Refuse the text of a JSON file that could not be read again.
+    """Refuse the text of a JSON file that could not be read back.
 
     Raises:
         UsageError: It is too large; names the file.

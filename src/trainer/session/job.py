@@ -60,7 +60,7 @@ def execute(job: Job, stopping: Stopping) -> None:
 
 
 def executing(job: Job, stopping: Stopping, seconds: float = SECONDS) -> Generator[Learner, Taken | None, None]:
-    """Train a job, but let the caller, who has entered `stopping`, take the steps.
+    """Train a job, but let the caller, which has entered `stopping`, take the steps.
 
     Args:
         job: The job.

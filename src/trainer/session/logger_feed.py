@@ -18,7 +18,7 @@ from trainer.runs.directory import RunDirectory
 from trainer.training.instantiate import check_arguments, construct, locate, reason_of, supplied
 from trainer.training.loop import Reader, Row
 
-_MOST_BYTES = 2**20  # of metrics.jsonl in memory at a time
+_MOST_BYTES = 2**20  # bytes of metrics.jsonl in memory at a time
 
 
 def build_loggers(settings: Settings, steps: int) -> dict[str, Logger]:
@@ -45,7 +45,7 @@ def is_whole(logger: Logger, rundir: RunDirectory) -> bool:
     """Return whether a logger has all rows of a finished run, as far as it can tell."""
     try:
         return logger.is_whole(rundir.path, plain_json.json_lines(rundir.metrics))
-    except Exception:  # the logger may be the user's own
+    except Exception:  # the logger may be custom code
         return True
 
 

@@ -57,7 +57,7 @@ def _without_secrets(optimizer: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_length(built: Built, step: int) -> None:
-    """Refuse settings that end a run before the step it has reached.
+    """Refuse settings that would end a run before the step that it has reached.
 
     Raises:
         UsageError: They do.
