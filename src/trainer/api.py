@@ -70,7 +70,7 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The last training loss and the metrics of the last evaluation, by name: `loss`, `val_loss`, ..."""
+        """The last training loss and the metrics of the last evaluation, by name: `loss`, `validation_loss`, ..."""
         return dict(self.status["metrics"])
 
     @property

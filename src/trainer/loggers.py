@@ -48,7 +48,7 @@ class Logger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Finish after the last row: when this returns, everything must be on the disk, and the run counts as done."""
+        """Finish after the last row: when this returns, everything must be on disk, and the run counts as done."""
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
         """Return whether all rows of a finished run have been written; `trainer resume` adds missing ones.

@@ -69,7 +69,7 @@ def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]
 
 
 def _by_prediction(run: Learner, prediction: Tensor) -> Sequence[Tensor | None]:
-    """Return the gradients of a prediction that is one number, otherwise None for each weight."""
+    """Return the gradients of the prediction if it is one number, else None for each weight."""
     if prediction.numel() > 1 or not prediction.requires_grad:
         return [None] * len(run.weights)
     return torch.autograd.grad(prediction.sum(), run.weights, allow_unused=True)

@@ -259,7 +259,7 @@ def title(metric: str) -> str:
 
 
 def panel(lines: Sequence[Line], y_label: str) -> Panel:
-    """Return a panel of lines over the steps with suitable axes, which a diverging run may leave at the top."""
+    """Return a panel of lines over the steps with suitable axes; a diverging run may leave it at the top."""
     inside = [y for line in lines if not line.broken for y in line.y if math.isfinite(y)]
     inside += [line.y[0] for line in lines if line.broken and len(line.y) and math.isfinite(line.y[0])]
     everything = [y for line in lines for y in line.y if math.isfinite(y)]

@@ -171,7 +171,7 @@ def lines_of_code(source: str) -> int:
 
 
 def _code(source: str) -> Sequence[str]:
-    """Return the lines of a source from the first class on; all rungs are alike above it."""
+    """Return the lines of a source from the first class on; above it, all rungs are the same."""
     lines = source.splitlines()
     first = next((place for place, line in enumerate(lines) if line.startswith("class ")), 0)
     return lines[first:]

@@ -101,7 +101,7 @@ def require_not_swept(path: Path, swept: Sequence[str], words: CommandLine) -> N
 
 
 def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: CommandLine) -> int:
-    """Continue the run or sweep that `trainer run ... resume=true` means, and return the exit code.
+    """Continue the run or sweep that `trainer run ... resume=true` names, and return the exit code.
 
     Args:
         path: Its directory.

@@ -224,7 +224,7 @@ def _note_of_job(name: str, text: str) -> None:
 
 
 def find_out(jobs: Iterable[Job]) -> None:
-    """Find out why jobs diverged, for a limited time; an interrupt ends it."""
+    """Find out why jobs diverged, within a time limit; an interrupt ends it."""
     end = time.monotonic() + WHY_SECONDS
     failed = [job for job in jobs if failure.is_open(job.rundir.read_status())]
     with suppress(KeyboardInterrupt):

@@ -77,7 +77,7 @@ def _settings(of: RunSummary, keys: Sequence[str]) -> str:
 
 
 def text(of: RunSummary, key: str) -> str:
-    """Write the value of a setting of a run, briefly."""
+    """Return the value of a setting of a run as a short text."""
     value = setting(of, key)
     return tick(value) if isinstance(value, float) else printable(show(value))
 

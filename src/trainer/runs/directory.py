@@ -109,7 +109,7 @@ class RunDirectory:
 
     @property
     def short(self) -> str:
-        """The name that a user types for this run: four letters, four letters and a job, or the path."""
+        """The name that a user types for this run: its last four letters, also with a job, or its path."""
         for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
             if _ID.fullmatch(folder.name) and folder.parent == RUNS:
                 return folder.name[-4:] + rest

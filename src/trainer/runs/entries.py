@@ -84,7 +84,7 @@ class RunSummary:
 
 
 def entry(path: Path) -> RunSummary:
-    """Read the run in a directory; a running one that no process holds was interrupted."""
+    """Read the run in a directory; a running run whose lock no process holds was interrupted."""
     rundir = RunDirectory(path)
     status = rundir.status_as_needed()
     state = status.get("state", "unreadable")

@@ -45,7 +45,7 @@ class Recorded(Sums, total=False):
 
 @dataclass(frozen=True)
 class Kept:
-    """The files of a run beside its checkpoints, each read when it is first needed; UsageError if it can't be read."""
+    """The files of a run besides its checkpoints, each read when it is first needed; UsageError if it can't be read."""
 
     rundir: RunDirectory
 
@@ -324,9 +324,9 @@ def _saved(name: str, then: Sums | None) -> str:
 
 
 def _savers(segments: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
-    """Return the starts of a run that may have saved a checkpoint: the last one before its step.
+    """Return the starts of a run that may have saved a checkpoint: the last one before its step, for step 0 any start.
 
-    A start sets later checkpoints aside and keeps the one it continues from. Any start may have saved step 0.
+    A start sets later checkpoints aside and keeps the one it continues from.
     """
     before = [one for one in segments if one.get("from_step", 0) < step or step == 0]
     return before if step == 0 else before[-1:]
