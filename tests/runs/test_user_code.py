@@ -75,7 +75,7 @@ def test_a_module_that_has_changed_is_another_run(cli, own):
     assert content(Path("run")) == before
     result = cli("resume", "run", "steps=3", "--force")
     assert result.code == 0
-    assert f"warning: {Path(own[1]).absolute()}.py differs from the copy that the run keeps" in result.err
+    assert f"warning: {Path(own[1]).absolute()}.py differs from the run's copy" in result.err
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
     forget(*own)
     assert cli("resume", "run", "steps=4").code == 0

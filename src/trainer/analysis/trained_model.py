@@ -49,7 +49,7 @@ class TrainedModel:
                 prediction: Tensor = self.model(self.inputs(raw).to(self.device))
         except TrainerError:
             raise
-        except Exception as error:  # a model of the user's may raise anything
+        except Exception as error:  # a user's model may raise any exception
             raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
         return self.preprocess.restored(prediction.cpu())
 

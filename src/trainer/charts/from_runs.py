@@ -19,7 +19,7 @@ from trainer.text import count, number, tick
 
 LOSSES = ("loss", "validation_loss")
 MOST = 10  # lines in color
-_RUNS_OFF = 3.0  # tenths of the height of the other lines, left above them for diverging lines
+_RUNS_OFF = 3.0  # space above the other lines for diverging ones, in tenths of their height
 Groups = Mapping[tuple[str, ...], Sequence["Measured"]]  # by the values of some settings
 
 
@@ -259,7 +259,7 @@ def title(metric: str) -> str:
 
 
 def panel(lines: Sequence[Line], y_label: str) -> Panel:
-    """Return a panel of lines over the steps with suitable axes, which a diverging run may leave at the top."""
+    """Return a panel of lines over the steps with suitable axes; a diverging run may leave it at the top."""
     inside = [y for line in lines if not line.broken for y in line.y if math.isfinite(y)]
     inside += [line.y[0] for line in lines if line.broken and len(line.y) and math.isfinite(line.y[0])]
     everything = [y for line in lines for y in line.y if math.isfinite(y)]
@@ -341,7 +341,7 @@ def _group_label(values: tuple[str, ...], members: Sequence[Measured], groups: I
 
 
 def _band(most: int) -> str:
-    """Return the meaning of the band around means of at most so many values."""
+    """Return the meaning of the band around means of at most `most` values."""
     return "" if most < 2 else "range" if most == 2 else "± standard deviation"
 
 

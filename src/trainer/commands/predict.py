@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 @contextmanager
 def _file_of(source: str) -> Iterator[Path]:
-    """Yield the input file; of a pipe, a temporary file with all its content."""
+    """Yield the input file; for a pipe, a temporary file with all its content."""
     is_pipe = Path(source).is_fifo() and Path(source).suffix in ("", ".csv")
     if source != "-" and not is_pipe:
         yield Path(source)

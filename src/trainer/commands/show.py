@@ -29,7 +29,7 @@ _STARTS = 100  # starts of a run that are shown
 FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json")
 _MOST_VALUES = 8  # values of a swept setting that are shown
 _NOTES = {"buffer": " (buffer)", "frozen": " (not trained)", "shared": " (shared)"}
-# Settings that have no line: the lines of the parts, the steps and the device show them.
+# Settings without a line of their own: the lines of the parts, the steps and the device show them.
 _SHOWN = (
     *("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "name"),
     *("device.type", "device.dtype", "device.threads"),

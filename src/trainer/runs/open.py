@@ -48,7 +48,7 @@ def require_unedited(rundir: RunDirectory, rows: bool = True) -> None:
 def open_runs(
     rundirs: Iterable[RunDirectory], command: str, trust: bool = False, force: bool = False, typed: Iterable[str] = ()
 ) -> tuple[list[Settings], Opened]:
-    """Return the settings of runs, and allow their own code to be imported; arguments as for `open_code`.
+    """Return the settings of runs, and allow their custom code to be imported; arguments as for `open_code`.
 
     Raises:
         UsageError: The settings of a run are invalid, or its code is not trusted.
@@ -77,7 +77,7 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
 
     Args:
         word: The word that the user typed for the run.
-        flags: The flags of the command; trust_code and force matter.
+        flags: The flags of the command; only trust_code and force are used.
         command: The whole command, to be typed again with a flag.
 
     Raises:

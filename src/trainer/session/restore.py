@@ -126,7 +126,7 @@ def start_from(model: nn.Module, source: str) -> None:
 
 
 def checkpoint_of(rundir: RunDirectory, which: str) -> Checkpoint | None:
-    """Return the checkpoint that a word means, None if the run has none yet.
+    """Return the checkpoint that a word names, None if the run has none yet.
 
     Args:
         rundir: The run's directory.

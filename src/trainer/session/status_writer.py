@@ -54,7 +54,7 @@ class StatusWriter:
         self._status.pop("sums_before", None)
 
     def start(self) -> None:
-        """Count the seconds from now on."""
+        """Start counting the seconds."""
         self._start = time.perf_counter()
         self._next = self._start + self._seconds
 

@@ -235,7 +235,7 @@ def dense(weights: Iterable[Tensor]) -> list[Tensor]:
 
 
 def due(step: int, every: int | None) -> bool:
-    """Return whether something that happens every `every` steps happens after this step; None is never."""
+    """Return whether an event that occurs every `every` steps is due after this step; None is never."""
     return every is not None and step % every == 0
 
 
