@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     from trainer.analysis import prediction, trained_model
     from trainer.terminal import screen
 
-    model = trained_model.load(name, words.flags, words.command)
+    model = trained_model.load(name, words.flags, words.command, screen.note)
     if source is None:
         rows = prediction.of_rows(model, words.rows, _warn)
         if "json" in words.flags:

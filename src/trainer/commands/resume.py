@@ -24,11 +24,8 @@ def main(argv: list[str]) -> int:
         require_same_files([RunDirectory(folder) for folder in folders], command)
     if directory.is_sweep(path):
         return go_on_with_sweep(path, words, request, "trust_code" in words.flags)
-    rundir, stored, changed_modules = open_run(str(path), words.flags, command)
-    changed, chosen = changed_by(words, stored)
     from trainer.terminal import screen
 
-    for module in changed_modules:
-        problem = "differs from the copy that the run keeps: bit-identical results are not guaranteed"
-        screen.note(f"warning: {module} {problem}")
+    rundir, stored = open_run(str(path), words.flags, command, screen.note)
+    changed, chosen = changed_by(words, stored)
     return go_on(rundir, stored, changed, chosen, request)

@@ -253,7 +253,7 @@ def _parameters(one: RunSummary, words: CommandLine) -> dict[str, Any]:
         UsageError: There is no such checkpoint, or the code of the run is not trusted.
         BadCheckpoint: The checkpoint is damaged.
     """
-    rundir, stored, changed = open_run(str(one.path), words.flags, words.command)
+    rundir, stored = open_run(str(one.path), words.flags, words.command, screen.note)
     from trainer.analysis import weights
     from trainer.session import restore
 
@@ -261,8 +261,6 @@ def _parameters(one: RunSummary, words: CommandLine) -> dict[str, Any]:
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)
-    for module in changed:
-        screen.note(f"warning: {module} differs from the copy that the run keeps: the gradients may differ, too")
     return weights.gather(found, stored, dict(one.choices))
 
 
