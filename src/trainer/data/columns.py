@@ -64,14 +64,14 @@ def unseen(frame: pl.DataFrame, preprocess: Preprocess, raw: Tensor) -> Iterator
     """Yield for each category column which of its names the preprocessing does not know.
 
     Args:
-        frame: The table.
+        frame: The table, its categories as text, null where missing.
         preprocess: The preprocessing.
         raw: The result of `encoded`, (rows, columns).
     """
     for index, one in enumerate(preprocess.inputs):
         if one["kind"] == "category":
             strange = (raw[:, index] == len(one["values"])).numpy()
-            names = as_names(frame[one["column"]])
+            names = frame[one["column"]]
             found = names.filter(strange).drop_nulls()
             known = names.count() - found.len()
             yield Unseen(one["column"], found.unique().sort().to_list(), found.len(), known)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.data.base import listed
-from trainer.data.columns import as_names, in_rows, is_missing, unseen, value_of
+from trainer.data.columns import in_rows, is_missing, unseen, value_of
 from trainer.data.files import MISSING
 from trainer.data.preprocess import Preprocess
 
@@ -31,11 +31,12 @@ def constant(fitted_on: pl.DataFrame, preprocess: Preprocess) -> Iterator[str]:
 def spellings(frame: pl.DataFrame, preprocess: Preprocess) -> Iterator[str]:
     """Yield a warning for each column with several spellings of a value, which count as one."""
     for one in (*preprocess.inputs, *preprocess.targets):
-        if one["kind"] in ("category", "class"):
+        column = frame[one["column"]]
+        if not column.dtype.is_numeric():
             first: dict[str, str] = {}
-            for name in as_names(frame[one["column"]]).drop_nulls().unique().sort().to_list():
+            for name in column.drop_nulls().unique().sort().to_list():
                 if first.setdefault(value_of(name), name) != name:
-                    yield f"{one['column']}: {first[value_of(name)]!r} and {name!r} count as one value"
+                    yield f"{column.name}: {first[value_of(name)]!r} and {name!r} count as one value"
                     break
 
 
@@ -96,8 +97,8 @@ def words_kept(frames: Sequence[pl.DataFrame], columns: Sequence[str]) -> str | 
     for frame in frames:
         for name in columns:
             if not frame[name].dtype.is_numeric():
-                words = frame[name].filter(frame[name].is_in(MISSING))
-                for word, count in words.value_counts().iter_rows():
+                cells = frame[name].filter(frame[name].is_in(MISSING))
+                for word, count in cells.value_counts().iter_rows():
                     counts = found.setdefault(name, {})
                     counts[word] = counts.get(word, 0) + count
     if not found:
