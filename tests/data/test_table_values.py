@@ -13,7 +13,7 @@ from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data import CSV, Parquet
+from trainer.data import CSV, Parquet, Preprocess
 
 DEFAULTS = {"experiment": "table", "data.path": "t.csv", "data.target": "y", "batch_size": "2", "steps": "2"}
 
@@ -86,6 +86,17 @@ def test_spellings_of_a_value_in_one_table_are_one_category_and_said(cli):
     assert [one["values"] for one in inputs(Run(Path("run")))] == [["False", "True"], ["01", "1"]]
     assert "warning: f: 'True' and 'true' count as one value" in result.err
     assert "warning: k: '1' and '1.0' count as one value" in result.err
+
+
+def test_a_run_that_learned_two_spellings_as_two_names_keeps_them():
+    write("k,y", "True,1.5", "true,2.5", "1.0,3.5", "1,4.5", "TRUE,5.5")
+    kept = Preprocess(
+        [{"column": "k", "kind": "category", "values": ["1", "1.0", "True", "true"], "encode": "index", "fill": False}],
+        [{"column": "y", "kind": "number", "mean": 0.0, "deviation": 1.0, "fill": None}],
+    )
+    data = CSV("t.csv", "y", encode="index")
+    data.prepare(seed=0, kept=kept)
+    assert data.x[:, 0].tolist() == [2, 3, 1, 0, 2]
 
 
 SCALARS = (

@@ -217,6 +217,8 @@ def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = 
 
 def _require_right(one: Any) -> None:
     """Raise a ValueError if an entry of preprocess.json has inconsistent values."""
+    if one.get("indicator") and one.get("fill") in (None, False):
+        raise ValueError(f"marks missing values of {one['column']} and has nothing to put there")
     if one["kind"] == "array":
         count = math.prod(one["shape"])
         if any(size < 1 for size in one["shape"]) or count > _MOST:
