@@ -1,7 +1,7 @@
 """Draws docs/architecture.svg from the table of layers that the tests read.
 
 .venv/bin/python scripts/architecture.py            draws it
-.venv/bin/python scripts/architecture.py --check    says whether it is stale
+.venv/bin/python scripts/architecture.py --check    fails if it is stale
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ COLOURS = {"training": "#dbeafe", "runs": "#dcfce7", "checkpoints": "#dcfce7", "
 
 
 def modules(name: str) -> int:
-    """Count the modules of a wing; 0 if it is not there yet."""
+    """Count the modules of a wing."""
     return sum(wing(module) == name and not module.endswith("__init__") for module in files())
 
 
 def text(x: float, y: float, content: str, size: int = 14, style: str = "") -> str:
-    """Return a text of the picture, centered at x."""
+    """Return a text element centered at x."""
     return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="middle"{style}>{content}</text>'
 
 
 def draw() -> str:
-    """Return the picture: a row a layer, the highest first, a box for each wing with the number of its modules."""
+    """Return the picture: one row per layer, the highest first, with a box for each wing and its number of modules."""
     rows = [[name for name in sorted(layer) if modules(name)] for layer in reversed(LAYERS)]
     height = ROW * len(rows) + 50
     parts = [

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What `trainer` costs beside the script that one would write, and what its fast paths gain.
+"""Measures the cost of `trainer` against a plain PyTorch script, and the gain of its fast paths.
 
     .venv/bin/python scripts/bench.py                 the short form, about two minutes
-    .venv/bin/python scripts/bench.py --full          all of it, about an hour
-    .venv/bin/python scripts/bench.py steps startup   parts of it; --list names them
-    .venv/bin/python scripts/bench.py --readme        also writes the table into README.md
+    .venv/bin/python scripts/bench.py --full          all parts, about an hour
+    .venv/bin/python scripts/bench.py steps startup   some parts; --list names them
+    .venv/bin/python scripts/bench.py --write         also writes the table into docs/performance.md
 
-Each figure is a ratio to something that is run in turn with it: the median of the rounds, with the lowest and the
-highest. Training is timed without its start: the script and the loop of the command, on a terminal and with all that is
-on by default, take some steps in turn, in one process, so that whatever else the machine does slows down both. Use a
-machine that does nothing else. One CPU thread. For the figures of peers see scripts/peers.py.
+Each figure is a ratio of two measurements that are taken in turn: the median of the rounds, with the lowest and the
+highest. Training is timed without its start. The script and the loop of the command, on a terminal and with its
+defaults, take some steps in turn in one process, so that other load slows down both. Use a quiet machine.
+All measurements use one CPU thread. scripts/peers.py measures other tools.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 MARKS = "<!-- bench -->\n", "<!-- end of bench -->\n"
 WORKS = {
     "seed": ["model=sequential"],
@@ -43,15 +43,15 @@ WORKS = {
         *("model.sizes=[256]", "loss=cross_entropy", "batch_size=64"),
     ],
 }
-CHUNKS = {"seed": 100, "tiny": 500, "mini": 50}  # steps that are taken in turn with the script's
+CHUNKS = {"seed": 100, "tiny": 500, "mini": 50}  # steps in each turn
 TURNS = 20
 OPTIMIZERS = {
     **{"sgd": "SGD", "gd": "SGD", "sgd_momentum": "SGD", "nesterov": "SGD", "adam": "Adam", "adamw": "AdamW"},
     **{"adagrad": "Adagrad", "rmsprop": "RMSprop", "adamax": "Adamax", "adadelta": "Adadelta", "asgd": "ASGD"},
     **{"nadam": "NAdam", "radam": "RAdam", "rprop": "Rprop", "adafactor": "Adafactor", "muon": "Muon"},
     "sparse_adam": "SparseAdam",
-}  # all that have a file in configs/optim but L-BFGS, whose steps have no fixed length; by their class in torch
-QUICK = ("sgd", "adam", "rmsprop")  # of the short form
+}  # configs/optim without L-BFGS, whose steps have no fixed length; by their class in torch
+QUICK = ("sgd", "adam", "rmsprop")  # for the short form
 SPECIAL = {  # Muon takes matrices only, SparseAdam sparse gradients only
     ("seed", "muon"): ["model=autograd"],
     ("tiny", "muon"): ["model=autograd", "model.hidden=2", "data=pair"],
@@ -66,9 +66,9 @@ class Figure:
 
     Args:
         part: The part of the benchmark.
-        what: What was measured, and beside what.
-        values: One a round.
-        most: What it should not exceed; None if nothing is asked.
+        what: What was measured, and against what.
+        values: One per round.
+        most: The limit of the median; None if there is none.
         unit: Empty for ratios.
     """
 
@@ -81,16 +81,14 @@ class Figure:
     @property
     def row(self) -> str:
         """The row of a Markdown table."""
-        low, middle, high = (f"{v:.3g}" for v in (min(self.values), statistics.median(self.values), max(self.values)))
-        asked = "" if self.most is None else f"{self.most:g}"
-        return f"| {self.part} | {self.what} | {middle}{self.unit} | {low} to {high} | {asked} |"
-
-
-# What is measured: training
+        median = statistics.median(self.values)
+        low, middle, high = (f"{v:.3g}" for v in (min(self.values), median, max(self.values)))
+        limit = "" if self.most is None else f"{self.most:g}{', **missed**' if median > self.most else ''}"
+        return f"| {self.part} | {self.what} | {middle}{self.unit} | {low} to {high} | {limit} |"
 
 
 def script(work: str, optim: str, chunk: int) -> Iterator[None]:
-    """Train with a plain script; yields once it has been set up, and after every `chunk` steps."""
+    """Train with a plain script; yields after the set-up and after every `chunk` steps."""
     import numpy as np
     import torch
     from torch import nn
@@ -126,7 +124,7 @@ def script(work: str, optim: str, chunk: int) -> Iterator[None]:
 
 
 def special(work: str, optim: str) -> tuple[Any, Any, Any]:
-    """Return model, inputs and targets for an optimizer that can't train the usual ones."""
+    """Return model, inputs, and targets for an optimizer that can't train the usual ones."""
     import torch
     from torch import nn
 
@@ -168,35 +166,34 @@ def batches_of(x: Any, y: Any) -> Iterator[Any]:
 
 
 def always(*rows: Any) -> Iterator[Any]:
-    """Yield the same rows for ever."""
+    """Yield the same rows forever."""
     while True:
         yield rows
 
 
 def runner(words: list[str], chunk: int) -> Iterator[None]:
-    """Train as the user's command does; yields once it has been set up, and after every `chunk` steps."""
+    """Train as the command does; yields after the set-up and after every `chunk` steps."""
     from trainer.session.prepare import plan_of
-    from trainer.session.stopping import Stopping
+    from trainer.session.session import Request, Session
     from trainer.session.train import training
     from trainer.terminal import run_screen, screen
 
     built = prepared([*words, "steps=100000000", "device.threads=1"])
-    with new_folder() as folder, Stopping() as stopping:
+    with new_folder() as folder:
         rundir = plan_of(built, {}).write(folder / "run")
-        loop = training(rundir, built, "", [], run_screen.progress, screen.note, False, stopping)
-        run = next(loop)
-        try:
+        session = Session(rundir, built, Request("", []), run_screen.progress, screen.note)
+        loop = training(session)
+        with session.stopping, closing(loop):
+            run = next(loop)
             while True:
                 yield
                 until = run.state.step + chunk
                 while run.state.step < until:
                     loop.send(run.update(run))
-        finally:
-            loop.close()
 
 
 def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int) -> list[float]:
-    """Return the time of a step beside the plain script's, a value a round: the two take some steps in turn."""
+    """Return the time of a step relative to the plain script, one value per round; the two take turns."""
     found, chunk = [], CHUNKS[work]
     for _ in range(rounds):
         one = runner([*SPECIAL.get((work, optim), WORKS[work]), f"optim={optim}", "optim.lr=1e-6", *words], chunk)
@@ -214,7 +211,7 @@ def ratios_of_steps(work: str, optim: str, words: list[str], rounds: int) -> lis
 
 
 def steps(full: bool) -> Iterator[Figure]:
-    """A step with everything on, beside the plain script."""
+    """A step with everything on, relative to the plain script."""
     limits = {"seed": (0.95, 1.05), "tiny": (0.85, 1.10), "mini": (0.56, 1.0)}  # adam and adamw, the others
     for work, (most, others) in limits.items():
         for optim in ("adam",) if work == "mini" else OPTIMIZERS if full else QUICK:
@@ -224,14 +221,14 @@ def steps(full: bool) -> Iterator[Figure]:
 
 
 def compiled(full: bool) -> Iterator[Figure]:
-    """A compiled step, beside the plain script."""
+    """A compiled step, relative to the plain script."""
     for work, optim, most in (("tiny", "sgd", 0.10), ("seed", "sgd", 0.70), ("mini", "adam", 0.60)):
         values = ratios_of_steps(work, optim, ["compile=step"], 5 if full else 3)
         yield Figure("compile=step", f"{work}, {optim} / script", values, most)
 
 
 def comforts(full: bool) -> Iterator[Figure]:
-    """What showing, writing and saving take of the loop's time, from within."""
+    """The share of display, metrics, status, and checkpoints in the time of the loop, measured inside it."""
     from trainer.training.loop import fit
 
     for work in WORKS if full else ("seed", "tiny"):
@@ -247,7 +244,7 @@ def comforts(full: bool) -> Iterator[Figure]:
 
 
 def where(full: bool) -> Iterator[Figure]:
-    """Where the microseconds of one step go, from within."""
+    """The parts of one step in microseconds, measured inside the loop."""
     from trainer.training.loop import fit
 
     for work in ("seed", "tiny"):
@@ -265,7 +262,7 @@ def where(full: bool) -> Iterator[Figure]:
 
 
 def parts_of(inside: dict[str, float]) -> dict[str, float]:
-    """Return the seconds in the parts of a step, none of them counted twice."""
+    """Return the seconds in each part of a step, without counting any twice."""
     within = ("model", "loss", "backward", "gradients listed", "gradients checked")
     return {
         "batch, learning rate": inside["at"] + inside["apply"],
@@ -277,7 +274,7 @@ def parts_of(inside: dict[str, float]) -> dict[str, float]:
 
 @contextmanager
 def clocks(run: Any) -> Iterator[dict[str, float]]:
-    """Clock the parts of the steps of a run."""
+    """Time the parts of the steps of a run."""
     import torch
 
     from trainer.training import fused, loop
@@ -314,11 +311,12 @@ def clocks(run: Any) -> Iterator[dict[str, float]]:
 
 
 def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dict[str, float]]:
-    """Train with everything; return the seconds in all and in each comfort."""
+    """Train with everything on; return the seconds in total and in each comfort."""
     from trainer.session.display import Standing
     from trainer.session.metrics_writer import MetricsFile
     from trainer.session.prepare import plan_of
     from trainer.session.saver import Saver
+    from trainer.session.session import Request, Session
     from trainer.session.status_writer import StatusWriter
     from trainer.terminal.progress import LiveDisplay
     from trainer.terminal.screen import stderr
@@ -343,21 +341,18 @@ def timed(built: Any, folder: Path, fit: Callable[..., Any]) -> tuple[float, dic
         lambda: (run.state.best_step, run.state.best_value),
         lambda: few_parameters(run.model),
     )
-    record = StatusWriter(rundir, built, "", [], print, {})
+    record = StatusWriter(Session(rundir, built, Request("", [])))
     with LiveDisplay(stderr, standing) as display, Saver(rundir, built, metrics) as saver:
         readers = {"display": display, "metrics.jsonl": metrics, "status.json": record}
         start = time.perf_counter()
         fit(run, [clocked(name, call) for name, call in readers.items()], clocked("checkpoints", saver))
-        seconds = time.perf_counter() - start  # what the thread still writes is not the loop's
+        seconds = time.perf_counter() - start  # the thread may still be writing, which does not stop the loop
     metrics.close()
     return seconds, spent
 
 
-# What is measured: whole processes
-
-
 def startup(full: bool) -> Iterator[Figure]:
-    """Whole processes beside others."""
+    """The time of whole processes."""
     rounds = 15 if full else 5
     python, command = [sys.executable], [str(Path(sys.executable).with_name("trainer"))]
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import bench; bench.one_step()"
@@ -370,7 +365,7 @@ def startup(full: bool) -> Iterator[Figure]:
                     [*command, name, "--help"],
                     4.0,
                 )
-                for name in ("run", "resume", "list", "runs")  # three that are made of settings, and one of the others
+                for name in ("run", "resume", "list", "runs")  # three helps with generated parts, and one without
             },
             "`trainer run steps=1` / one step of a script": (
                 [*python, "-c", script],
@@ -392,7 +387,7 @@ for file in pathlib.Path("runs").glob("*/status.json"):
 
 
 def listing(full: bool) -> Iterator[Figure]:
-    """`trainer runs` where there are many."""
+    """`trainer runs` of many runs."""
     count = 10_000 if full else 1_000
     with new_folder() as folder:
         many_runs(folder, count)
@@ -418,8 +413,8 @@ sys.exit(code)
 
 
 def whole_process(command: list[str], folder: Path) -> tuple[float, float]:
-    """Run a command and return its seconds and its largest memory in MB."""
-    # From a small process: what a child of a large one reports begins with the memory of its parent.
+    """Run a command and return its seconds and its peak memory in MB."""
+    # From a small process: the peak of a child starts with the memory of its parent.
     command = [sys.executable, "-S", "-c", _SMALL, *command]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     env["OMP_NUM_THREADS"] = "1"
@@ -429,7 +424,7 @@ def whole_process(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def many_runs(folder: Path, count: int) -> None:
-    """Write the directories of many finished runs, copies of one but for what a table shows."""
+    """Write the directories of many finished runs: copies of one, except for the fields that a table shows."""
     trainer("run", f"run_dir={folder}/one", "steps=1")
     status = json.loads((folder / "one" / "status.json").read_text())
     drawn, letters = random.Random(0), "bcdfghjklmnpqrstvwxz"
@@ -445,18 +440,15 @@ def many_runs(folder: Path, count: int) -> None:
         (path / "status.json").write_text(json.dumps(status, indent=1) + "\n")
 
 
-# What is measured: sweeps
-
-
 def sweep(launcher: str, work: str, swept: str, count: int) -> float:
-    """Run a sweep as a process of its own and return its seconds."""
+    """Run a sweep as a process and return its seconds."""
     command = [str(Path(sys.executable).with_name("trainer")), "run", "-m", *WORKS[work], swept, f"steps={count}"]
     with new_folder() as folder:
         return whole_process([*command, "device.threads=1", f"hydra/launcher={launcher}"], folder)[0]
 
 
 def sweeps(full: bool) -> Iterator[Figure]:
-    """Jobs of a sweep: what each costs beside its training, and the launchers beside each other."""
+    """The cost of a job of a sweep beyond its training, and the launchers against each other."""
     few, many = (10, 110) if full else (5, 25)
     extra = []
     for _ in range(3):
@@ -472,11 +464,8 @@ def sweeps(full: bool) -> Iterator[Figure]:
     yield Figure("sweep", f"{jobs} jobs of {count} steps of seed, `processes` / `local`", found, 0.7 if full else None)
 
 
-# What is measured: checkpoints and memory
-
-
 def checkpoints(full: bool) -> Iterator[Figure]:
-    """What a save blocks beside torch.save of the same state, and how fast checkpoints are verified."""
+    """The time that a save blocks training, relative to torch.save, and the speed of verification."""
     import hashlib
 
     import torch
@@ -497,7 +486,7 @@ def checkpoints(full: bool) -> Iterator[Figure]:
         rundir, plain_file = plan_of(built, {}).write(folder / "run"), folder / "plain.pt"
         metrics = MetricsFile(rundir.metrics, 1, run.model)
         with Saver(rundir, built, metrics) as saver:
-            for number in range(7):  # the first two allocate what later ones use again
+            for number in range(7):  # the first two allocate memory that later ones reuse
                 start = time.perf_counter()
                 torch.save([run.model.state_dict(), run.optimizer.state_dict()], plain_file)
                 plain = time.perf_counter() - start
@@ -509,7 +498,7 @@ def checkpoints(full: bool) -> Iterator[Figure]:
                 path = rundir.checkpoints / manifest.name_of(run.state.step)
                 while not path.exists():
                     time.sleep(0.01)
-                time.sleep(0.5)  # for the removal of the one before
+                time.sleep(0.5)  # until the previous one is removed
                 start = time.perf_counter()
                 count = manifest.verify(path)
                 middle = time.perf_counter()
@@ -533,7 +522,7 @@ def checkpoints(full: bool) -> Iterator[Figure]:
 
 
 def vectorized(full: bool) -> Iterator[Figure]:
-    """Sweeps of jobs that are trained as one, beside the same jobs one after the other."""
+    """Sweeps as one batched program, relative to the same jobs one after the other."""
     steps = 5000 if full else 500
     for work, jobs, most in (("tiny", 64, 0.20), ("tiny", 256, 0.10), ("seed", 16, 0.95)):
         yield Figure(
@@ -563,7 +552,7 @@ def together(work: str, jobs: int, steps: int) -> float:
 
 
 def growth(full: bool) -> Iterator[Figure]:
-    """What more steps cost in memory."""
+    """The memory that more steps take."""
     few, many = (20_000, 1_020_000) if full else (5_000, 55_000)
     command = [str(Path(sys.executable).with_name("trainer")), "run", *WORKS["tiny"], "device.threads=1"]
     with new_folder() as folder:
@@ -571,12 +560,9 @@ def growth(full: bool) -> Iterator[Figure]:
     yield Figure("growth", f"memory of {many - few:,} more steps of tiny", [sizes[1] - sizes[0]], 5, " MB")
 
 
-# The frame
-
-
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """Yield a folder that is gone afterwards."""
+    """Yield a temporary folder."""
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-") as folder:
         yield Path(folder)
 
@@ -602,7 +588,7 @@ def prepared(argv: list[str]) -> Any:
 
 
 def on_terminal() -> Any:
-    """Make standard output and error a terminal that another process reads; return a file of the former output."""
+    """Connect stdout and stderr to a terminal that another process reads; return the former stdout."""
     out = os.fdopen(os.dup(1), "w")
     ours, theirs = pty.openpty()
     if os.fork() == 0:
@@ -622,7 +608,7 @@ def on_terminal() -> Any:
 
 
 def made_data() -> None:
-    """Write the rows of the work mini, and a model with sparse gradients."""
+    """Write the data of `mini`, and a model with sparse gradients."""
     import numpy as np
 
     drawn = np.random.default_rng(0)
@@ -656,19 +642,18 @@ class Words(Data):
 
 
 def table(figures: list[Figure]) -> str:
-    """Return all figures as a Markdown table, with what they were measured on."""
+    """Return all figures as a Markdown table, with versions and machine."""
     import torch
 
     model = next((line for line in cpu_lines() if line.startswith("model name")), platform.processor())
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, {model.partition(':')[2].strip()}"
-    rows = ["| | | median | lowest to highest | at most |", "|---|---|---|---|---|", *(one.row for one in figures)]
-    return f"Measured {time.strftime('%Y-%m-%d')}: {versions}, {os.cpu_count()} cores, one thread.\n\n" + "\n".join(
-        rows
-    )
+    head = ["| part | what | median | lowest to highest | limit |", "|---|---|---|---|---|"]
+    measured = f"Measured {time.strftime('%Y-%m-%d')}: {versions}, {os.cpu_count()} cores, one thread."
+    return "\n".join([measured, "", *head, *(one.row for one in figures)])
 
 
 def cpu_lines() -> list[str]:
-    """Return what the system says of its processor."""
+    """Return the lines of /proc/cpuinfo."""
     try:
         return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -691,8 +676,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--full", action="store_true", help="more rounds, larger works, all parts")
-    parser.add_argument("--list", action="store_true", help="say what the parts are")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--list", action="store_true", help="list the parts")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
     if asked.list:
         print("\n".join(f"{name:<12} {part.__doc__}" for name, part in PARTS.items()))
@@ -713,10 +698,10 @@ def main() -> int:
             except Exception:
                 print(f"{name} failed:\n{traceback.format_exc()}", file=out, flush=True)
         os.chdir(ROOT)
-    if asked.readme:
-        text = README.read_text()
+    if asked.write:
+        text = PAGE.read_text()
         before, _, rest = text.partition(MARKS[0])
-        README.write_text(before + MARKS[0] + table(figures) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
+        PAGE.write_text(before + MARKS[0] + table(figures) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
     print(f"\n{table(figures)}", file=out)
     return 0
 

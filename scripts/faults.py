@@ -1,8 +1,8 @@
-"""Every fault that a run must survive, tried in full; prints a table of what was tried and what survived.
+"""Tries every fault that a run must survive and prints a table of the results.
 
-.venv/bin/python scripts/faults.py              all of it, about half an hour on 2 cores
-.venv/bin/python scripts/faults.py kills        those series whose name holds a word
-.venv/bin/python scripts/faults.py --readme     writes the table into docs/runs.md as well
+.venv/bin/python scripts/faults.py              all series, about half an hour on 2 cores
+.venv/bin/python scripts/faults.py kills        the series whose names contain a word
+.venv/bin/python scripts/faults.py --write      also writes the table into docs/runs.md
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         print(f"{tried - wrong} of {tried}  {name}  ({time.perf_counter() - start:.0f} s)", flush=True)
         rows.append(f"| {name} | {tried:,} | {tried - wrong:,} |")
     table = "\n".join(["| fault | tried | survived |", "|---|---|---|", *rows])
-    if "--readme" in argv:
+    if "--write" in argv:
         page = ROOT / "docs" / "runs.md"
         before, _, rest = page.read_text().partition(START)
         page.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}")

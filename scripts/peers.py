@@ -1,4 +1,4 @@
-"""What the peers cost: time a step of other training loops as a ratio to a bare PyTorch script on the same work.
+"""Measures other training loops: the time per step as a ratio to a bare PyTorch script on the same work.
 
     python -m venv /tmp/peers
     /tmp/peers/bin/pip install torch==2.13.0 lightning pytorch-ignite tqdm skorch accelerate transformers
@@ -6,16 +6,16 @@
     /tmp/peers/bin/python scripts/peers.py tiny --rounds 9
     /tmp/peers/bin/python scripts/peers.py --json           {"versions": ..., "results": [{"peer": ..., ...}], ...}
 
-The environment is one of its own; nothing here imports trainer. A peer that is not installed is left out and named.
+Use a separate environment; nothing here imports trainer. Peers that are not installed are named and left out.
 
 The works: `seed` is a two-layer network on one full batch with SGD; `tiny` a 3-2-5 linear stack on one example with
-SGD, so nearly all overhead; `mini` a 784-256-10 network on 60,000 examples in shuffled batches of 64 with Adam. An
-epoch of seed and tiny is as long as the run: one a step costs Lightning far more.
+SGD, so almost all overhead; `mini` a 784-256-10 network on 60,000 examples in shuffled batches of 64 with Adam. An
+epoch of seed and tiny is as long as the run, because an epoch per step would cost Lightning far more.
 
-Time a step is that of a long run less that of a short one, so that start-up does not count. In each round the script
-and the peer run in turn in one process with one thread; shown are the median, minimum and maximum of the ratios.
-Time is the process's own (user and system), which other work on the machine disturbs least; --wall takes the clock's.
-What peers print is drawn on a pseudo-terminal that another process reads; their files go to a temporary directory.
+The time per step is that of a long run minus that of a short one, so that start-up does not count. In each round, the
+script and the peer run in turn in one process with one thread; the table shows median, minimum, and maximum of the
+ratios. The time is the CPU time of the process, which other load disturbs least; --wall uses the clock. The output of
+peers goes to a pseudo-terminal that another process reads; their files go to a temporary directory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PACKAGES = ("torch", "lightning", "pytorch-ignite", "skorch", "transformers", "a
 
 @dataclass
 class Task:
-    """All that a run needs, made anew for each."""
+    """Everything that one run needs, built for each run."""
 
     model: nn.Module
     loss: nn.Module
@@ -71,7 +71,7 @@ class SumOfSquares(nn.Module):
 
 
 class Repeated(Dataset[Any]):
-    """The same batch over and over: an iterable to loops, a dataset of batches to peers that make the DataLoader."""
+    """The same batch repeated: an iterable for loops, a dataset of batches for peers that make the DataLoader."""
 
     def __init__(self, batch: tuple[Tensor, Tensor], steps: int) -> None:
         self.batch, self.steps = batch, steps
@@ -90,7 +90,7 @@ class Repeated(Dataset[Any]):
 
 
 def full_batch(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Task:
-    """Return a task of one epoch that takes the same batch at every step."""
+    """Return a task of one epoch with the same batch in every step."""
     batch = (x, y)
     batches = Repeated(batch, steps)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
@@ -125,8 +125,8 @@ def mini(epochs: int) -> Task:
     return Task(model, nn.CrossEntropyLoss(), optimizer, epochs, batches, dataset, 64, default_collate)
 
 
-# How to make each work, and its length in a short and in a long run: steps, for mini epochs. Peers that save or log
-# every 500 steps do so as often as that in the difference.
+# How to build each work, and the length of a short and a long run in steps (mini: epochs). The difference includes the
+# saves and logs of peers that do these every 500 steps.
 WORKS = {"seed": (seed, 500, 1000), "tiny": (tiny, 500, 1500), "mini": (mini, 1, 2)}
 
 
@@ -165,7 +165,7 @@ def lightning_trainer(task: Task, log: bool, **options: Any) -> None:
 
 
 def fabric(task: Task) -> None:
-    """Train with a script's loop over what Lightning Fabric set up."""
+    """Train with a plain loop over parts that Lightning Fabric set up."""
     from lightning.fabric import Fabric
 
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -196,7 +196,7 @@ def ignite_engine(task: Task, handlers: bool) -> None:
 
 
 def skorch(task: Task) -> None:
-    """Train with skorch's NeuralNet, which holds nothing out."""
+    """Train with skorch's NeuralNet, without held-out rows."""
     from skorch import NeuralNet
 
     net = NeuralNet(
@@ -239,7 +239,7 @@ def hf_trainer(task: Task) -> None:
 
 
 def accelerate(task: Task) -> None:
-    """Train with a script's loop over what Accelerate prepared."""
+    """Train with a plain loop over parts that Accelerate prepared."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True)
@@ -254,7 +254,7 @@ def accelerate(task: Task) -> None:
 
 
 OFF = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-# Each with the modules that it needs.
+# Each peer with the modules that it needs.
 PEERS: dict[str, tuple[Callable[[Task], None], tuple[str, ...]]] = {
     "Lightning, defaults": (partial(lightning_trainer, log=True), ("lightning",)),
     "Lightning, everything off": (partial(lightning_trainer, log=False, **OFF), ("lightning",)),
@@ -269,7 +269,7 @@ PEERS: dict[str, tuple[Callable[[Task], None], tuple[str, ...]]] = {
 
 @contextmanager
 def on_terminal() -> Iterator[None]:
-    """Send what is printed to a pseudo-terminal, which another process reads so that reading costs this one nothing."""
+    """Send output to a pseudo-terminal that another process reads, so that reading costs this process nothing."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 120))
     reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -291,7 +291,7 @@ def on_terminal() -> Iterator[None]:
 
 def seconds(run: Callable[[Task], None], make: Callable[[int], Task], length: int, clock: Callable[[], float]) -> float:
     """Return the time of one run of a work."""
-    torch.set_num_threads(1)  # a peer may have changed it
+    torch.set_num_threads(1)  # a peer may have changed the number
     torch.manual_seed(0)
     task = make(length)
     gc.collect()
@@ -301,7 +301,7 @@ def seconds(run: Callable[[Task], None], make: Callable[[int], Task], length: in
 
 
 def ratios(peer: Callable[[Task], None], work: str, rounds: int, clock: Callable[[], float]) -> list[float]:
-    """Return a peer's time a step as a ratio to the bare script's, once a round."""
+    """Return the time per step of a peer as a ratio to the bare script, one value per round."""
     make, short, long = WORKS[work]
     found = []
     with on_terminal():
@@ -315,7 +315,7 @@ def ratios(peer: Callable[[Task], None], work: str, rounds: int, clock: Callable
 
 
 def main(argv: list[str]) -> int:
-    """Measure the works that are named, or all."""
+    """Measure the named works, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("works", nargs="*", metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--rounds", type=int, default=5)

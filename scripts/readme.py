@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the commands in README.md and docs/, a page in an empty directory, and writes what they print below them.
+"""Runs the commands in README.md and docs/, each page in an empty directory, and writes their output below them.
 
-    .venv/bin/python scripts/readme.py              all pages
-    .venv/bin/python scripts/readme.py docs/own.md  some of them
+    .venv/bin/python scripts/readme.py              all pages, and the pictures
+    .venv/bin/python scripts/readme.py docs/own.md  some pages
 
-A console block holds commands (`$ trainer ...`) and their output. The option and setting tables
-between `<!-- table: NAME -->` and `<!-- end -->` are made from configs/ and from the settings' own words.
+A console block holds commands (`$ trainer ...`) and their output, without lines of progress. The tables of options and
+settings between `<!-- table: NAME -->` and `<!-- end -->` are generated from configs/ and from the descriptions of the
+settings.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import tempfile
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import pictures
+
 from trainer.config.catalog import Catalog, summary
 from trainer.config.settings import CheckpointSettings, DeviceSettings, Settings
 from trainer.text import show
@@ -28,6 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"in\s`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WIDTH = "100"  # columns
+PROGRESS = re.compile(r"^\s*step [\d,]+/.*\n", re.MULTILINE)  # how many such lines there are depends on the machine
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -50,7 +54,7 @@ def options_table(group: str) -> str:
 
 
 def settings_table() -> str:
-    """Return a Markdown table of all settings of our own."""
+    """Return a Markdown table of all settings outside the groups."""
     rows = []
     for prefix, section in (("", Settings), ("checkpoint.", CheckpointSettings), ("device.", DeviceSettings)):
         for one in fields(section):
@@ -61,7 +65,7 @@ def settings_table() -> str:
 
 
 def tables(text: str) -> str:
-    """Return the text with its tables made anew."""
+    """Return the text with its tables generated again."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[2]
@@ -72,7 +76,7 @@ def tables(text: str) -> str:
 
 
 def renew(page: Path) -> None:
-    """Rewrite a page with what its commands print now."""
+    """Rewrite a page with the current output of its commands."""
     text = page.read_text()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
 
@@ -87,7 +91,8 @@ def renew(page: Path) -> None:
                 done = subprocess.run(
                     words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
-                parts.append(f"$ {command}\n{done.stdout}")
+                output = PROGRESS.sub("", done.stdout).replace(str(Path(folder).resolve()), "~/experiments")
+                parts.append(f"$ {command}\n{output.replace(str(ROOT), '~/trainer')}")
             return "```console\n" + "\n".join(parts) + "```"
 
         page.write_text(BLOCK.sub(run, tables(text)))
@@ -96,3 +101,5 @@ def renew(page: Path) -> None:
 if __name__ == "__main__":
     for page in [Path(word).resolve() for word in sys.argv[1:]] or PAGES:
         renew(page)
+    if not sys.argv[1:]:
+        pictures.main()

@@ -5,8 +5,8 @@ A series yields a line for every case: None when it was survived, else what went
 
 from __future__ import annotations
 
+import dataclasses
 import errno
-import functools
 import itertools
 import json
 import logging
@@ -30,7 +30,7 @@ from conftest import Fork, Run
 from instants import SMALL, begin, ending, on_row, send_at, trained
 
 from trainer.checkpoints import manifest, store
-from trainer.session import metrics_writer, train
+from trainer.session import job, metrics_writer, train
 from trainer.session.saver import Saver
 from trainer.session.stopping import ASKED
 from trainer.training import loop
@@ -229,7 +229,8 @@ def kills_with_loggers(cli: Cli, stride: int = 1) -> Iterator[Case]:
 def _at_once() -> None:
     """Let every row be written and handed on at once, not about once a second."""
     metrics_writer._BUFFERED_SECONDS = 0
-    train.training = functools.partial(train.training, seconds=0.0)
+    own = train.training
+    train.training = lambda session: own(dataclasses.replace(session, seconds=0.0))
 
 
 def _kill_in_all(place: str, number: int) -> None:
@@ -603,7 +604,7 @@ RUN_PHASES: dict[str, tuple[Callable[[int], None], int]] = {
     "saving": (lambda number: _around(store, "write", number), 7),
 }
 SWEEP_PHASES: dict[str, Callable[[int], None]] = {
-    "between jobs of a sweep": lambda number: _around(train, "execute", number, after=True),
+    "between jobs of a sweep": lambda number: _around(job, "execute", number, after=True),
     "in a sweep's job": lambda number: _around(loop, "has_non_finite", number, step=11),
 }
 

@@ -19,7 +19,7 @@ from conftest import Run
 from trainer.config import settings, targets
 from trainer.runs import trust_list
 from trainer.session.metrics_writer import MetricsFile
-from trainer.session.prepare import plan
+from trainer.session.prepare import plan_of, prepare
 from trainer.session.saver import Saver
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -53,7 +53,7 @@ def begin(name: str, *words: str) -> Path:
             section = section[part]
         section[last] = yaml.safe_load(value)
     targets.search_working_directory()  # as for whatever the user types
-    planned = plan(settings.check(config), {"choices": choices})
+    planned = plan_of(prepare(settings.check(config), choices), {"choices": choices})
     planned.write(Path(name))
     trust_list.add([planned.own_code.digest] if planned.own_code else [])
     return Path(name)

@@ -319,7 +319,7 @@ def test_a_dict_names_a_class_and_its_arguments():
         ({"data": (torch.zeros(3, 2), torch.zeros(4))}, "x has 3 rows and y has 4"),
         ({"data": (torch.zeros(0, 2), torch.zeros(0))}, "at least 1"),
         ({"data": (["a", "b"], [1.0, 2.0])}, "x must be numbers"),
-        ({"model": Net(9, 1), "data": rows()}, "a step can't be taken: mat1 and mat2"),
+        ({"model": Net(9, 1), "data": rows()}, "a training step fails: mat1 and mat2"),
         ({"model": Net(3, 1), "data": rows()}, r"model=Net .*: the model's predictions have the shape \[2, 1\], the"),
         ({"model": Net(3, 2), "model__hidden": 3, "data": rows()}, "model.hidden=3: the model is an object"),
         ({"data": Data(*rows()), "data__validation": 0.5}, "data.validation=0.5: the data is an object"),
@@ -425,7 +425,7 @@ def test_resume_takes_what_the_command_takes_and_what_fit_returned(cli, monkeypa
     assert cli("resume", "run", "steps=18").code == 0
     status = Run(Path("run")).status
     assert [segment["from_step"] for segment in status["segments"]] == [0, 9, 12, 14, 16]
-    with pytest.raises(UsageError, match=r"seed=1: would make it another run \(it has 0\)"):
+    with pytest.raises(UsageError, match=r"seed=1: would make it a different run \(it has 0\)"):
         fit(resume="run", seed=1)
     assert cli("reproduce", "run").code == 0
     Path("runs").mkdir()
@@ -460,10 +460,10 @@ def test_resume_true_begins_or_goes_on(monkeypatch):
 def test_objects_go_on_with_the_same_data_and_a_model_that_fits():
     fit(model=net(), data=rows(), run_dir="run", **OWN)
     x, y = rows()
-    with pytest.raises(UsageError, match=r"data\._object_=arrays .* would make it another run \(it has arrays"):
+    with pytest.raises(UsageError, match=r"data\._object_=arrays .* would make it a different run \(it has arrays"):
         fit(model=net(), data=(x, y + 1), resume="run", steps=20)
     with pytest.raises(
-        UsageError, match=r"other weights than the model's: layers.0.weight: \[5, 3\] in the checkpoint"
+        UsageError, match=r"the weights do not fit the model: layers.0.weight: \[5, 3\] in the checkpoint"
     ):
         fit(model=Net(3, 2, hidden=6), data=(x, y), resume="run", steps=20)
     with pytest.raises(UsageError, match=r"model\._object_=.*\.Net: is an object passed to fit\(\)"):

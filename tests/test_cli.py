@@ -99,7 +99,7 @@ def test_help_fits_80_columns(cli):
 
 def test_help_fits_narrower_terminals(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    groups = cli("run", "--help").out.partition("Groups")[2].partition("Settings used")[0]
+    groups = cli("run", "--help").out.partition("Groups")[2].partition("Most used settings")[0]
     assert max(map(len, groups.splitlines()[1:])) < 40
 
 

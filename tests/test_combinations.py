@@ -259,7 +259,7 @@ BAD = {  # what is wrong: the classes of the module, what the one line says
             "    def __init__(self):\n        super().__init__(); self.layer = nn.Linear(1000, 10)\n"
             "    def forward(self, x): return self.layer(x if self.training else x[0, 0, 0])"
         },
-        "a step can't be taken",
+        "a training step fails",
     ),
 }
 

@@ -45,8 +45,8 @@ WRONG = {
         "did you mean hydra/launcher=joblib?",
     ],
     "run model=[1,2]": ["model takes the name of an option"],
-    "run ~optim.lr": ["~optim.lr: settings are set, not deleted"],
-    "run ~model": ["~model: settings are set, not deleted", "allowed: model=OPTION"],
+    "run ~optim.lr": ["~optim.lr: settings can't be deleted"],
+    "run ~model": ["~model: settings can't be deleted", "allowed: model=OPTION"],
     "run model=numpy=": ["model=numpy=: no such model", "did you mean model=numpy?"],
     "run model = numpy": ["model: has no value", "model=OPTION, without spaces"],
     "run exp=digits": ["did you mean experiment=digits?"],
@@ -103,7 +103,7 @@ WRONG = {
     "run data=none": ["model=two_layer data=none", "model=product"],
     "run model=numpy device.dtype=bfloat16": ["NumPy has no bfloat16"],
     # the grammar of words
-    "run 'seed=[1,2'": ["the '[' at character 6 has no partner"],
+    "run 'seed=[1,2'": ["the '[' at character 6 is unbalanced"],
     "run name=a=b": ["""did you mean 'name="a=b"'?"""],
     "run 'name=~/x y'": ["""did you mean 'name="~/x y"'?"""],
     "run seed=1 seed=2": ["seed: is given twice: seed=1 and seed=2"],
@@ -121,8 +121,8 @@ WRONG = {
     "run 'name=${foo.bar}'": ["name: Interpolation key 'foo.bar' not found"],
     # flags
     "run --foo": ["--foo: no such flag", "--multirun"],
-    "run --model=numpy": ["--model=numpy: is no flag but a setting", "did you mean model=numpy?"],
-    "run --steps 5": ["--steps: is no flag but a setting", "did you mean steps=VALUE?"],
+    "run --model=numpy": ["--model=numpy: is a setting, not a flag", "did you mean model=numpy?"],
+    "run --steps 5": ["--steps: is a setting, not a flag", "did you mean steps=VALUE?"],
     "resume last -m": ["-m: no such flag", "--force"],
     "list --foo": ["--foo: no such flag; allowed: --config-dir, --help, --json"],
     "run --experimental-rerun x": ["--experimental-rerun: no such flag"],
@@ -190,11 +190,17 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (finished, "run run_dir=run"): (2, ["run_dir=run: exists and is not empty", "trainer resume run, or resume=true"]),
     (finished, "resume run"): (0, []),
-    (finished, "resume run steps=1"): (2, ["steps=1: the run has done 2 steps already", "steps=2 or more"]),
-    (finished, "resume run model.hidden=9"): (2, ["model.hidden=9: would make it another run (it has 3)", "--force"]),
+    (finished, "resume run steps=1"): (2, ["steps=1: the run has already taken 2 steps", "steps=2 or more"]),
+    (finished, "resume run model.hidden=9"): (
+        2,
+        ["model.hidden=9: would make it a different run (it has 3)", "--force"],
+    ),
     (finished, "resume run --force model.hidden=9 steps=3"): (2, ["linear1.weight: [3, 4] in the checkpoint, [9, 4]"]),
-    (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it another run"]),
-    (finished, "run init_from=run"): (2, ["init_from=run: other weights", "linear1.weight: [3, 4]", "[100, 1000]"]),
+    (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it a different run"]),
+    (finished, "run init_from=run"): (
+        2,
+        ["init_from=run: the weights do not fit the model", "linear1.weight: [3, 4]", "[100, 1000]"],
+    ),
     (finished, "resume rum"): (2, ["rum: no such run"]),
     (finished, "verify rum"): (2, ["rum: no such run"]),
     (damage("model.safetensors", b"x"), "resume run"): (2, ["run: none of its checkpoints is good", "--force"]),
@@ -202,11 +208,11 @@ GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (damage("model.safetensors", b"<html>"), "run init_from=run"): (2, ["model.safetensors has 6 bytes instead of"]),
     (damage("model.safetensors", LFS), "run init_from=run"): (2, ["model.safetensors has"]),
     (damage("training.safetensors", None), "run init_from=run"): (2, ["training.safetensors is missing"]),
-    (another_format, "resume run steps=5"): (2, ["has format 7, and this version reads 1"]),
+    (another_format, "resume run steps=5"): (2, ["has format 7, but this version reads 1"]),
     (edited("seed: 1\n\tx: 2\n"), "resume run"): (2, ["run/config.yaml can't be read: line 2"]),
     (edited("sed: 1\n"), "resume run"): (2, ["sed: no such setting", "did you mean seed?"]),
     (edited("seed: [1\n"), "resume run"): (2, ["run/config.yaml can't be read: line 2"]),
-    (edited(""), "resume run"): (2, ["run/config.yaml holds no configuration"]),
+    (edited(""), "resume run"): (2, ["run/config.yaml is not a configuration"]),
     (lambda: Path("run").mkdir(), "resume run"): (2, ["/run is not a run: it has no config.yaml"]),
     (lambda: Path("run").mkdir(), "run init_from=run"): (2, ["/run is not a run: it has no config.yaml"]),
     (lambda: Path("run").write_text(""), "run run_dir=run"): (2, ["run_dir=run: is a file"]),
@@ -217,7 +223,7 @@ GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (lambda: None, "run 'run_dir=\"a\x1bb\"'"): (2, ["run_dir=a\\x1bb: holds a control character"]),
     (lambda: None, "run model=mlp model.norm=batch data.samples=17 batch_size=16"): (
         2,
-        ["last batch has one row of 17"],
+        ["last batch of an epoch has one of 17 rows"],
     ),
     (lambda: None, "run model=mlp 'model.sizes=[100000000000]'"): (
         2,
@@ -294,7 +300,7 @@ def config_file(folder: Path, text: str | bytes) -> None:
         ("optim", b"_target_: torch.optim.SGD # \xff\n", ["mine.yaml", "UTF-8"]),
         ("optim", "", ["mine.yaml: has no _target_"]),
         ("optim", "lr: 1\n", ["mine.yaml: has no _target_"]),
-        ("optim", "- lr\n", ["mine.yaml: holds a list"]),
+        ("optim", "- lr\n", ["mine.yaml: is a list"]),
         ("optim", "lr: [1\n", ["mine.yaml", "line"]),
         ("optim", "_target_: torch.optim.SGD\nlr: -1\n", ["optim.lr=-1: ", "(in configs/optim/mine.yaml)"]),
         ("optim", "_target_: torch.optim.SGD\nlr: ???\n", ["optim.lr: has no value; add optim.lr=VALUE"]),
@@ -305,16 +311,20 @@ def config_file(folder: Path, text: str | bytes) -> None:
             "# @package _global_\nstepz: 5\n",
             ["stepz: no such setting", "(in configs/experiment/mine.yaml)"],
         ),
-        ("experiment", "# @package _global_\nmodel: mlp\n", ["model=mlp: names an option", "- override /model: mlp"]),
+        (
+            "experiment",
+            "# @package _global_\nmodel: mlp\n",
+            ["model=mlp: is the name of an", "- override /model: mlp"],
+        ),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - model: mlp\n",
-            ["mine.yaml: {model:mlp} in its defaults", "- override"],
+            ["mine.yaml: has the entry {model:mlp} in its defaults", "- override"],
         ),
         (
             "experiment",
             "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
-            ["mine.yaml: {override /modle:mlp}"],
+            ["mine.yaml: has the entry {override /modle:mlp}"],
         ),
         (
             "experiment",
@@ -339,7 +349,7 @@ def test_a_typed_value_is_not_blamed_on_a_file(refused):
 def test_a_file_in_the_wrong_place_is_pointed_at(refused, place):
     Path(place).parent.mkdir(parents=True)
     Path(place).write_text("_target_: trainer.data.Random\n")
-    assert f"{place} is not read: the place is configs/data/mine.yaml" in refused("run", "data=mine")
+    assert f"move {place} to configs/data/mine.yaml" in refused("run", "data=mine")
 
 
 def test_a_shadowed_file_is_warned_of(cli):
@@ -347,7 +357,7 @@ def test_a_shadowed_file_is_warned_of(cli):
     Path("configs/optim/mine.yaml").rename("configs/optim/sgd.yaml")
     result = cli("run", "steps=1")
     assert result.code == 0
-    assert "sgd.yaml is not used: the shipped optim=sgd has that name" in result.err
+    assert "sgd.yaml is ignored: the shipped optim=sgd has the same name" in result.err
 
 
 def test_an_existing_directory_is_not_written_to(cli, train):

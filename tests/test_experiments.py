@@ -248,5 +248,5 @@ def test_the_original_rate_of_linear_stack_gets_close_in_100000_steps(train):
 def test_what_an_experiment_sets_for_a_swapped_option_goes_with_it(cli):
     result = cli("run", "experiment=first_network", "loss=mse", "steps=2")
     assert result.code == 0, result.err
-    assert "loss.target=12.0 is what experiment=first_network sets" in result.err.replace("=12 ", "=12.0 ")
-    assert "loss=mse goes without" in result.err
+    assert "loss.target=12.0 is set by experiment=first_network" in result.err.replace("=12 ", "=12.0 ")
+    assert "loss=mse has no such setting" in result.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import functools
+import dataclasses
 import json
 import math
 import os
@@ -178,7 +178,8 @@ class Part(torch.nn.Linear):
 def at_once():
     """Let every row be written and handed on at once, not about once a second."""
     trainer.session.metrics_writer._BUFFERED_SECONDS = 0
-    trainer.session.train.training = functools.partial(trainer.session.train.training, seconds=0.0)
+    training = trainer.session.train.training
+    trainer.session.train.training = lambda session: training(dataclasses.replace(session, seconds=0.0))
 
 
 def test_killed_and_resumed_equals_uninterrupted(cli, fork, train, own_part):
@@ -268,7 +269,7 @@ def test_one_of_ones_own(cli, train, own_part):
 def test_of_two_of_ones_own_each_needs_a_place(refused, cli, own_part):
     own_part("logger", "mine", OWN)
     own_part("logger", "other", OWN, "name: other.txt\n")
-    assert "logger/mine.yaml: is one of several loggers, so it needs the line # @package logger.mine" in refused(
+    assert "logger/mine.yaml: needs the line # @package logger.mine to be one of several loggers" in refused(
         "run", "logger=[mine,other]"
     )
     mine = Path("configs/logger/mine.yaml")
@@ -282,7 +283,7 @@ def test_a_logger_that_fails_is_told_of_in_a_line_and_left_out(cli, train, own_p
     result = cli("run", "run_dir=run", *SMALL, "steps=8", "logger=[failing,csv]")
     assert result.code == 0
     told = [line for line in result.err.splitlines() if "failing has" in line]
-    assert told == ["warning: logger=failing has stopped: No space left on device; training goes on"]
+    assert told == ["warning: logger=failing has stopped: No space left on device; training continues"]
     require_table(Run(Path("run")))
     assert Run(Path("run")).bits() == train(*SMALL, "steps=8", name="without").bits()
 
@@ -369,7 +370,7 @@ def test_a_run_that_is_done_gives_its_loggers_what_they_lack(cli, train, damage,
     else:
         result = cli("resume", whole)
         assert result.code == 0
-        assert "logger=csv lacked rows of the run; it has them now" in result.err
+        assert "logger=csv missed rows of the run; they have been written" in result.err
     assert (run.path / "metrics.csv").read_bytes() == table
     assert scalars(run) == expected_scalars(run)
     assert run.bits() == bits
@@ -408,8 +409,8 @@ def test_a_missing_package_is_refused_with_its_extra(refused, cli, train, monkey
         (("logger=null",), ("did you mean logger=none?",)),
         (("logger=[csv,csv]",), ("names an option twice",)),
         (("logger=csv,tensorboard",), ("-m to run each, or logger=[csv,tensorboard] for all of them",)),
-        (("logger.points=3",), ("belongs to no logger that was chosen; allowed: logger=OPTION",)),
-        (("logger=csv", "logger.tensorboard.points=3"), ("logger.tensorboard: belongs to no logger",)),
+        (("logger.points=3",), ("no such logger was chosen; allowed: logger=OPTION",)),
+        (("logger=csv", "logger.tensorboard.points=3"), ("logger.tensorboard: no such logger was chosen",)),
         (("logger=tensorboard", "logger.points=3"), ("logger.points=3", "allowed: logger.tensorboard.KEY")),
         (("logger=tensorboard", "logger.tensorboard.point=3"), ("did you mean logger.tensorboard.points?",)),
         (("logger=tensorboard", "logger.tensorboard.points=0"), ("logger.tensorboard.points=0: must be at least 1",)),
@@ -435,7 +436,7 @@ def test_an_experiment_may_choose_loggers(cli, train):
     run = train("experiment=mine", *SMALL, name="as_it_is")
     assert run.status["config"]["logger"]["tensorboard"]["points"] == 7
     require_table(run)
-    assert "experiment=mine sets" in cli("run", "run_dir=swapped", "experiment=mine", *SMALL, "logger=csv").err
+    assert "is set by experiment=mine" in cli("run", "run_dir=swapped", "experiment=mine", *SMALL, "logger=csv").err
     assert Path("swapped/metrics.csv").exists()
     assert not Path("swapped/tensorboard").exists()
 

@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         result = call("resume", "run", f"steps={self.steps}", f"checkpoint.keep={keep}")
         assert result.code == 0, result.err
         start = self.goes_on()
-        assert f"going on from step {start}\n" in result.err
+        assert f"continuing from step {start}\n" in result.err
         self.runs(start, self.steps)
         if self.steps in self.good:
             self.good = self.good[-keep:]

@@ -120,7 +120,7 @@ def test_sparse_gradients_train(train, words):
 REFUSED = {
     "optim=muon": "model=two_layer optim=muon: Muon only supports 2D parameters whereas we found a parameter",
     "optim=muon model=product": "model=product optim=muon: Muon only supports 2D parameters",
-    "optim=sparse_adam": "optim=sparse_adam data=random: a step can't be taken: SparseAdam does not support dense",
+    "optim=sparse_adam": "optim=sparse_adam data=random: a training step fails: SparseAdam does not support dense",
     "optim=adam optim.foo=1": "optim.foo: Adam has no argument foo; allowed: optim.amsgrad, ",
     "optim=adam optim.amsgrd=true": "did you mean optim.amsgrad?",
     "optim=adam optim.amsgrad=1": "optim.amsgrad=1: is not true or false",
@@ -134,7 +134,7 @@ REFUSED = {
     "optim=nesterov optim.momentum=0": "optim.momentum=0: Nesterov momentum requires a momentum",
     "optim=rprop optim.etas=[2,1]": "optim.etas=[2,1]: Invalid eta values",
     "optim=lbfgs optim.line_search_fn=wolfe": "only 'strong_wolfe' is supported",
-    "optim=sgd optim.differentiable=true": "a step can't be taken",
+    "optim=sgd optim.differentiable=true": "a training step fails",
 }
 
 

@@ -190,30 +190,30 @@ def test_many_rows_are_predicted_in_parts(cli, priced):
 
 WRONG = {
     "no run": (("eval",), "eval: which run?"),
-    "a setting of training": (("eval", "run", "optim.lr=3"), "optim.lr=3: is not a matter of evaluating"),
+    "a setting of training": (("eval", "run", "optim.lr=3"), "optim.lr=3: can't be changed for an evaluation"),
     "no such checkpoint": (
         ("eval", "run", "--checkpoint", "77"),
         "--checkpoint=77: run has no such checkpoint; allowed: best, last, ",
     ),
-    "no rows": (("predict", "run"), "predict: from what?"),
+    "no rows": (("predict", "run"), "predict: which rows?"),
     "both": (("predict", "run", "--row=1,2", "--input", "new.csv"), "both --input and --row"),
     "too few values": (
         ("predict", "run", "--row=1"),
-        "--row=1: has 1 values, and the run learned from 2; allowed: size, city",
+        "--row=1: has 1 values, but the model takes 2; allowed: size, city",
     ),
-    "text for a number": (("predict", "run", "--row=big,Ulm"), "size is 'big', and the run learned from numbers"),
+    "text for a number": (("predict", "run", "--row=big,Ulm"), "size is 'big', but the model takes numbers"),
     "no such input": (("predict", "run", "--input", "none.csv"), "--input=none.csv: no such file"),
-    "a strange input": (("predict", "run", "--input", "run/config.yaml"), "is of no kind that can be read"),
+    "a strange input": (("predict", "run", "--input", "run/config.yaml"), "this file type can't be read"),
     "a strange output": (
         ("predict", "run", "--input", "new.csv", "--output", "o.xls"),
-        "--output=o.xls: is of no kind",
+        "--output=o.xls: this file type can't be written",
     ),
     "no folder": (("predict", "run", "--input", "new.csv", "--output", "no/o.csv"), "no such folder"),
-    "onto itself": (("predict", "run", "--input", "new.csv", "--output", "new.csv"), "is the file of the input"),
+    "onto itself": (("predict", "run", "--input", "new.csv", "--output", "new.csv"), "is the input file"),
     "a hole": (("predict", "run", "--input", "hole.csv"), "hole.csv: line 3: size is empty or not finite"),
     "text in a file": (("predict", "run", "--input", "text.csv"), "text.csv: line 2: size is 'x'"),
     "a column less": (("predict", "run", "--input", "less.csv"), "has no column city"),
-    "no format": (("export", "run"), "export: as what?; allowed: --format safetensors"),
+    "no format": (("export", "run"), "export: in which format?; allowed: --format safetensors"),
     "a strange format": (
         ("export", "run", "--format=onx"),
         "--format=onx: no such format; allowed: onnx, pt2, safetensors; did",
@@ -272,7 +272,8 @@ def test_onnx_takes_raw_numbers(cli, priced, houses):
 
 
 @pytest.mark.parametrize(
-    ("model", "why"), [("numpy", "NumPy"), ("dynamic", "drawn anew in every pass"), ("product", "it takes no inputs")]
+    ("model", "why"),
+    [("numpy", "NumPy"), ("dynamic", "its computation is random in every pass"), ("product", "it takes no inputs")],
 )
 def test_what_is_no_graph_is_refused_in_words_and_its_weights_are_exported(cli, train, model, why):
     train(f"model={model}", "steps=1")
@@ -415,7 +416,7 @@ def test_an_export_does_not_write_into_a_run(cli, priced):
     before = (priced.path / "preprocess.json").read_bytes()
     result = cli("export", "run", "--format", "safetensors", "--output", "run")
     assert result.code == 2
-    assert "is a run, whose files are its own" in result.err
+    assert "is a run, and nothing is written into runs" in result.err
     assert (priced.path / "preprocess.json").read_bytes() == before
 
 
@@ -518,5 +519,5 @@ def test_flags_that_say_nothing_together_are_refused(cli, priced):
     for words in (("--row=50,Ulm", "--output", "o.csv"), ("--input", "new.csv", "--json")):
         result = cli("predict", "run", *words)
         assert result.code == 2
-        assert "goes with" in result.err
+        assert "only works with" in result.err
     assert not Path("o.csv").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from trainer.commands import init
+from trainer.version import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +41,7 @@ def test_the_wheel_holds_every_config_and_module(wheel):
     modules = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
     modules |= {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("commands/*.txt")}
     assert names >= configs | example | modules | {"trainer/py.typed"}
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests", "scripts")) for name in names)
 
 
@@ -68,3 +72,22 @@ def test_the_installed_wheel_trains_and_resumes_in_another_directory(wheel, tmp_
     for words, candidate in (("run --", "--dry-run"), ("ladder --source ", "function"), ("run optim=", "optim=adam")):
         assert candidate in call(command, "completion", "fish", "--", *words.split(" "), cwd=elsewhere)
     call(command, "run", "experiment=my_experiment", "steps=2", cwd=elsewhere / "first")
+
+
+def test_the_commands_of_the_installation_page_install_it(tmp_path):
+    """They run as the page shows them, but take packages from this environment and not from an index."""
+    for name in ("src", "configs", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE | re.DOTALL)
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, **offline, "HOME": str(tmp_path), "PATH": path, "PYTHONPATH": ""}
+    done = subprocess.run(
+        ["bash", "-ec", "".join(blocks)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(blocks) == 2
+    assert done.stdout.splitlines()[-1] == f"trainer {__version__}"
+    (built,) = (tmp_path / "dist").iterdir()
+    assert built.name in (ROOT / "docs" / "install.md").read_text()

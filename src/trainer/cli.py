@@ -1,4 +1,4 @@
-"""The `trainer` command: finds the subcommand; for a help imports nothing but what shows it."""
+"""The `trainer` command: runs a subcommand and prints errors as one line; `--help` imports almost nothing."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from trainer.version import __version__
 
 COMMANDS = {
     "run": "train one model, or a sweep with -m",
-    "resume": "continue a run or a sweep where it stopped, or longer",
-    "runs": "show what has been run, best first",
-    "show": "show one run or sweep: config, result, what made it, weights",
-    "inspect": "show what a model is made of, and one step taken slowly",
-    "compare": "show what differs between runs, side by side",
-    "plot": "draw the curves of runs, in the terminal or in a file",
-    "eval": "show how good a run's model is, on held-out rows or other data",
+    "resume": "continue a run or a sweep, or train it longer",
+    "runs": "list all runs, best first",
+    "show": "show a run or a sweep: settings, results, checkpoints, weights",
+    "inspect": "show the layers of a model, and one training step in detail",
+    "compare": "show the differences between runs, side by side",
+    "plot": "plot the curves of runs, in the terminal or to a file",
+    "eval": "evaluate a trained model, on held-out rows or other data",
     "predict": "predict from new rows",
-    "export": "write a model that other tools load",
-    "verify": "check every checkpoint of a run",
-    "reproduce": "run a run again and compare it, step by step",
-    "trust": "show the code that a run would execute, and trust it",
-    "ladder": "climb from hand-written gradients to a module, side by side",
-    "init": "write a small example of a model of your own",
-    "list": "show what can be selected and set",
+    "export": "export a trained model for other tools",
+    "verify": "check the files and checkpoints of a run for damage",
+    "reproduce": "repeat a run and compare it with the original, step by step",
+    "trust": "show the code a run would execute, and add it to your trust list",
+    "ladder": "compare six versions of a network, from NumPy to a module",
+    "init": "write a small example project",
+    "list": "list the options and settings",
     "explain": "show where a setting comes from and what it does",
     "info": "show versions, devices and threads",
-    "completion": "print what lets TAB complete words in bash, zsh or fish",
+    "completion": "print the TAB completion script for bash, zsh or fish",
 }
 
 HELP = """Usage: trainer COMMAND ...
 
-Trains a PyTorch model that a configuration describes, shows how it goes, and
-saves checkpoints from which it continues exactly where it stopped.
+Trains PyTorch models from a configuration, shows the progress, and saves
+checkpoints from which training resumes bit for bit.
 
 Commands:
 {commands}
 
 Start with:
-  trainer run                                    the default model, seconds
+  trainer run                                    train the default model
   trainer run model=dynamic optim=sgd_momentum   another model and optimizer
-  trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep, a run for each
-  trainer resume last steps=1000                 go on longer with the newest
-  trainer runs                                   what has been run, best first
-  trainer plot last                              the curves of the newest
+  trainer run -m optim.lr=1e-5,1e-4 seed=0,1     a sweep of four jobs
+  trainer resume last steps=1000                 train the newest run longer
+  trainer runs                                   list all runs, best first
+  trainer plot last                              the curves of the newest run
   trainer list                                   all models, data, losses, ...
 
-`trainer COMMAND --help` says more.
+Details: `trainer COMMAND --help`.
 """
 
 
@@ -61,15 +61,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if argv is None:
         argv = sys.argv[1:]
-        atexit.register(gc.freeze)  # the process is ours: a last search of all that torch has made frees nothing
-    # The threads of NumPy's BLAS would spin against torch's; torch keeps the cores. Read when NumPy is imported.
+        atexit.register(gc.freeze)  # skip the last garbage collection, which would search all of torch in vain
+    # NumPy's BLAS threads would compete with torch's for the cores. NumPy reads this when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read our output has left; the work is done
+    except BrokenPipeError:  # the reader of the output has closed it
         streams.silence(sys.stdout)
         return 0
     except TrainerError as error:
@@ -83,19 +83,16 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         _trace()
-        if (shortage := _shortage(error)) is not None:
-            return _lacks_memory(shortage)
-        _complain(f"error: {printable(f'{error.filename}: ' if error.filename else '')}{error.strerror or error}")
-        streams.silence(sys.stdout)
-        return 1
+        file = printable(f"{error.filename}: ") if error.filename else ""
+        return _system_error(_shortage(error) or f"{file}{error.strerror or error}")
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
-    except BaseException as error:  # polars and others raise what is no Exception
+    except BaseException as error:  # polars and others raise errors that do not derive from Exception
         if (shortage := _shortage(error)) is None:
             raise
         _trace()
-        return _lacks_memory(shortage)
+        return _system_error(shortage)
 
 
 def _shortage(error: BaseException) -> str | None:
@@ -104,7 +101,7 @@ def _shortage(error: BaseException) -> str | None:
     return address_space.shortage(error)
 
 
-def _lacks_memory(reason: str) -> int:
+def _system_error(reason: str) -> int:
     _complain(f"error: {reason}")
     streams.silence(sys.stdout)
     return 1
@@ -132,25 +129,27 @@ def _dispatch(argv: list[str]) -> int:
     if name in COMMANDS and help.is_asked(rest):
         sys.stdout.write(help.text(name, rest))
         return 0
-    if argv[0] in ("-V", "--version"):
+    if name in ("-V", "--version"):
         print(f"trainer {__version__}")
         return 0
+    if sys.platform == "win32":  # before any import of fcntl and resource, which Windows lacks
+        raise UsageError("trainer does not run on Windows, which has no fcntl and no fork; use Linux, also in WSL")
     from trainer.config import secrets
     from trainer.terminal import address_space
 
     address_space.watch()
-    secrets.words(argv)  # to be hidden in every message from here on
+    secrets.words(argv)  # hides them in every message from here on
     if name not in COMMANDS:
         near = "run " + name if "=" in name else nearest(name, COMMANDS)
         hint = f"; did you mean `trainer {near}`?" if near else ""
         raise UsageError(f"{name}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
-    _heed_interrupts()
+    _enable_interrupts()
     module = importlib.import_module(f"trainer.commands.{name}")
     return int(module.main(rest))
 
 
-def _heed_interrupts() -> None:
-    """Let SIGINT stop a command that a script started with `&`: its shell made it ignore the signal."""
+def _enable_interrupts() -> None:
+    """Let SIGINT stop a command started with `&` in a script, whose shell makes it ignore the signal."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         with contextlib.suppress(ValueError):  # only the main thread may set it
             signal.signal(signal.SIGINT, signal.default_int_handler)

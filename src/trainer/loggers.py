@@ -48,7 +48,7 @@ class Logger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Finish after the last row: when this returns, everything must be on the disk, and the run counts as done."""
+        """Finish after the last row: when this returns, everything must be on disk, and the run counts as done."""
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
         """Return whether all rows of a finished run have been written; `trainer resume` adds missing ones.
@@ -182,7 +182,7 @@ class TensorBoard(Logger):
         writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
-        """Return whether the curves reach the last of these rows; a kill can only cut off their end."""
+        """Return whether the curves reach the last of these rows; a kill can only cut off the end."""
         last, tags = _end(sorted((run_dir / "tensorboard").glob("events.out.tfevents.*")))
         self._stretch = -1
         rest = [row for row in self._thinned(rows) if row["step"] >= last]
@@ -199,8 +199,8 @@ class TensorBoard(Logger):
             yield row
 
 
-def _numbers(row: Row) -> Row:
-    """Return the numbers of a row by name, one for each element of a parameter."""
+def numbers(row: Row) -> Row:
+    """Return the numbers of a row by dotted names; a parameter of several numbers has one for each."""
     if "parameters" not in row:
         return row
     return {name: value for key in row for name, value in _flat(key, row[key])}
@@ -215,8 +215,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _tagged(row: Row) -> Iterator[tuple[str, Any]]:
-    """Yield the tag and value of each number of a row."""
-    for name, value in _numbers(row).items():
+    """Yield the numbers of a row by the names of their curves."""
+    for name, value in numbers(row).items():
         if name not in ("step", "epoch"):
             yield name.replace(".", "/", 1), value
 
@@ -228,7 +228,7 @@ def _by_step(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         if row and one["step"] != row["step"]:
             yield row
             row = {}
-        row.update(_numbers(one))
+        row.update(numbers(one))
     if row:
         yield row
 

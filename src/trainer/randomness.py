@@ -1,4 +1,4 @@
-"""Everything random: seeding, saving and restoring of the global generators, and seeds derived from the seed."""
+"""Seeds, saves and restores the global random generators, and derives seeds from the seed of a run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-# One number a purpose, so that no two purposes share a stream.
+# One number per purpose, so that no two purposes share a stream.
 ORDER, SPLIT, EVALUATION, TRIAL = 1, 2, 3, 4
-ITEM = 1000  # and above: one an epoch
+ITEM = 1000  # and above: one per epoch
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators as a plain script would, on every device."""
+    """Seed the global generators of Python, NumPy and torch on every device, as a plain script would."""
     reseed(seed)
-    if torch.accelerator.is_available():  # looking at one that is not there takes a hundred times as long as the rest
+    if torch.accelerator.is_available():  # skipped otherwise: it takes a hundred times as long as the rest
         torch.manual_seed(seed)
 
 
 def reseed(seed: int) -> None:
-    """Seed the generators of the CPU, as often as it is needed: torch.manual_seed takes a hundred times as long."""
+    """Seed the generators of the CPU, in a hundredth of the time of torch.manual_seed."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
@@ -36,13 +36,13 @@ def derived(seed: int, purpose: int, number: int) -> int:
 
 
 def permutation(count: int, seed: int) -> torch.Tensor:
-    """Return a random order of `count` rows that leaves the global generators alone."""
+    """Return a random permutation of `count` rows without using the global generators."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Run a block under generators of its own, so that what it draws does not shift the training."""
+    """Seed the generators for a block and restore them afterwards, so that the block does not affect training."""
     python, numpy_, devices = random.getstate(), np.random.get_state(), _torch_states()
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -56,7 +56,7 @@ def isolated(seed: int) -> Iterator[None]:
 
 
 def state_dict() -> dict[str, Any]:
-    """Return the state of every global generator, the GPUs' included."""
+    """Return the state of every global generator, including those of GPUs."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -73,7 +73,7 @@ def state_dict() -> dict[str, Any]:
 
 
 def position() -> dict[str, Any]:
-    """Return what is another for Python, NumPy or torch once anything has been drawn from a generator of theirs."""
+    """Return a comparable state per library, which differs once anything has been drawn from its generators."""
     _, keys, *rest = np.random.get_state(legacy=True)
     devices = [one if isinstance(one, list) else [one] for one in _torch_states().values()]
     return {
@@ -84,11 +84,11 @@ def position() -> dict[str, Any]:
 
 
 def load_state_dict(state: dict[str, Any]) -> None:
-    """Set every global generator to a state that `state_dict` returned; absent devices are skipped."""
+    """Restore every global generator from the result of `state_dict`; missing devices are skipped."""
     python, numpy_ = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy_["keys"].numpy().astype(np.uint32)
-    if not 0 <= numpy_["position"] <= keys.size:  # NumPy would read beyond its memory
+    if not 0 <= numpy_["position"] <= keys.size:  # NumPy would read out of bounds
         raise ValueError(f"NumPy's generator can't be at position {numpy_['position']}")
     np.random.set_state((numpy_["name"], keys, numpy_["position"], numpy_["has_gauss"], numpy_["cached"]))
     _set_torch_states(state)
@@ -104,7 +104,7 @@ def _torch_states() -> dict[str, Any]:
 
 
 def _seed_torch(seed: int, devices: dict[str, Any]) -> None:
-    """Seed the generators that have been saved; torch.manual_seed would also seed a GPU that is not in use yet."""
+    """Seed the saved generators; torch.manual_seed would also seed a GPU that is not in use yet."""
     torch.default_generator.manual_seed(seed)
     if "cuda" in devices:
         torch.cuda.manual_seed_all(seed)

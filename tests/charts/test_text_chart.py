@@ -19,10 +19,10 @@ STEPS = list(range(1, 201))
 FALLING = [200.0 - step for step in STEPS]
 
 
-def console(width=80, encoding="utf-8", colours=False):
+def console(width=80, encoding="utf-8", colors=False):
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    system = "standard" if colours else None
-    return Console(file=file, width=width, height=30, color_system=system, force_terminal=colours)
+    system = "standard" if colors else None
+    return Console(file=file, width=width, height=30, color_system=system, force_terminal=colors)
 
 
 def drawn(*lines, width=80, encoding="utf-8", **panel):
@@ -78,9 +78,9 @@ def test_the_name_says_if_the_scale_is_logarithmic():
     assert drawn(Line("", STEPS, STEPS), y_label="loss", log_y=True)[0] == "loss (log scale)"
 
 
-def test_colour_is_for_terminals_that_have_it():
+def test_color_is_for_terminals_that_have_it():
     panel = Panel([Line("a", STEPS, FALLING), Line("b", STEPS, STEPS, 1)])
-    plain, bright = console(), console(colours=True)
+    plain, bright = console(), console(colors=True)
     for one in (plain, bright):
         one.print(text_chart.draw(panel, one))
         one.file.flush()
@@ -89,7 +89,7 @@ def test_colour_is_for_terminals_that_have_it():
     assert re.search("[⠁-⣿]", bright.file.buffer.getvalue().decode())
 
 
-def test_lines_without_colour_have_marks_of_their_own():
+def test_lines_without_color_have_marks_of_their_own():
     lines = drawn(Line("down", STEPS, FALLING), Line("up", STEPS, STEPS, 1))
     assert lines[-1] == "** down   oo up"
     assert marked(lines, "*")

@@ -78,7 +78,7 @@ def test_of_equal_runs_nothing_differs(cli, made):
     made(one=(), two=())
     result = cli("compare", "one", "two")
     assert result.code == 0
-    assert "nothing differs: choices, settings, versions, machine and results are the same" in result.out
+    assert "no differences: choices, settings, versions, machine and results are the same" in result.out
     assert "optim" not in result.out
 
 
@@ -87,7 +87,7 @@ def test_where_only_the_results_differ_they_are_shown(cli, made):
     file = runs["two"].path / "status.json"
     file.write_text(json.dumps({**runs["two"].status, "state": "failed", "step": 3}))
     out = cli("compare", "one", "two").out
-    assert out.startswith("nothing differs but the results\n")
+    assert out.startswith("only the results differ\n")
     assert table(out.partition("\n")[2])["state"] == ["done", "failed"]
 
 
@@ -124,7 +124,7 @@ def test_a_sweep_stands_for_its_jobs(cli):
     assert out.splitlines()[0].split() == ["sweep/000", "sweep/001"]
     assert table(out)["optim.lr"] == ["1e-05", "0.001"]
     losses = {f"sweep/{name}": Run(Path("sweep") / name).status["metrics"]["loss"] for name in ("000", "001")}
-    assert f"look at the best  trainer show {min(losses, key=losses.__getitem__)}" in out
+    assert f"show the best  trainer show {min(losses, key=losses.__getitem__)}" in out
 
 
 def test_of_many_runs_eight_are_shown_and_json_has_all(cli, made):
@@ -136,7 +136,7 @@ def test_of_many_runs_eight_are_shown_and_json_has_all(cli, made):
     names = [f"run{index}" for index in range(11)]
     out = cli("compare", *names).out
     assert out.splitlines()[0].split() == names[:8]
-    assert "8 of 11 runs; --json has all" in out
+    assert "8 of 11 runs; --json shows all" in out
     found = json.loads(cli("compare", *names, "--json").out)
     assert found["settings"]["seed"] == {name: index for index, name in enumerate(names)}
 
@@ -157,10 +157,10 @@ def test_on_a_narrow_terminal_every_value_is_whole(cli, made, monkeypatch, width
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ((), "it takes two runs or more"),
-        (("one",), "it takes two runs or more"),
-        (("one", "one"), "one and one are one and the same run"),
-        (("one", "./one"), "one and ./one are one and the same run"),
+        ((), "needs two runs or more"),
+        (("one",), "needs two runs or more"),
+        (("one", "one"), "one and one are the same run"),
+        (("one", "./one"), "one and ./one are the same run"),
         (("one", "nowhere"), "nowhere: no such run"),
         (("one", "--jso"), "--jso: no such flag"),
     ],

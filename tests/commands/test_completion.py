@@ -55,7 +55,7 @@ def make_runs(folder: Path) -> None:
 
 
 def test_commands(offered):
-    assert offered("") == {**command.COMMANDS, "help": "say more about a command"}
+    assert offered("") == {**command.COMMANDS, "help": "show the help of a command"}
     assert set(offered("re")) == {"resume", "reproduce"}
     assert set(offered("-")) == {"--help", "--version"}
     assert set(offered("help", "ev")) == {"eval"}
@@ -76,7 +76,7 @@ def test_flags_are_those_in_the_help_and_all_of_them_are_taken(offered, cli, nam
 
 
 def test_flags_say_what_they_do_and_are_offered_once(offered):
-    assert offered("run", "--dr") == {"--dry-run": "show what would run and about how long; create nothing"}
+    assert offered("run", "--dr") == {"--dry-run": "show the jobs and their estimated time; create nothing"}
     assert set(offered("run", "--dry-run", "-m", "-")).isdisjoint({"--dry-run", "-m"})
 
 

@@ -131,7 +131,7 @@ def test_a_setting_shows_all_that_gives_it_a_value_and_the_strongest_first(told)
         "type a number",
         "class torch.optim.SGD",
         "set by 1e-05 the command",
-        f"instead of 0.0001 configs/experiment/dynamic.yaml:{of_experiment}",
+        f"overrides 0.0001 configs/experiment/dynamic.yaml:{of_experiment}",
         f"0.0001 configs/optim/sgd_momentum.yaml:{of_option}",
         f"0.001 torch/optim/sgd.py:{of_class} the default of torch.optim.SGD",
     ]
@@ -150,7 +150,7 @@ def test_a_setting_of_ours_has_its_meaning_its_limits_and_its_default(told):
     line = line_of(ROOT / "src/trainer/config/settings.py", "^    steps: ")
     assert told("steps")[:5] == [
         "steps=null",
-        "meaning optimizer steps to train; null is 500, or epochs",
+        "meaning optimizer steps to train; null is 500 unless epochs is set",
         "type a whole number or null",
         "limits at least 1",
         f"set by null trainer/config/settings.py:{line} the default",
@@ -169,9 +169,9 @@ def test_a_group_shows_who_chose_its_option_and_all_the_others(told):
     lines = told("optim", "experiment=dynamic", "optim=ADAM")
     assert lines[:5] == [
         "optim=adam",
-        "meaning how the weights move",
+        "meaning how the weights are updated",
         "set by adam the command",
-        f"instead of sgd_momentum configs/experiment/dynamic.yaml:{of_experiment}",
+        f"overrides sgd_momentum configs/experiment/dynamic.yaml:{of_experiment}",
         f"sgd configs/config.yaml:{of_root}",
     ]
     assert any(line.startswith("optim.betas [0.9,0.999] configs/optim/adam.yaml:") for line in lines)
@@ -196,8 +196,8 @@ def test_what_no_file_sets_is_left_to_the_default_of_the_class(explained):
 def test_the_length_that_is_typed_takes_the_place_of_the_other(told):
     line = line_of(ROOT / "configs/experiment/digits.yaml", "^epochs:")
     lines = told("epochs", "experiment=digits", "steps=100")
-    assert "set by null the command steps=100, which takes its place" in lines
-    assert f"instead of 30 configs/experiment/digits.yaml:{line}" in lines
+    assert "set by null the command replaced by steps=100" in lines
+    assert f"overrides 30 configs/experiment/digits.yaml:{line}" in lines
 
 
 def test_what_an_experiment_sets_for_another_option_is_said_not_to_count(explained, own_part):
@@ -207,7 +207,7 @@ def test_what_an_experiment_sets_for_another_option_is_said_not_to_count(explain
     assert found["value"] == 0.0
     files = [place["place"].partition(":")[0] for place in found["sources"]]
     assert files == ["own_plain.py", "configs/experiment/digits.yaml"]
-    note = "model.dropout=0.2 is what experiment=digits sets for its own model; model=plain goes without"
+    note = "model.dropout=0.2 is set by experiment=digits for its own model; model=plain has no such setting"
     assert found["notes"] == [note]
 
 

@@ -42,4 +42,4 @@ def test_runs_and_configs_are_those_of_this_directory(cli, workdir):
 def test_a_wrong_word_gets_one_line(cli):
     result = cli("info", "--jsn")
     assert (result.code, result.out) == (2, "")
-    assert result.err == "error: --jsn: info takes no such word; allowed: --json\n"
+    assert result.err == "error: --jsn: no such flag; allowed: --help, --json; did you mean --json?\n"

@@ -90,14 +90,14 @@ def test_nothing_that_is_there_is_overwritten(cli, workdir, name):
     before = content(workdir)
     result = cli("init", "first")
     assert result.code == 2
-    assert result.err == f"error: first/{name}: is there already, and is not overwritten; allowed: another directory\n"
+    assert result.err == f"error: first/{name}: exists and is not overwritten; allowed: another directory\n"
     assert content(workdir) == before
 
 
 def test_a_link_that_leads_nowhere_is_there_too(refused):
     Path("first").mkdir()
     Path("first/my_model.py").symlink_to("nowhere")
-    assert "first/my_model.py: is there already" in refused("init", "first")
+    assert "first/my_model.py: exists" in refused("init", "first")
 
 
 @pytest.mark.parametrize("file", ["first", "first/configs", "first/configs/experiment"])

@@ -93,7 +93,7 @@ def test_lines_of_code_leave_out_what_is_not_code():
 
 
 def test_wrong_words(refused):
-    assert "the rungs differ in" in refused("ladder", "model=mlp")
+    assert "the rungs are the models" in refused("ladder", "model=mlp")
     assert "did you mean function?" in refused("ladder", "--source", "functoin")
     assert "no such setting" in refused("ladder", "bogus=1")
 

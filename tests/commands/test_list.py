@@ -58,7 +58,7 @@ def test_ones_own_options_are_marked_with_their_file(cli, own):
 def test_a_shadowed_file_is_warned_of(cli, own):
     own("model", "numpy", "# Mine\n_target_: mine.Net\n")
     result = cli("list", "model")
-    assert re.fullmatch(r"warning: .*numpy.yaml is not used: the shipped model=numpy has that name\n", result.err)
+    assert re.fullmatch(r"warning: .*numpy.yaml is ignored: the shipped model=numpy has the same name\n", result.err)
     assert "Mine" not in result.out
 
 

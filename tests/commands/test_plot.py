@@ -123,7 +123,7 @@ def test_one_run_in_the_terminal(cli):
     assert "validation loss   ◆ best 0.4" in result.out
     assert "training loss" in result.out
     assert result.out.count("◆") == 2
-    assert "  save it  trainer plot one -o curve.png\n" in result.out
+    assert "  save it as a picture  trainer plot one -o curve.png\n" in result.out
 
 
 def test_the_suggested_commands_work(cli):
@@ -247,7 +247,7 @@ def test_a_link_in_place_of_the_numbers_is_not_followed(cli, refused):
     path = write("one")
     (path / "metrics.jsonl").rename("elsewhere")
     (path / "metrics.jsonl").symlink_to(Path("elsewhere").absolute())
-    assert "it is a link" in refused("plot", "one")
+    assert "it is a symlink" in refused("plot", "one")
 
 
 # Files
@@ -319,24 +319,24 @@ def test_the_users_own_style_of_matplotlib_changes_nothing(cli, monkeypatch):
     [
         (
             ["-o", "x.gif"],
-            ["-o x.gif: does not end in a format; allowed: .png, .svg, .pdf, .csv; did you mean -o x.png?"],
+            ["-o x.gif: has no known ending; allowed: .png, .svg, .pdf, .csv; did you mean -o x.png?"],
         ),
-        (["-o", "curve"], ["does not end in a format", "did you mean -o curve.png?"]),
+        (["-o", "curve"], ["has no known ending", "did you mean -o curve.png?"]),
         (["-o", "nowhere/x.png"], ["-o nowhere/x.png: no such folder: /"]),
         (["-o", "one.csv"], ["-o one.csv: is a folder"]),
         (["-o"], ["-o: needs a value"]),
         (["-o", "x.png", "--size", "1200x800"], ["--size=1200x800: is out of range", "did you mean 6x4?"]),
-        (["-o", "x.png", "--size", "wide"], ["--size=wide: is no size; allowed: WIDTHxHEIGHT in inches"]),
+        (["-o", "x.png", "--size", "wide"], ["--size=wide: is not a size; allowed: WIDTHxHEIGHT in inches"]),
         (["-o", "x.png", "--size", "0x4"], ["--size=0x4: is out of range"]),
-        (["--size", "6x4"], ["--size=6x4: is that of a picture in a file"]),
+        (["--size", "6x4"], ["--size=6x4: only works for a picture in a file"]),
         (
             ["--metric", "validation_los"],
             ["no run here has measured it", "did you mean --metric=validation_loss?"],
         ),
         (["--metric", "loss,"], ["--metric=loss,: has an empty name"]),
         (["--by", "optim.rate"], ["--by=optim.rate: no run here has such a setting"]),
-        (["--against", "model"], ["--against=model: is no number in each of the runs"]),
-        (["--against", "seed,model,optim.lr"], ["are more than two settings"]),
+        (["--against", "model"], ["--against=model: is not a number in every run"]),
+        (["--against", "seed,model,optim.lr"], ["names more than two settings"]),
         (["--against", "optim.lr", "--curves"], ["exclude each other"]),
         (["--titel", "x"], ["--titel: no such flag", "did you mean --title?"]),
         (["nothing"], ["nothing: no such run"]),
@@ -395,12 +395,12 @@ def texts_of(cli, *words):
     return texts("texts.svg")
 
 
-def test_of_many_runs_the_best_ten_are_in_colour(cli):
+def test_of_many_runs_the_best_ten_are_in_color(cli):
     for index in range(13):
         write(f"r{index:02d}", decay(start=2 + index), name=f"run {index}")
     runs = [f"r{index:02d}" for index in range(13)]
     result = cli("plot", *runs)
-    assert "13 runs: the best 10 are in colour, the others pale" in result.out
+    assert "13 runs: the best 10 are in color, the others are pale" in result.out
     named = texts_of(cli, *runs)
     assert {one for one in named if one.startswith("run ")} == {f"run {index}" for index in range(10)}
     content = Path("texts.svg").read_text()
@@ -411,12 +411,12 @@ def test_runs_that_do_not_compare_are_said_to(cli):
     write("a", typed=["loss=sse"], loss="sse")
     write("b", typed=["loss=mse"], loss="mse")
     result = cli("plot", "a", "b")
-    assert "the runs have different losses: their losses do not compare" in result.out
+    assert "the runs have different losses: their losses are not comparable" in result.out
     assert result.out.startswith("lines: loss\ntraining loss\n")
     assert "compare" not in cli("plot", "a", "b", "--metric", "validation_accuracy").out
     write("c", typed=["data=random"], data="random")
     write("d")
-    assert "the runs have different data: their numbers do not compare" in cli("plot", "c", "d").out
+    assert "the runs have different data: their numbers are not comparable" in cli("plot", "c", "d").out
 
 
 def test_a_diverged_run_leaves_the_others_their_room(cli):
@@ -472,7 +472,7 @@ def test_a_mean_ends_where_the_first_of_its_runs_stops(cli):
     write_sweep("sweep", [seeded(0.1, 0, rows=decay(20)), seeded(0.1, 1, rows=decay(30))])
     cli("plot", "sweep", "--by", "optim.lr", "--metric", "loss", "-o", "means.csv")
     assert [int(row["step"]) for row in table("means.csv")] == list(range(1, 21))
-    assert "a mean ends where the first run of its group stopped" in cli("plot", "sweep", "--by", "optim.lr").out
+    assert "each mean ends where the first run of its group ends" in cli("plot", "sweep", "--by", "optim.lr").out
 
 
 def test_runs_with_other_steps_meet_on_straight_lines(cli):
@@ -499,7 +499,7 @@ def test_a_sweep_over_a_number_has_the_result_against_it(cli, over_seeds):
     result = cli("plot", "sweep")
     assert "lines: optim.lr (mean of 3)" in result.out
     assert "best validation loss (cross_entropy)" in result.out
-    assert "--curves leaves them out" in result.out
+    assert "--curves omits them" in result.out
     assert "best validation loss" not in cli("plot", "sweep", "--curves").out
     assert {"0.01", "0.1", "1", "mean of 3", "± standard deviation"} <= texts_of(cli, "sweep")
 

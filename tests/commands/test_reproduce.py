@@ -147,7 +147,7 @@ def test_another_seed_is_another_run(cli):
     result = cli("reproduce", "run")
     assert result.code == 1
     assert "different  from step 1 on: loss was " in result.out
-    assert "as before" in result.out
+    assert "unchanged" in result.out
 
 
 def test_settings_that_were_changed_on_the_way_are_changed_again(cli):
@@ -210,7 +210,7 @@ def test_an_interrupted_run_is_repeated_up_to_its_last_checkpoint(cli):
     result = cli("reproduce", "killed")
     assert result.code == 0, result.out
     assert "identical  14 steps" in result.out
-    assert "as far as it has been saved" in result.out
+    assert "up to its last checkpoint" in result.out
     assert cli("resume", "killed").code == 0
     assert "identical  23 steps" in cli("reproduce", "killed").out
 
@@ -274,7 +274,7 @@ def test_a_run_that_started_from_anothers_weights(cli):
     edit_status(run.path, segments=[{**run.status["segments"][0], "started": "2020-02-20T20:20:20+0000"}])
     result = cli("reproduce", "run")
     assert result.code == 1
-    assert re.search(r"init_from +first has been trained on since", result.out)
+    assert re.search(r"init_from +first has been trained since", result.out)
 
 
 def test_what_is_not_as_it_was_is_told(cli):
@@ -384,7 +384,7 @@ def test_secrets_have_to_be_given_again_and_nothing_else_can_be(cli, own_part):
     assert "hunter" not in result.out + result.err
     result = cli("reproduce", "run", "data.api_token=hunter-2222", "seed=1")
     assert result.code == 2
-    assert "seed=1: the run has 0, and is repeated as it is" in result.err
+    assert "seed=1: the run has 0 and is repeated unchanged" in result.err
 
 
 def test_an_interrupt_ends_it(cli, monkeypatch):
@@ -399,7 +399,7 @@ def test_an_interrupt_ends_it(cli, monkeypatch):
     monkeypatch.setattr(Comparison, "__call__", call)
     result = cli("reproduce", "run")
     assert result.code == 130
-    assert re.match(r"stopped  5 steps in .* of 23; the same so far\n", result.out)
+    assert re.match(r"stopped  5 steps in .* of 23; identical so far\n", result.out)
 
 
 @pytest.mark.parametrize(
@@ -419,11 +419,11 @@ def test_a_run_that_has_saved_nothing(cli):
     edit_status(Path("run"), state="running", step=0)
     shutil.rmtree("run/checkpoints")
     result = cli("reproduce", "run")
-    assert (result.code, result.err) == (2, "error: run has saved nothing yet that could be compared\n")
+    assert (result.code, result.err) == (2, "error: run has saved nothing yet that can be compared\n")
     trained(cli, "other", *SMALL)
     edit_status(Path("other"), segments=[{**Run(Path("other")).status["segments"][0], "from_step": 3}])
     result = cli("reproduce", "other")
-    assert (result.code, result.err) == (2, "error: other/status.json: does not say how the run began\n")
+    assert (result.code, result.err) == (2, "error: other/status.json: does not record how the run began\n")
 
 
 def test_help(cli):

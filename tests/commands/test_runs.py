@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Run
 from instants import begin
+from rich.console import Console
+
+from trainer.terminal import screen
+from trainer.terminal.streams import Stream
 
 SMALL = ("data.inputs=4", "model.hidden=3")
 
@@ -49,9 +53,9 @@ def test_filters_choose_by_setting_choice_and_state(cli, some):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["model=mlp"], ["model=mlp: no run has that; allowed: two_layer"]),
+        (["model=mlp"], ["model=mlp: no run has this value; allowed: two_layer"]),
         (["optim.rate=1"], ["optim.rate: no run has such a setting", "did you mean optim.lr?"]),
-        (["seed=0", "seed=5"], ["seed=5: no run has that; allowed: 0, 1"]),
+        (["seed=0", "seed=5"], ["seed=5: no run has this value; allowed: 0, 1"]),
         (["--by", "accuracy"], ["--by=accuracy: no run here has such a metric; allowed: loss"]),
         (["--group-by", "optim.rate"], ["no run has such a setting"]),
         (["nowhere"], ["nowhere: no such directory"]),
@@ -63,6 +67,21 @@ def test_a_wrong_word_gets_one_line(cli, some, words, parts):
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     for part in parts:
         assert part in result.err
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_on_a_narrow_terminal_every_number_is_whole(cli, monkeypatch, width):
+    cli("run", "-m", "run_dir=sweep", *SMALL, "data.validation=0.25", "steps=3", "optim.lr=1e-4,1e-5", "seed=1,2")
+    narrow = Console(
+        file=Stream("stdout", BrokenPipeError), width=width, force_terminal=True, color_system=None, markup=False
+    )
+    monkeypatch.setattr(screen, "stdout", narrow)
+    out = cli("show", "sweep").out.partition("results")[2]
+    for job in range(4):
+        status = Run(Path(f"sweep/{job:03d}")).status
+        for value in status["metrics"].values():
+            assert f"{value:.6g} " in out
+        assert f"{status['best']['value']:.6g} at {status['best']['step']}" in out
 
 
 def test_mean_and_spread_by_group(cli, some):
@@ -178,7 +197,7 @@ def test_the_first_thirty_or_all(cli, some):
         for name in ("config.yaml", "status.json"):
             (path / name).write_bytes((some[0].path / name).read_bytes())
     result = cli("runs")
-    assert "30 of 44 runs; --all shows the others" in result.out
+    assert "30 of 44 runs; --all shows all" in result.out
     assert "--all" not in cli("runs", "--all").out
 
 

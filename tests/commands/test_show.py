@@ -38,7 +38,9 @@ def sections(text: str) -> dict[str, str]:
     """The parts of what is shown, by their headings; the first one is ""."""
     found, name = {"": ""}, ""
     for line in text.splitlines():
-        if heading := re.match(r"(config|made by|checkpoints|results|gradients|optimizer|kept by|parameters)", line):
+        if heading := re.match(
+            r"(config|made by|checkpoints|results|gradients|optimizer state|optimizer|parameters)", line
+        ):
             name = heading[1]
             found[name] = ""
         found[name] += line + "\n"
@@ -78,7 +80,7 @@ def test_a_run_from_its_result_to_its_checkpoints(cli, train):
     assert said["model"] == "two_layer  55 parameters  hidden=3 init=linear"
     assert said["data"].startswith("random  48 rows to train on, 16 to validate  samples=64 inputs=4")
     assert said["optim"].startswith("adam  lr=0.0001 betas=[0.9,0.999]")
-    assert said["steps"] == "9, 16 rows in each, 3 an epoch"
+    assert said["steps"] == "9, batches of 16 rows, 3 steps per epoch"
     assert said["device"] == "cpu, float32, 1 thread"
     assert said["clip_norm"] == "1"
     assert not {"seed", "schedule", "log_every", "name"} & set(said)  # as they are by default, or said above
@@ -203,7 +205,7 @@ def test_parameters_of_two_numbers_are_numbers(cli):
         assert shown == pytest.approx(slopes[name], rel=1e-4)
     assert float(rows(part["gradients"])["loss"]) == pytest.approx((a * b - 15) ** 2, rel=1e-4)
     assert (rows(part["optimizer"])["lr"], rows(part["optimizer"])["eps"]) == ("0.01", "1e-08")
-    kept = rows(part["kept by"])
+    kept = rows(part["optimizer state"])
     assert kept["a step"] == kept["b step"] == "30"
     saved = load_file(Run(Path("run")).checkpoints[-1] / "training.safetensors")
     means = {f"{float(tensor):.6g}" for name, tensor in saved.items() if name.endswith(("exp_avg", "exp_avg_sq"))}
@@ -274,7 +276,7 @@ def test_any_checkpoint_can_be_asked_for(cli):
         (["show"], ["show: which run? `trainer show last`"]),
         (["show", "run", "run"], ["show: one run at a time"]),
         (["show", "nowhere"], ["nowhere: no such run"]),
-        (["show", "run", "--checkpoint=best"], ["--checkpoint: goes with --parameters"]),
+        (["show", "run", "--checkpoint=best"], ["--checkpoint: only works with --parameters"]),
         (
             ["show", "run", "--parameters", "--checkpoint", "5"],
             ["run has no such checkpoint", "allowed: best, last, 6"],
@@ -409,7 +411,7 @@ def test_of_many_jobs_the_first_are_shown(cli, sweep):
     file.write_text(json.dumps({**json.loads(file.read_text()), "jobs": names}))
     out = cli("show", "last").out
     assert len([line for line in out.splitlines() if re.match(r"\d{3} ", line)]) == 30
-    all_of_them = re.search(r"30 of 40 jobs; `trainer (.*)` shows the others", out)[1]
+    all_of_them = re.search(r"30 of 40 jobs; `trainer (.*)` shows all", out)[1]
     assert len(re.findall(r"^\w{4}/\d{3} ", cli(*all_of_them.split()).out, re.MULTILINE)) == 40
 
 

@@ -64,9 +64,9 @@ def test_the_other_files_of_a_run_are_looked_at(cli):
     run = trained(cli, "run", *SMALL)
     config, status = (run.path / "config.yaml").read_text(), (run.path / "status.json").read_text()
     for name, text, problem in (
-        ("config.yaml", config.replace("seed: 0", "seed: 1"), "status.json repeats another configuration"),
+        ("config.yaml", config.replace("seed: 0", "seed: 1"), "status.json has another configuration"),
         ("config.yaml", config.replace("seed:", "sead:"), "sead: no such setting"),
-        ("status.json", "{", "can't be read; it is made anew"),
+        ("status.json", "{", "can't be read; resuming the run recreates it"),
     ):
         (run.path / name).write_text(text)
         result = cli("verify", "run")

@@ -50,7 +50,7 @@ def test_a_resume_asks_for_it_again(cli):
     assert cli("run", "run_dir=run", *WORDS).code == 0
     result = cli("resume", "run", "steps=3")
     assert result.code == 2
-    assert "data.api_token: is a secret, which is not kept" in result.err
+    assert "data.api_token: is a secret, which is not stored" in result.err
     result = cli("resume", "run", "steps=3", f"data.api_token={SECRET}")
     assert result.code == 0, result.err
     assert "api_token" not in result.err

@@ -369,4 +369,4 @@ def test_text_in_other_data_than_the_run_learned_numbers_from_is_named(train, cl
     pl.DataFrame({"x": pl.Series([1, 2]).cast(pl.Date)}).write_parquet("new.parquet")
     result = cli("predict", "run", "--input", "new.parquet")
     assert result.code == 2
-    assert "and the run learned from numbers there" in result.err
+    assert "but the model takes numbers there" in result.err

@@ -84,7 +84,7 @@ def test_files_beyond_the_bounds_are_refused_in_a_line(cli):
         Path(f"run/{name}").write_text("[]".ljust(size))
         result = cli(*words)
         assert result.code == (1 if words[0] == "verify" else 2), result.err
-        assert f"has {size:,} bytes, more than the {size - 1:,}" in " ".join((result.out + result.err).split())
+        assert f"has {size:,} bytes, more than the limit of {size - 1:,}" in " ".join((result.out + result.err).split())
 
 
 def test_a_header_of_many_tensors_is_refused_before_it_is_decoded(cli):
@@ -120,7 +120,7 @@ def test_a_run_that_could_not_be_read_again_is_refused_before_it_begins(refused,
         (tensors, "MOST_TENSORS", 3, "has 4 tensors, more than the 3 of a checkpoint"),
         (reading, "MOST_JSON", bounds._SPARE + 200, "state.json of a checkpoint would have"),
         (reading, "MOST_JSON", bounds._SPARE + 500, "status.json: would have"),
-        (reading, "MOST_CONTAINERS", 5, "lists and dicts, more than the 5"),
+        (reading, "MOST_CONTAINERS", 5, "lists and dicts, more than the limit of 5"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, most)
@@ -381,7 +381,7 @@ def test_event_files_that_somebody_else_made_cost_little_and_are_written_anew(cl
     EVENTS[what](file)
     code, text, seconds, megabytes = measured("resume", "run")
     assert code == 0, text
-    assert "logger=tensorboard lacked rows of the run; it has them now" in text
+    assert "logger=tensorboard missed rows of the run; they have been written" in text
     assert megabytes < MOST_MB
     assert seconds < SECONDS
     (anew,) = [path for path in Path("run/tensorboard").iterdir() if path != file]
@@ -444,7 +444,7 @@ def test_metrics_that_were_never_written_are_refused_before_they_are_read(cli, s
         without_sums(Path("run"))
     os.truncate("run/metrics.jsonl", size)
     config = Path("run/config.yaml").read_bytes()
-    said = f"can't be read: claims {size:,} bytes, and nearly none of them were ever written"
+    said = f"can't be read: claims {size:,} bytes, but nearly all of them were never written"
     for words, expected in (
         (("verify", "run"), 1),
         (("resume", "run"), 0 if old else 2),  # it is complete, and nothing is known of the rows of an old run

@@ -25,7 +25,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_space_is_asked_for_before_anything_is_written(tmp_path):
     writing.require_space(tmp_path, 1000)
-    with pytest.raises(OSError, match=r"are to be written and .* are free"):
+    with pytest.raises(OSError, match=r"are needed and .* are free"):
         writing.require_space(tmp_path, 2**62)
 
 
@@ -63,7 +63,7 @@ def test_a_run_whose_directory_goes_says_so(cli):
         on_row(lambda row: row["step"] == 6 and os.rename("run", "moved"), patch)
         result = cli("resume", "run")
     assert result.code == 1
-    assert result.err.splitlines()[-1] == "error: run is gone: something has deleted or moved it while it was trained"
+    assert result.err.splitlines()[-1] == "error: run no longer exists: it was deleted or moved during training"
     assert cli("resume", "moved").code == 0
 
 

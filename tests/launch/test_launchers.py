@@ -203,7 +203,7 @@ def test_words_of_launchers(refused, words, says, dry):
 
 def test_one_run_has_no_launcher(refused):
     line = refused("run", "hydra/launcher=processes")
-    assert "is for sweeps, and this is one run; did you mean -m hydra/launcher=processes?" in line
+    assert "is only for sweeps; did you mean -m hydra/launcher=processes?" in line
 
 
 def alive(group: int) -> bool:
@@ -259,7 +259,7 @@ def test_a_second_interrupt_leaves_at_once(fork):
     os.killpg(child.pid, signal.SIGINT)
     assert child.wait() == 128 + signal.SIGINT
     wait_until(lambda: not alive(child.pid))
-    assert child.text.count("left at once") == 1
+    assert child.text.count("exited at once") == 1
     assert states() == ["running", "running", "waiting"]
 
 
@@ -325,17 +325,17 @@ def test_a_sweep_is_resumed_with_its_own_launcher(cli, monkeypatch, caplog):
 
 def test_nothing_of_a_job_stays_behind(cli, monkeypatch):
     """A long sweep would fill the memory otherwise."""
-    import trainer.session.train
+    import trainer.session.job
     from trainer.training.build import Built
 
-    counts, execute = [], trainer.session.train.execute
+    counts, execute = [], trainer.session.job.execute
 
     def counted(*rest, **options):
         gc.collect()
         counts.append((sum(type(one) is Built for one in gc.get_objects()), len(gc.get_objects())))
         execute(*rest, **options)
 
-    monkeypatch.setattr("trainer.session.train.execute", counted)
+    monkeypatch.setattr("trainer.session.job.execute", counted)
     assert cli("run", "-m", "run_dir=sweep", "seed=range(12)", *SMALL).code == 0
     assert {built for built, _ in counts} == {0}
     assert counts[-1][1] - counts[4][1] < 100

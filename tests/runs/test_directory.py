@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import UsageError
-from trainer.runs.directory import RunDirectory
+from trainer.runs.directory import Contents, RunDirectory
 from trainer.runs.new_path import new_path
 
 
 def created(name: str = "run") -> RunDirectory:
     run = RunDirectory(Path(name))
-    run.create({"seed": 0}, {"id": name})
+    run.create(Contents({"seed": 0}, {"id": name}))
     return run
 
 

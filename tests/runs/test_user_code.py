@@ -75,7 +75,7 @@ def test_a_module_that_has_changed_is_another_run(cli, own):
     assert content(Path("run")) == before
     result = cli("resume", "run", "steps=3", "--force")
     assert result.code == 0
-    assert f"warning: {Path(own[1]).absolute()}.py differs from the copy that the run keeps" in result.err
+    assert f"warning: {Path(own[1]).absolute()}.py differs from the run's copy" in result.err
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
     forget(*own)
     assert cli("resume", "run", "steps=4").code == 0
@@ -187,7 +187,7 @@ def test_trust_adds_a_run_to_the_list_for_good(cli, own, stranger):
     ("spoil", "why"),
     [
         (lambda place: os.environ.pop("HOME"), "HOME is not set"),
-        (lambda place: place.mkdir(parents=True) or place.chmod(0o777), "others may write to"),
+        (lambda place: place.mkdir(parents=True) or place.chmod(0o777), "others can write to"),
         (lambda place: place.mkdir(parents=True) or os.chown(place, 12345, -1), "belongs to another user"),
         (lambda place: place.parent.mkdir(parents=True) or place.symlink_to("/tmp"), "is not a folder"),
         (lambda place: place.parent.parent.mkdir(parents=True) or place.parent.write_text(""), "is not a folder"),

@@ -111,7 +111,7 @@ def test_the_ways_out_lead_out(cli, run):
     numbers = cli(*PREDICT).out
     edit_mean(run)
     (run.path / "preprocess.json").unlink()
-    assert "is missing; allowed: put it back, or `trainer resume run` makes it anew" in cli(*PREDICT).err
+    assert "is missing; allowed: put it back, or `trainer resume run` to recreate it" in cli(*PREDICT).err
     assert "preprocess.json" in cli("verify", "run").out
     assert cli("resume", "run").code == 0
     assert cli(*PREDICT).out == numbers
@@ -133,7 +133,7 @@ def test_preprocessing_that_other_data_make_is_not_taken(cli, run):
     write_table("t.csv", 3)
     result = cli("resume", "run", "steps=9", "--allow-data-change")
     assert result.code == 2
-    assert "made anew from the data it is another one" in result.err
+    assert "recreating it gives a different one" in result.err
     assert not (run.path / "preprocess.json").exists()
 
 
@@ -145,11 +145,11 @@ def test_other_data_leave_the_older_checkpoints_unusable(cli, run):
     assert cli(*PREDICT, "--checkpoint", "last").code == 0
     result = cli(*PREDICT, "--checkpoint", str(int(old[5:])))
     assert result.code == 2
-    assert f"preprocess.json: is not that of {old}: the run has gone on with another one since" in result.err
+    assert f"preprocess.json: does not belong to {old}: the run has since continued with other data" in result.err
     assert "--checkpoint 14" in result.err
     result = cli("verify", "run")
     assert result.code == 0, result.out
-    assert "the data were others then" in result.out
+    assert ", which used other data" in result.out
     assert "data.path t.csv -> u.csv" in " ".join(cli("show", "run").out.split())
     assert cli("resume", "run", "steps=16").code == 0
     assert cli("reproduce", "run").code == 0
@@ -191,7 +191,7 @@ def test_edited_rows_are_not_gone_on_with(cli, how):
     shutil.copytree("straight", "killed")
     file.write_bytes(file.read_bytes() + b"x")
     result = cli("verify", "killed")
-    assert (result.code, "has 1 bytes more than the run wrote" in result.out) == (1, True)
+    assert (result.code, "has 1 bytes that the run did not write" in result.out) == (1, True)
 
 
 def test_a_row_that_is_cut_off_in_its_middle_is_told_of(cli):
@@ -240,8 +240,8 @@ def test_verify_agrees_with_loading(cli):
 def test_verify_compares_a_sweep_with_its_jobs(cli):
     assert cli("run", "-m", "run_dir=sweep", "seed=0,1", "steps=2", "data.inputs=4").code == 0
     for values, problem in (
-        ({"jobs": []}, "does not name the jobs"),
-        ({"jobs": ["000"]}, "does not name the jobs"),
+        ({"jobs": []}, "does not name each existing job once"),
+        ({"jobs": ["000"]}, "does not name each existing job once"),
         ({"format": 2}, "has format 2"),
         ({"swept": ["steps"]}, "says that steps differ"),
     ):
@@ -255,7 +255,7 @@ def test_verify_compares_a_sweep_with_its_jobs(cli):
         Path("sweep/sweep.json").write_text(kept)
     shutil.rmtree("sweep/001")
     result = cli("verify", "sweep")
-    assert (result.code, "names jobs that are not there: 001" in result.out) == (1, True)
+    assert (result.code, "names jobs that do not exist: 001" in result.out) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_kill_between_two_writes_of_a_resume_leaves_a_run_that_opens(cli, trai
     for path in seen.values():
         assert cli("verify", str(path)).code == 0 or not (path / "preprocess.json").exists()
         predicted = cli("predict", str(path), *PREDICT[2:])
-        assert predicted.code == 0 or "trainer resume" in predicted.err or "gone on with another one" in predicted.err
+        assert predicted.code == 0 or "trainer resume" in predicted.err or "continued with other data" in predicted.err
         result = cli("resume", str(path))
         assert result.code == 0, result.err
         ends.append("straight" if _weights(path) == _weights("straight") else "other")
@@ -438,8 +438,7 @@ def test_a_run_without_its_status_goes_on_and_says_what_it_does_not_know(cli, tr
     result = cli("resume", "run")
     assert result.code == 0, result.err
     assert (
-        "warning: run/config.yaml: has been edited since step-000000000004 was saved; it is taken as it is"
-        in result.err
+        "warning: run/config.yaml: has been edited since step-000000000004 was saved; it is used as it is" in result.err
     )
 
 
@@ -450,7 +449,7 @@ def test_starts_without_sums_excuse_no_edit(cli, train, seal):
     in_status(run, without_sums_of_starts, seal)
     found = wrong(cli)
     assert "config.yaml: has been edited since step-" in found["config.yaml"]
-    assert ("not what its SHA-256 says" in found.get("status.json", "")) is not seal
+    assert ("doesn't match its SHA-256" in found.get("status.json", "")) is not seal
     for words in (
         ("eval", "run"),
         ("reproduce", "run"),
@@ -499,7 +498,7 @@ def test_show_warns_of_an_edited_status(cli, run):
     for words in (("show", "run"), ("show", "run", "--json")):
         result = cli(*words)
         assert result.code == 0
-        assert result.err == "warning: run/status.json has been edited: it is not what its SHA-256 says\n"
+        assert result.err == "warning: run/status.json has been edited: it doesn't match its SHA-256\n"
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["sums", "no sums"])
@@ -510,10 +509,10 @@ def test_a_manifest_that_lost_its_record_is_refused(cli, train, hidden):
     if hidden:  # the other manifests of the same start still have theirs
         in_status(run, lambda status: [one.pop("sums") for one in (status, *status["segments"])], seal=True)
     found = wrong(cli)[f"checkpoints/{last.name}/manifest.json"]
-    assert f"{last}/manifest.json: has been edited: it does not say what the run was" in found
+    assert f"{last}/manifest.json: has been edited: it has no entry for the run" in found
     for words in (("eval", "run", "--checkpoint", "last"), ("resume", "run", "steps=24")):
         result = cli(*words)
-        assert (result.code, "does not say what the run was" in result.err) == (2, True), words
+        assert (result.code, "has no entry for the run" in result.err) == (2, True), words
     result = cli("resume", "run", "steps=24", "--force")
     assert (result.code, "warning: " in result.err) == (0, True)
     assert cli("eval", "run", "--checkpoint", "last").code == 0

@@ -148,7 +148,7 @@ def test_a_save_that_failed_before_something_else_did_is_in_the_log(cli, monkeyp
         result = cli("resume", "run")
     assert result.code == 1
     assert "out of luck" in result.err
-    assert "the last save has failed as well: [Errno 28] No space left" in Path("run/trainer.log").read_text()
+    assert "the last save failed as well: [Errno 28] No space left" in Path("run/trainer.log").read_text()
 
 
 def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(cli, monkeypatch):

@@ -38,7 +38,7 @@ def time(monkeypatch):
 
 
 class Screen(io.StringIO):
-    """A terminal that counts its frames and gives the last one without colours."""
+    """A terminal that counts its frames and gives the last one without colors."""
 
     def __init__(self, on_write=lambda: None) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ def test_ctrl_c_is_acknowledged_while_a_step_goes_on(time):
         assert "stopping after this step" in screen.frames[-1]
 
 
-def test_without_colours_the_bar_can_still_be_read(time, monkeypatch):
+def test_without_colors_the_bar_can_still_be_read(time, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     screen = Screen()
     with live(screen) as display:

@@ -31,7 +31,7 @@ def test_before_a_run_it_says_what_is_trained_on_what_and_where(cli):
     assert said["data"] == "random: 48 rows to train on, 16 to validate, 3 inputs, 2 outputs"
     assert said["loss"] == "sse"
     assert said["optim"] == "sgd lr=0.0001"
-    assert said["steps"] == "2, 16 rows in each, 3 an epoch"
+    assert said["steps"] == "2, batches of 16 rows, 3 steps per epoch"
     assert re.fullmatch(r"cpu, float32, 1 thread", said["device"])
     assert Path(said["run"]).is_dir()
 
@@ -42,7 +42,7 @@ def test_other_kinds_of_runs_are_described_as_well(cli):
     result = cli("run", "model=mlp", "data=digits", "loss=cross_entropy", "steps=1", "accumulate=2", "batch_size=100")
     said = rows(result.err)
     assert said["data"] == "digits: 1,438 rows to train on, 359 to validate, 64 inputs, 10 classes"
-    assert said["steps"] == "1, 2 x 100 rows in each, 8 an epoch"
+    assert said["steps"] == "1, batches of 2 x 100 rows, 8 steps per epoch"
 
 
 def test_the_result_of_a_run(cli):
@@ -66,7 +66,7 @@ def test_what_may_be_typed_after_a_run_works(cli):
     suggested = commands(cli("run", "model=numpy", "steps=3", "seed=1", *SMALL).out)
     assert len(suggested) == 2
     longer, anew = suggested.values()
-    assert cli(*longer).out.startswith("done  3 more steps, 6 in all,")
+    assert cli(*longer).out.startswith("done  3 more steps, 6 in total,")
     assert {"seed=1", "steps=3", *SMALL} < set(anew)
     result = cli(*anew)
     assert result.code == 0, result.err
@@ -76,15 +76,15 @@ def test_what_may_be_typed_after_a_run_works(cli):
 
 def test_a_run_counted_in_epochs_goes_on_in_epochs(cli):
     suggested = commands(cli("run", "epochs=2", "batch_size=16", *SMALL).out)
-    assert "epochs=4" in suggested["go on longer"]
-    assert cli(*suggested["go on longer"]).out.startswith("done  8 more steps, 16 in all,")
+    assert "epochs=4" in suggested["train longer"]
+    assert cli(*suggested["train longer"]).out.startswith("done  8 more steps, 16 in total,")
 
 
 def test_a_run_that_lost_patience_says_so_and_how_to_give_it_more(cli):
     result = cli("run", "steps=500", "optim.lr=0.01", "data.validation=0.5", "patience=3", *SMALL)
     assert "3 evaluations without improvement" in result.out
-    assert "patience=6" in commands(result.out)["be more patient"]
-    assert cli(*commands(result.out)["be more patient"]).code == 0
+    assert "patience=6" in commands(result.out)["train longer, with more patience"]
+    assert cli(*commands(result.out)["train longer, with more patience"]).code == 0
 
 
 def test_a_stopped_run_says_how_to_go_on(cli, fork):
@@ -92,13 +92,13 @@ def test_a_stopped_run_says_how_to_go_on(cli, fork):
     wait_until(lambda: Path("here/metrics.jsonl").exists() and Path("here/metrics.jsonl").stat().st_size)
     child.kill(signal.SIGINT)
     assert child.wait() == 130
-    stopped = re.search(r"^stopped  by SIGINT at step ([\d,]+) of 1,000,000; all of it is saved$", child.text, re.M)
+    stopped = re.search(r"^stopped  at step ([\d,]+) of 1,000,000 \(Ctrl-C\); everything is saved$", child.text, re.M)
     step = int(stopped[1].replace(",", ""))
-    assert commands(child.text) == {"go on": ["resume", "here"]}
+    assert commands(child.text) == {"resume": ["resume", "here"]}
     result = cli("resume", "here", f"steps={step + 5}")
     assert re.search(rf"^resuming here, stopped at step {step:,}$", result.err, re.M)
     assert f"  steps  1000000 -> {step + 5}\n" in result.err
-    assert f"going on from step {step:,}\n" in result.err
+    assert f"continuing from step {step:,}\n" in result.err
 
 
 def test_after_a_kill_the_step_is_that_of_the_checkpoint(cli, fork):
@@ -110,7 +110,7 @@ def test_after_a_kill_the_step_is_that_of_the_checkpoint(cli, fork):
     end = Run(Path("here")).status["step"] + 100  # status.json may be ahead of the checkpoint
     result = cli("resume", "here", f"steps={end}")
     assert result.err.startswith("resuming here, interrupted at step ")
-    assert f"going on from step {step:,}\n" in result.err
+    assert f"continuing from step {step:,}\n" in result.err
     assert result.out.startswith(f"done  {end - step:,} more steps,")
 
 
@@ -119,7 +119,7 @@ def test_a_complete_run_says_what_else_there_is(cli, train):
     result = cli("resume", "run")
     assert result.code == 0
     assert result.out.startswith("run is complete at step 3\n")
-    assert commands(result.out)["go on longer"] == ["resume", "run", "steps=6"]
+    assert commands(result.out)["train longer"] == ["resume", "run", "steps=6"]
 
 
 def test_a_run_that_fails_says_where_it_is_and_what_to_do(cli):
@@ -133,7 +133,7 @@ def test_a_run_that_fails_says_where_it_is_and_what_to_do(cli):
     assert again[0] == "run"
     assert {"name=two words", *SMALL} < set(again)
     changed = next(word for word in again if word.startswith("optim.lr="))
-    assert f"{changed} takes the loss from " in rows(message)["helps"]
+    assert f"{changed}: the loss falls from " in rows(message)["fix"]
 
 
 def test_a_run_that_was_saved_too_late_is_started_again(cli):
@@ -154,4 +154,4 @@ def test_names_are_shown_as_they_are(cli, workdir):
     result = cli("run", 'run_dir="[red]results[/red]"', "steps=1", *SMALL)
     assert result.code == 0, result.err
     assert rows(result.out)["run"] == "[red]results[/red]"
-    assert cli(*commands(result.out)["go on longer"]).code == 0
+    assert cli(*commands(result.out)["train longer"]).code == 0

@@ -1,4 +1,4 @@
-"""How good a model is: the loss over some rows, and what fits the target, from one look at each of them."""
+"""Evaluates a model: the loss over some rows, and the metrics for its kind of target."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from trainer.training.loop import evaluate
 def rows_of(
     rundir: RunDirectory, stored: Settings, changed: Settings, weights: dict[str, Any]
 ) -> tuple[Built, Batches, str]:
-    """Return a run's parts around given weights, the rows to look at, and what these are called.
+    """Return a run with given weights, the rows to evaluate, and a description of these rows.
 
     Args:
         rundir: The run.
         stored: Its settings.
-        changed: Those to look with; of data other than the run's all rows count.
+        changed: The settings to evaluate with; if the data are not the run's, all rows are evaluated.
         weights: The weights of a checkpoint.
     """
     recorded = rundir.read_status().get("data", {}).get("files", {})
     others = changed.data != stored.data or bool(fingerprint.changed(recorded))
-    if others:  # which of its rows were held out is not known
+    if others:  # it is unknown which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
     built = _built(rundir, changed, weights)
     run = built.run
     if run.validation is not None:
         return built, run.validation, "held out"
     every = evaluation_batches(run.batches.source, built.data, run.batches)
-    return built, every, "of these data" if others else "that it was trained on; none were held out"
+    return built, every, "of these data" if others else "used for training; none were held out"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came out of looking at every row once.
+    """The result of an evaluation.
 
-    `predictions` and `targets` are numbers in the targets' own units (rows, targets), or indices of `classes`.
+    `predictions` and `targets` are numbers in the targets' own units (rows, targets), or indices of `classes` (rows,).
     """
 
     loss: float
@@ -60,7 +60,7 @@ class Report:
     classes: list[str] | None
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers that fit the target."""
+        """Return the metrics for the kind of target."""
         found = {"loss": self.loss}
         if self.classes is not None:
             return {**found, "accuracy": float((self.predictions == self.targets).double().mean())}
@@ -76,41 +76,41 @@ class Report:
         return found
 
     def confusion(self) -> list[list[int]]:
-        """Return how often each class (rows) was taken for which (columns)."""
+        """Return the confusion matrix: the number of rows for each actual (row) and predicted (column) class."""
         count = len(self.classes or ())
         table = (self.targets * count + self.predictions).bincount(minlength=count**2).reshape(count, count)
         rows: list[list[int]] = table.tolist()
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it for programs."""
+        """Return the report as plain data."""
         table = {} if self.classes is None else {"classes": self.classes, "confusion": self.confusion()}
         return {**finite(self.metrics()), **table}
 
     def _errors(self, column: int) -> dict[str, float]:
-        """Return R2 = 1 - sum (y - p)^2 / sum (y - mean y)^2, the root of the mean square, and the mean error."""
+        """Return R2 = 1 - sum (y - p)^2 / sum (y - mean y)^2, the root mean square and the mean absolute error."""
         target, error = self.targets[:, column], self.predictions[:, column] - self.targets[:, column]
-        spread = (target - target.mean()).square().sum()
-        found = {"r2": float(1 - error.square().sum() / spread)} if target.max() > target.min() else {}
+        total = (target - target.mean()).square().sum()
+        found = {"r2": float(1 - error.square().sum() / total)} if target.max() > target.min() else {}
         return {**found, "rmse": float(error.square().mean().sqrt()), "mae": float(error.abs().mean())}
 
 
 def look(built: Built, batches: Batches) -> Report:
-    """Look at every row once.
+    """Evaluate the model on rows.
 
     Args:
-        built: The parts.
+        built: The run.
         batches: The rows.
 
     Raises:
-        RunFailed: The model or the loss can't take them.
+        RunFailed: The model or the loss raises an error.
     """
     seen: list[tuple[Tensor, Tensor]] = []
     try:
         measured = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))
     except TrainerError:
         raise
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise any exception
         raise RunFailed(f"the model can't be evaluated: {reason_of(error)}") from error
     loss = measured["validation_loss"]
     predictions, targets = (torch.cat([*map(torch.atleast_1d, part)]) for part in zip(*seen, strict=True))
@@ -118,7 +118,7 @@ def look(built: Built, batches: Batches) -> Report:
     if classes is not None:
         return Report(loss, predictions.argmax(1), targets if targets.ndim == 1 else targets.argmax(1), [], classes)
     if isinstance(built.run.loss, OVER_PROBABILITIES) and predictions.shape == targets.shape and targets.shape[1] == 1:
-        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # of a probability, or of its logit
+        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # the threshold of a probability or of a logit
         return Report(loss, (predictions[:, 0] > half).long(), (targets[:, 0] > 0.5).long(), [], ["0", "1"])
     names = [] if preprocess is None else [one["column"] for one in preprocess.targets]
     if preprocess is not None and predictions.shape == targets.shape:
@@ -127,15 +127,15 @@ def look(built: Built, batches: Batches) -> Report:
 
 
 def _all_rows(settings: Settings) -> dict[str, Any]:
-    """Return the settings of data that hold nothing out."""
+    """Return the data settings that hold out no rows."""
     nothing = {"validation": 0.0, "split": None, "validation_path": None}
     return {key: value for key, value in nothing.items() if key in settings.data}
 
 
 def _built(rundir: RunDirectory, settings: Settings, weights: dict[str, Any]) -> Built:
-    """Build a run's parts around given weights, its data prepared as they were.
+    """Build a run with given weights and its saved preprocessing.
 
-    What only training needs is left at its default: it must not refuse rows that are fewer than it took.
+    Settings for training alone are set to their defaults, so that they can't refuse a small number of rows.
     """
     plain = dataclasses.replace(
         settings,

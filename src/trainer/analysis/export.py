@@ -1,4 +1,4 @@
-"""Writes models for other tools, as weights by name or as a graph, and compares what is loaded again."""
+"""Exports models for other tools, as named weights or as a graph, and checks the exported file."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from torch import Tensor, nn
 from trainer import randomness
 from trainer.analysis.formats import FORMATS
 from trainer.analysis.trained_model import TrainedModel
-from trainer.checkpoints.manifest import MODEL, require_sum, sum_of, verifying
+from trainer.checkpoints.manifest import MODEL, require_sum, sum_of_file, verifying
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.files import writing
 from trainer.files.plain_json import as_json
 from trainer.training.instantiate import reason_of
 
-TOLERANCE = 1e-5  # of the largest prediction
-_ROWS = 16  # that are compared
+TOLERANCE = 1e-5  # relative to the largest prediction
+_ROWS = 16  # rows to compare
 PREPROCESS = "preprocess.json"
 
 
 class Whole(nn.Module):
-    """From raw inputs to targets in their own units: the preparation, the model, and the way back.
+    """Maps raw inputs to targets in their own units: preprocessing, model and inverse scaling.
 
     Args:
-        trained: The model and how its inputs are prepared.
+        trained: The trained model.
     """
 
     def __init__(self, trained: TrainedModel) -> None:
@@ -44,27 +44,27 @@ class Whole(nn.Module):
         self._trained, self._preprocess = trained, trained.preprocess
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Return targets, or scores of classes, float32, for raw inputs."""
+        """Return targets or class scores, float32 (rows, outputs), for raw inputs (rows, ...)."""
         assert self._preprocess is not None
         prediction: Tensor = self.model(self._trained.inputs(raw))
         return self._preprocess.restored(prediction).float()
 
 
 def write(model: TrainedModel, kind: str, folder: Path) -> float | None:
-    """Write a model into a folder, with preprocess.json beside it.
+    """Export a model into a folder, with its preprocess.json.
 
     Args:
         model: The model.
         kind: safetensors, pt2 or onnx.
-        folder: Where to; made if need be.
+        folder: The folder; created if needed.
 
     Returns:
-        The largest difference between the predictions of both, relative to the largest; None of weights alone,
-        which are equal.
+        The largest difference between predictions of the model and the exported one, relative to the largest
+        prediction; None for safetensors, whose weights are equal.
 
     Raises:
-        UsageError: The model is no fixed computation.
-        RunFailed: What was written does not say the same.
+        UsageError: The model is not a fixed computation.
+        RunFailed: The exported model differs.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / FORMATS[kind]
@@ -78,11 +78,11 @@ def write(model: TrainedModel, kind: str, folder: Path) -> float | None:
 
 
 def described(model: TrainedModel, kind: str, difference: float | None) -> dict[str, str]:
-    """Return what is said of an export, by a heading."""
+    """Return a description of an export, by heading."""
     size = sum(p.numel() for p in model.model.parameters())
     lines = {"holds": f"{size:,} parameters"}
     if difference is None:
-        return {**lines, "checked": "loaded with NumPy alone: the same numbers"}
+        return {**lines, "checked": "reloaded with NumPy alone: the same numbers"}
     assert model.preprocess is not None
     array = model.preprocess.array
     columns = [f"{one['column']}{' (index)' * (one['kind'] == 'category')}" for one in model.preprocess.inputs]
@@ -91,27 +91,23 @@ def described(model: TrainedModel, kind: str, difference: float | None) -> dict[
     targets = model.preprocess.classes or [one["column"] for one in model.preprocess.targets]
     return {
         **lines,
-        "takes": f"raw numbers, {_dtype(model)} (rows, ...): {', '.join(columns)}",
+        "takes": f"raw numbers, {str(_examples(model).dtype).removeprefix('torch.')} (rows, ...): {', '.join(columns)}",
         "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)}",
-        "checked": f"loaded again: predictions differ by at most {difference:.1g} of the largest",
+        "checked": f"reloaded: predictions differ by at most {difference:.1g}, relative to the largest",
     }
-
-
-def _dtype(model: TrainedModel) -> str:
-    return str(_examples(model).dtype).removeprefix("torch.")
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> None:
     with verifying(model.checkpoint.path) as expected:
         shutil.copyfile(model.checkpoint.path / MODEL, path)
-        require_sum(path, sum_of(path), expected[MODEL])
+        require_sum(path, sum_of_file(path), expected[MODEL])
     try:
         found = load_file(path)
     except TypeError:  # NumPy has no bfloat16
         return
     for name, value in found.items():
         if not np.array_equal(value, model.checkpoint.weights[name].numpy()):
-            raise RunFailed(f"{name} was not written as it is")
+            raise RunFailed(f"{name} differs in the exported file")
 
 
 def _write_pt2(model: TrainedModel, path: Path) -> float:
@@ -150,7 +146,7 @@ def _whole(model: TrainedModel) -> Whole:
     if model.preprocess is None:
         raise _no_graph(model, "it takes no inputs")
     if getattr(model.model, "cpu_only", False):
-        raise _no_graph(model, "its mathematics is NumPy, of which there is no graph")
+        raise _no_graph(model, "it computes with NumPy")
     whole = Whole(model).eval()
     whole.requires_grad_(False)
     raw = _examples(model)
@@ -160,14 +156,14 @@ def _whole(model: TrainedModel) -> Whole:
             with randomness.isolated(seed):
                 passes.append(_passed(whole, raw))
     if not all(torch.equal(one, passes[0]) for one in passes):
-        raise _no_graph(model, "what it computes is drawn anew in every pass")
+        raise _no_graph(model, "its computation is random in every pass")
     return whole
 
 
 def _passed(whole: Whole, raw: Tensor) -> Tensor:
     try:
         prediction: Tensor = whole(raw)
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise any exception
         raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
     return prediction
 
@@ -178,7 +174,7 @@ def _no_graph(model: TrainedModel, why: str) -> UsageError:
 
 
 def _examples(model: TrainedModel) -> Tensor:
-    """Return raw rows such as the run learned from: around the means, and every category."""
+    """Return raw rows that resemble the training data: numbers around the means, and every category."""
     preprocess = model.preprocess
     assert preprocess is not None
     random = torch.Generator().manual_seed(0)
@@ -207,13 +203,13 @@ def _traced(model: TrainedModel, whole: Whole, raw: Tensor) -> Any:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return torch.export.export(whole, (raw,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
-    except Exception as error:  # the tracer, or a model that it runs into
-        raise _no_graph(model, f"torch.export can't follow it: {reason_of(error)}") from error
+    except Exception as error:  # the tracer or the model may raise any exception
+        raise _no_graph(model, f"torch.export can't trace it: {reason_of(error)}") from error
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what torch tells of its own progress off the screen."""
+    """Suppress the progress messages of torch."""
     talker = logging.getLogger("torch.onnx")
     level = talker.level
     talker.setLevel(logging.ERROR)
@@ -226,10 +222,10 @@ def _silence() -> Iterator[None]:
 
 
 def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
-    """Return the largest difference of predictions, of one row and of several, relative to the largest one.
+    """Return the largest difference of predictions, relative to the largest one, for one row and for several.
 
     Raises:
-        RunFailed: It is larger than what rounding explains.
+        RunFailed: It is too large for rounding errors.
     """
     largest = 0.0
     for rows in (raw, raw[:1], raw[: _ROWS // 2]):
@@ -240,5 +236,5 @@ def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
         scale = max(float(expected.abs().max()), 1e-12)
         largest = max(largest, float((found - expected).abs().max()) / scale)
     if not largest <= TOLERANCE:
-        raise RunFailed(f"the exported model's predictions differ by {largest:.2g} of the largest, above {TOLERANCE:g}")
+        raise RunFailed(f"the relative error of the exported model is {largest:.2g}, above {TOLERANCE:g}")
     return largest

@@ -1,4 +1,4 @@
-"""Why a run failed: the step that it failed at is taken again and looked at, what would have helped is tried out."""
+"""Diagnoses failed runs: repeats the failing step, locates the problem, and tries fixes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import yaml
 from torch import Tensor
 
 from trainer import randomness
-from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, norm_of, undone
+from trainer.analysis.inspection import check, first_not_finite, largest_gradients, layers, unclipped, undone
+from trainer.analysis.weights import norm_of
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.store import Checkpoint
 from trainer.config.catalog import Catalog
@@ -32,24 +33,24 @@ from trainer.runs.directory import RunDirectory
 from trainer.session import prepare
 from trainer.session.restore import start_from
 from trainer.session.run_state import put_back, snapshot
-from trainer.text import number, show
+from trainer.text import number, show, typed
 from trainer.training import devices
 from trainer.training.build import Built
 from trainer.training.instantiate import reason_of
 from trainer.training.loop import Learner, NonFinite, Row, fit, gradients, take_step, training
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
-_SECONDS = 10.0  # for taking steps again and trying others
-_REMEMBERED = 5  # steps whose gradients are told of
-_TRIED = 50  # steps of a remedy that is tried, at least
-_FEWEST = 5  # of these that must fit the time
-_WEAKEST = 8  # the smallest rate that is tried is the rate, or 1 if that is less, times 10 to minus this
+_SECONDS = 10.0  # the time for repeating steps, and for trying fixes
+_REMEMBERED = 5  # steps whose gradient norms are reported
+_TRIED = 50  # a trial has at least this many steps
+_FEWEST = 5  # a trial counts if it finishes this many steps in time
+_WEAKEST = 8  # the smallest rate that is tried is min(rate, 1) / 10**_WEAKEST
 _CLIP = 1.0
-_HUGE = 1e6  # a number that is told of where training runs away
+_HUGE = 1e6  # inputs and targets beyond this are reported as outliers
 
 
-class Remedy(NamedTuple):
-    """A change of settings that was tried, and the loss at the beginning and at the end of so many steps."""
+class Fix(NamedTuple):
+    """A change of settings that worked in a trial, with the loss before and after so many steps."""
 
     words: dict[str, str]
     note: str
@@ -58,31 +59,30 @@ class Remedy(NamedTuple):
     steps: int
 
     def __str__(self) -> str:
-        """Say what came of it."""
-        change = " ".join(f"{key}={value}" for key, value in self.words.items())
-        losses = f"the loss from {number(self.before)} to {number(self.after)}"
-        return f"{change}{self.note} takes {losses} in {self.steps} steps"
+        """Return the change and its effect in words."""
+        losses = f"the loss falls from {number(self.before)} to {number(self.after)}"
+        return f"{typed(self.words)}{self.note}: {losses} in a trial of {self.steps} steps"
 
 
 def is_open(status: Mapping[str, Any]) -> bool:
-    """Say whether a run failed whose numbers ran away, and it has not been found out why."""
+    """Return whether a run diverged and has not been diagnosed yet."""
     return status.get("state") == "failed" and list(status.get("diagnosis") or ()) == ["step"]
 
 
 def find_out(
     rundir: RunDirectory, settings: Settings, choices: dict[str, str], command: str, failed: Built | None = None
 ) -> None:
-    """Find out why a run failed whose numbers ran away, and say so in its status.json; of others do nothing.
+    """Diagnose a run that diverged, and save the diagnosis in its status.json; do nothing for other runs.
 
-    The run is built anew, goes on from its newest checkpoint as it did, and stops before the step that it failed at;
-    this is kept in its directory. What it takes from memory and generators is put back.
+    The run is rebuilt and trained from its newest checkpoint to the step before the failing one, which is saved in its
+    directory. Global state, such as random generators, is restored at the end.
 
     Args:
-        rundir: Its directory.
-        settings: Its configuration, secrets included.
-        choices: What the groups select.
-        command: What the user typed, for whoever finds the run in use.
-        failed: The run as it failed, if it is in memory: what is of objects can't be built anew.
+        rundir: The run's directory.
+        settings: The run's configuration, including secrets.
+        choices: The selected options, by group.
+        command: The typed command, shown to others while the run is locked.
+        failed: The failed run, if it is in memory; needed for a run made from objects, which can't be rebuilt.
     """
     status = rundir.read_status()
     if not is_open(status):
@@ -95,7 +95,7 @@ def find_out(
                 warnings.simplefilter("ignore")
                 for found in phases or _phases(rundir, settings, choices, facts["step"], status):
                     facts.update(found)
-        except Exception as problem:  # what was found before stays
+        except Exception as problem:  # earlier facts are kept
             facts["problem"] = reason_of(problem)
         finally:
             with suppress(OSError):
@@ -103,7 +103,7 @@ def find_out(
 
 
 def kept(rundir: RunDirectory) -> Checkpoint | None:
-    """Return the run as it was before the step that it failed at, None if nothing was kept of that.
+    """Return the state saved before the failing step, None if there is none.
 
     Raises:
         BadCheckpoint: It is damaged.
@@ -113,7 +113,7 @@ def kept(rundir: RunDirectory) -> Checkpoint | None:
 
 
 def rows(found: Checkpoint, built: Built) -> list[Batch] | None:
-    """Return the batches of the step that a run failed at, None if they were not kept."""
+    """Return the saved batches of the failing step, None if there are none."""
     try:
         return [
             Batch(
@@ -129,7 +129,7 @@ def rows(found: Checkpoint, built: Built) -> list[Batch] | None:
 
 
 def _of_memory(rundir: RunDirectory, failed: Built, step: int) -> Iterator[dict[str, Any]]:
-    """Yield what can be seen of a run that can't be built anew; its weights are those before a step not taken."""
+    """Yield the facts about a run that can't be rebuilt; its weights are still those before the failing step."""
     run = failed.run
     if run.state.step == step - 1:
         batches = run.batches.at(step - 1)
@@ -140,45 +140,46 @@ def _of_memory(rundir: RunDirectory, failed: Built, step: int) -> Iterator[dict[
 def _phases(
     rundir: RunDirectory, settings: Settings, choices: dict[str, str], step: int, status: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is found out, a part at a time."""
+    """Yield the facts of the diagnosis, one part at a time."""
     end = time.monotonic() + _SECONDS
-    built, broken = _again(rundir, settings, choices, step - 1), None
+    built, broken = _rebuilt(rundir, settings, choices, step - 1), None
     run, start = built.run, _Point(built.run)
-    history = _go_on(run, step - 1, end)
+    history = _train(run, step - 1, end)
     if step > 1 and history and (broken := _not_finite(run)):
         step -= 1
         start.put_back(run, 1.0)
-        history = _go_on(run, step - 1, end)
+        history = _train(run, step - 1, end)
     if history is None:
-        yield {"problem": f"taking the steps since the last checkpoint again takes more than {_SECONDS:.0f} s"}
+        yield {"problem": f"repeating the steps since the last checkpoint takes more than {_SECONDS:.0f} s"}
         return
     batches = run.batches.at(step - 1)
     where, norm, loss = _look(run, batches)
     if broken:
-        where = f"its update makes {broken} not finite; {where}"
+        where = f"the update makes {broken} not finite; {where}"
     yield {"step": step, "where": where, "history": [*history, {"step": step, "loss": loss, "norm": norm}]}
     _keep(rundir, run, batches)
     if not broken and not _fails(run):
         writing.remove_tree(rundir.failure)
-        yield {"where": "taken again, the step does not fail: something in it is not drawn from the seed", "helps": []}
+        reason = "the step does not fail when repeated: the run depends on randomness outside the seed"
+        yield {"where": reason, "helps": []}
         return
     start.put_back(run, 1.0)
     if wrong := check(built, run.batches.at(start.step)).get("wrong"):
-        blamed = f"the gradient of {', '.join(wrong)} is not that of the loss: look at your backward pass"
-        yield {"where": f"{blamed}; {where}", "helps": []}
+        reason = f"the gradient of {', '.join(wrong)} is not the gradient of the loss: check your backward pass"
+        yield {"where": f"{reason}; {where}", "helps": []}
         return
-    is_endless = (status.get("metrics", {}).get("loss") or 0.0) < 0
-    remedies = [] if is_endless else list(_remedies(built, start, step, end))
-    if not remedies and not is_endless and start.step > 0:  # it may have been too late there
+    is_unbounded = (status.get("metrics", {}).get("loss") or 0.0) < 0
+    fixes = [] if is_unbounded else list(_fixes(built, start, step, end))
+    if not fixes and not is_unbounded and start.step > 0:  # a fix at this checkpoint may come too late
         del run, start
-        built = _again(rundir, settings, choices, 0)
+        built = _rebuilt(rundir, settings, choices, 0)
         start = _Point(built.run)
-        remedies = list(_remedies(built, start, step, end))
-    yield {"from_step": start.step, "helps": [{"words": one.words, "text": str(one)} for one in remedies]}
+        fixes = list(_fixes(built, start, step, end))
+    yield {"from_step": start.step, "helps": [{"words": one.words, "text": str(one)} for one in fixes]}
 
 
-def _again(rundir: RunDirectory, settings: Settings, choices: dict[str, str], most: int) -> Built:
-    """Build a run anew, set to its newest good checkpoint of at most a step, or to its beginning."""
+def _rebuilt(rundir: RunDirectory, settings: Settings, choices: dict[str, str], most: int) -> Built:
+    """Rebuild a run and set it to its newest good checkpoint up to a step, or to its start."""
     built = prepare.rebuild(rundir, settings, choices)
     found, _ = store.newest(rundir.checkpoints)
     if found is not None and found.step <= most:
@@ -189,7 +190,7 @@ def _again(rundir: RunDirectory, settings: Settings, choices: dict[str, str], mo
 
 
 class _Point:
-    """Where a run stands, to be set back to again and again."""
+    """A copy of a run's state, to restore it any number of times."""
 
     def __init__(self, run: Learner) -> None:
         self.step, self._random = run.state.step, randomness.state_dict()
@@ -197,7 +198,7 @@ class _Point:
         self._settings = [{k: v for k, v in group.items() if k != "params"} for group in run.optimizer.param_groups]
 
     def put_back(self, run: Learner, factor: float) -> None:
-        """Set a run back, with its learning rates multiplied."""
+        """Restore the state, with the learning rates multiplied by a factor."""
         randomness.load_state_dict(self._random)
         for part, state in zip(_parts(run), self._parts, strict=True):
             part.load_state_dict(copy.deepcopy(state))
@@ -210,55 +211,55 @@ def _parts(run: Learner) -> tuple[Any, ...]:
     return run.model, run.loss, run.optimizer, run.schedule, run.state
 
 
-def _go_on(run: Learner, until: int, end: float) -> list[dict[str, Any]] | None:
-    """Train as the run did; return loss and norm of the gradients of the last steps, None if that takes too long."""
+def _train(run: Learner, until: int, end: float) -> list[dict[str, Any]] | None:
+    """Train to a step; return the losses and gradient norms of the last steps, None if it takes too long."""
     history: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED - 1)
-    told: list[Row] = []
-    loop = training(run, [told.append], lambda due: None, lambda: time.monotonic() > end)
+    records: list[Row] = []
+    loop = training(run, [records.append], lambda due: None, lambda: time.monotonic() > end)
     if run.state.step >= until:
         return []
     if next(loop, None) is None:
         return None
     while run.state.step < until:
-        told.clear()
+        records.clear()
         norm = _norm(run) if until - run.state.step < _REMEMBERED else None
         try:
             loop.send(take_step(run))
         except StopIteration:
             return None
-        history.append({"step": run.state.step, "loss": told[0]["loss"], "norm": norm})
+        history.append({"step": run.state.step, "loss": records[0]["loss"], "norm": norm})
     return list(history)
 
 
 def _norm(run: Learner) -> float | None:
-    """Return the norm of the gradients of the next step, before they are clipped."""
+    """Return the norm of the gradients of the next step before clipping, None if they are not finite."""
     with undone(run):
         try:
-            gradients(dataclasses.replace(run, clip_norm=math.inf), run.batches.at(run.state.step))
+            gradients(unclipped(run), run.batches.at(run.state.step))
         except NonFinite:
             return None
         return norm_of(run)
 
 
 def _not_finite(run: Learner) -> str | None:
-    """Return the first weight or buffer that holds a number that is not finite."""
+    """Return the name of the first weight or buffer that is not finite."""
     held = [(name, t) for name, t in run.model.state_dict().items() if isinstance(t, Tensor)]
     return next((name for name, t in held if not bool(torch.isfinite(t).all())), None)
 
 
 def _keep(rundir: RunDirectory, run: Learner, batches: Sequence[Batch]) -> None:
-    """Write weights, optimizer, generators and rows of a step into the run's directory, as a checkpoint."""
+    """Save the run and the batches of its next step in the run's directory, as a checkpoint."""
     rundir.require_own_files()
     writing.remove_tree(rundir.failure)
     held: dict[str, Any] = dict(snapshot(dataclasses.replace(run, random=randomness.state_dict), 0))
     held[ROWS] = [{**batch._asdict(), "inputs": list(batch.inputs)} for batch in batches]
-    packed = store.pack(run.state.step, run.model.state_dict(), held, run=vouching.kept(rundir))
+    packed = store.pack(run.state.step, run.model.state_dict(), held, run=vouching.Kept(rundir).sums)
     writing.make_folders(rundir.failure)
     store.write(rundir.failure, packed)
 
 
 def _fails(run: Learner) -> bool:
-    """Take the next step; say whether its numbers run away, as they did."""
+    """Take the next step and return whether it diverges."""
     taken = take_step(run)
     if isinstance(taken, NonFinite):
         return True
@@ -267,7 +268,7 @@ def _fails(run: Learner) -> bool:
 
 
 def _look(run: Learner, batches: Sequence[Batch]) -> tuple[str, float | None, float | None]:
-    """Say where in a step the trouble is, with the norm of its gradients and its loss."""
+    """Return where in a step the problem is, the norm of its gradients and its loss."""
     run.model.train()
     outlier = _outlier(batches)
     seen: list[dict[str, Any]] = []
@@ -278,10 +279,10 @@ def _look(run: Learner, batches: Sequence[Batch]) -> tuple[str, float | None, fl
             seen += called
     with undone(run):
         try:
-            loss = gradients(dataclasses.replace(run, clip_norm=math.inf), batches)
+            loss = gradients(unclipped(run), batches)
         except NonFinite:
             first = first_not_finite(seen, largest_gradients(run))
-            return f"{first or 'the output of every layer is finite, the loss of it is not'}{outlier}", None, None
+            return f"{first or 'every layer output is finite, but the loss is not'}{outlier}", None, None
         norm = norm_of(run)
         steepest = max(largest_gradients(run), key=lambda one: one["largest"] or 0.0)
     inner = [one for one in seen if one["name"]] or seen
@@ -291,7 +292,7 @@ def _look(run: Learner, batches: Sequence[Batch]) -> tuple[str, float | None, fl
 
 
 def _outlier(batches: Sequence[Batch]) -> str:
-    """Name the largest number among inputs and targets if it is beyond all measure, and say where it stands."""
+    """Return in words the largest input or target and its place if it is huge, else ""."""
     for batch in batches:
         for name, tensor in (*(("input", x) for x in batch.inputs), ("target", batch.targets)):
             if not tensor.is_floating_point() or not tensor.numel():
@@ -307,27 +308,27 @@ def _outlier(batches: Sequence[Batch]) -> str:
     return ""
 
 
-def _remedies(built: Built, start: _Point, step: int, end: float) -> Iterator[Remedy]:
-    """Try what usually helps, from where the run started or was last saved; yield what does, the best first."""
+def _fixes(built: Built, start: _Point, step: int, end: float) -> Iterator[Fix]:
+    """Try the usual fixes from a point of the run; yield those that work, the best first."""
     settings, steps = built.settings, max(_TRIED, step - start.step + _REMEMBERED)
     lr = settings.optim.get("lr")
     if isinstance(lr, int | float) and lr > 0:
         for name, rate in _experiments(built):
-            if rate < lr and (tried := _tried(built, start, steps, end, rate / lr, built.run.clip_norm)):
-                yield Remedy({"optim.lr": f"{rate:g}"}, f", the rate of experiment={name},", *tried)
+            if rate < lr and (trial := _tried(built, start, steps, end, rate / lr, built.run.clip_norm)):
+                yield Fix({"optim.lr": f"{rate:g}"}, f" (as in experiment={name})", *trial)
                 break
         for power in range(1, _WEAKEST + max(math.ceil(math.log10(lr)), 0) + 1):
-            if tried := _tried(built, start, steps, end, 10.0**-power, built.run.clip_norm):
-                yield Remedy({"optim.lr": f"{lr / 10**power:.6g}"}, "", *tried)
+            if trial := _tried(built, start, steps, end, 10.0**-power, built.run.clip_norm):
+                yield Fix({"optim.lr": f"{lr / 10**power:.6g}"}, "", *trial)
                 break
-    if built.run.clip_norm > _CLIP and (tried := _tried(built, start, steps, end, 1.0, _CLIP)):
-        yield Remedy({"clip_norm": show(int(_CLIP))}, "", *tried)
+    if built.run.clip_norm > _CLIP and (trial := _tried(built, start, steps, end, 1.0, _CLIP)):
+        yield Fix({"clip_norm": show(int(_CLIP))}, "", *trial)
 
 
 def _tried(
     built: Built, start: _Point, steps: int, end: float, factor: float, clip_norm: float
 ) -> tuple[float, float, int] | None:
-    """Take steps with other rates; return the loss before and after and how many, None if it does not fall."""
+    """Train with other rates; return the loss before and after and the steps, None if the loss does not fall."""
     run = built.run
     losses: list[float] = []
     start.put_back(run, factor)
@@ -340,13 +341,13 @@ def _tried(
         return None
     if len(losses) < min(_FEWEST, steps):
         return None
-    part = 1 if run.batches.steps_per_epoch == 1 else max(len(losses) // 5, 1)  # other rows have other losses
+    part = 1 if run.batches.steps_per_epoch == 1 else max(len(losses) // 5, 1)  # averages over different batches
     before, after = fmean(losses[:part]), fmean(losses[-part:])
     return (before, after, len(losses)) if after < before else None
 
 
 def _experiments(built: Built) -> Iterator[tuple[str, float]]:
-    """Yield the experiments that are about this model as it is here, and their rates."""
+    """Yield the experiments with this model and its settings, and their learning rates."""
     settings, choices = built.settings, built.choices
     for name, file in Catalog().options("experiment").items():
         try:
@@ -355,7 +356,7 @@ def _experiments(built: Built) -> Iterator[tuple[str, float]]:
             rate = content["optim"]["lr"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
             continue
-        # One that says nothing of the model but its name is known by its rate alone.
+        # If an experiment has no model settings, its rate may be for another model.
         same = content.get("model") and all(
             chosen.get(f"override /{group}") in (None, choices[group]) for group in ("data", "loss", "optim")
         )

@@ -1,4 +1,4 @@
-"""The formats that a model can be exported in, for whoever lists them without torch."""
+"""The formats that a model can be exported in, listed without torch."""
 
 from __future__ import annotations
 

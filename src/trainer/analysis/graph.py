@@ -1,4 +1,4 @@
-"""The graph that autograd makes of a forward pass: which operations it will go back through, down to the weights."""
+"""Reads the graph that autograd records in a forward pass: the operations from the prediction back to the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCE = ".gv"
 
 @dataclass(frozen=True)
 class Node:
-    """An operation, or a weight, and what its gradient goes on to."""
+    """An operation with the nodes that receive its gradient, or a weight."""
 
     name: str
     shape: tuple[int, ...] | None = None
@@ -40,19 +40,19 @@ class Graph:
 
     @property
     def size(self) -> int:
-        """How many operations there are, weights not counted."""
+        """The number of operations, without the weights."""
         return sum(node.shape is None for node in self.nodes)
 
     @property
     def layers(self) -> int:
-        """The most operations between the prediction and a weight."""
+        """The largest number of operations between the prediction and a weight."""
         depths: dict[int, int] = {}
-        for node in self.nodes:  # what a node leads to comes before it
+        for node in self.nodes:  # the inputs of a node come before it
             depths[node.number] = (node.shape is None) + max((depths[n.number] for n in node.inputs), default=0)
         return depths[self.root.number]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for programs: the operations by number, and what each one's gradient goes on to."""
+        """Return the graph as plain data: the nodes, each with the numbers of its inputs."""
         nodes = [
             {
                 "number": node.number,
@@ -65,7 +65,7 @@ class Graph:
         return {"operations": self.size, "depth": self.layers, "root": self.root.number, "nodes": nodes}
 
     def to_rich(self) -> Tree:
-        """Return it as a tree; an operation that several lead to is drawn once, a weight at each of its uses."""
+        """Return the graph as a tree; a shared operation is drawn once, a weight at each of its uses."""
         uses = Counter(one.number for node in self.nodes for one in node.inputs)
         drawn: set[int] = set()
         tree = Tree(self.root.name)
@@ -89,15 +89,15 @@ class Graph:
 
     @property
     def plan(self) -> list[str]:
-        """What tells one pass from another."""
+        """The names of the nodes, which show whether two passes compute the same."""
         return [node.name for node in self.nodes]
 
 
 def passes(built: Built) -> list[Graph]:
-    """Return the graph of a forward pass; of several, where one is not like the one before.
+    """Return the graph of a forward pass, or those of several passes if they differ.
 
     Raises:
-        UsageError: Nothing in the prediction depends on a weight.
+        UsageError: The prediction depends on no weight.
     """
     run = built.run
     run.model.train()
@@ -109,20 +109,20 @@ def passes(built: Built) -> list[Graph]:
             with run.autocast:
                 prediction = run.model(*inputs)
             if prediction.grad_fn is None:
-                raise refusal(built.names["model"], "its prediction depends on no weight: autograd keeps nothing")
+                raise refusal(built.names["model"], "its prediction depends on no weight, so there is no graph")
             found.append(_graph(prediction, names))
     return found if any(one.plan != found[0].plan for one in found) else found[:1]
 
 
 def write(graph: Graph, path: str) -> None:
-    """Write a graph as a picture, or as the source of one.
+    """Write a graph as a picture, or as a Graphviz file.
 
     Raises:
-        UsageError: The ending is none of ours, or what draws it is not installed.
+        UsageError: The ending is unknown, or Graphviz is not installed.
     """
     ending = Path(path).suffix
     if ending not in (*PICTURES, SOURCE):
-        raise refusal(f"-o {path}", "what kind of file?", [f"*{one}" for one in (*PICTURES, SOURCE)])
+        raise refusal(f"-o {path}", "unknown file type", [f"*{one}" for one in (*PICTURES, SOURCE)])
     try:
         import graphviz
     except ImportError as error:
@@ -140,13 +140,13 @@ def write(graph: Graph, path: str) -> None:
         try:
             content = drawing.pipe(format=ending[1:])
         except graphviz.ExecutableNotFound as error:
-            what = "needs Graphviz's program dot, which is not installed"
-            raise UsageError(f"-o {path}: {what}; -o {Path(path).with_suffix(SOURCE)} writes what it draws") from error
+            what = "needs the Graphviz program dot, which is not installed"
+            raise UsageError(f"-o {path}: {what}; -o {Path(path).with_suffix(SOURCE)} does not need it") from error
     Path(path).write_bytes(content)
 
 
 def _graph(prediction: Tensor, names: dict[int, str]) -> Graph:
-    """Walk from a prediction back to the weights, without recursion: a graph may be thousands of operations deep."""
+    """Walk from a prediction back to the weights without recursion, since a graph may be thousands of nodes deep."""
     done: dict[Any, Node] = {}
     order: list[Node] = []
     waiting: list[tuple[Any, bool]] = [(prediction.grad_fn, False)]
@@ -171,5 +171,5 @@ def _inputs(function: Any) -> Iterator[Any]:
 
 
 def _name(function: Any) -> str:
-    """Return what an operation is called: AddmmBackward0 goes back through Addmm."""
+    """Return the name of an operation: AddmmBackward0 is Addmm."""
     return re.sub(r"Backward\d*$", "", str(function.name()).rpartition("::")[2]).lstrip("_")

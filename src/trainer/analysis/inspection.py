@@ -1,4 +1,4 @@
-"""What a run is made of, and its next step taken slowly: every value between the rows and the new weights."""
+"""Inspects the parts of a run and its next step: every value between the rows and the new weights."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from trainer import randomness
-from trainer.analysis.weights import described
+from trainer.analysis.weights import described, norm_of, step_facts
 from trainer.data import Batch
 from trainer.files.plain_json import finite
 from trainer.training import devices
 from trainer.training.build import Built
-from trainer.training.loop import Learner, NonFinite, dense, gradients, row_numbers, take_step
+from trainer.training.loop import Learner, NonFinite, dense, gradients, take_step
 from trainer.training.parameters import FEW_NUMBERS
 
-WRONG = 1e-3  # difference from which on a gradient is not that of the loss
-_STEP = 1e-6  # of finite differences, in float64
-_MOST_CHECKED = 200  # parameters whose gradients are checked
-_LARGEST_CHECKED = 5e10  # products of numbers and rows beyond which checking would take minutes
+WRONG = 1e-3  # relative difference above which a gradient is wrong
+_STEP = 1e-6  # step size of finite differences, in float64
+_MOST_CHECKED = 200  # weight tensors whose gradients are checked
+_LARGEST_CHECKED = 5e10  # product of numbers and rows; checking more would take minutes
 
 
 def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]:
-    """Return what a run is made of and its next step, taken slowly, as plain data; the run takes that step.
+    """Return the parts of a run and the values of its next step as plain data; the run takes that step.
 
     Args:
-        built: The run, set to where it stands.
-        batches: The rows of the step; by default those that the run would take.
+        built: The run.
+        batches: The batches of the step; by default the run's own.
     """
     run = built.run
     run.model.train()
@@ -69,7 +69,7 @@ def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]
 
 
 def _by_prediction(run: Learner, prediction: Tensor) -> Sequence[Tensor | None]:
-    """Return the gradients of a prediction that is one number; None for each weight where it is more."""
+    """Return the gradients of the prediction if it is one number, else None for each weight."""
     if prediction.numel() > 1 or not prediction.requires_grad:
         return [None] * len(run.weights)
     return torch.autograd.grad(prediction.sum(), run.weights, allow_unused=True)
@@ -78,17 +78,13 @@ def _by_prediction(run: Learner, prediction: Tensor) -> Sequence[Tensor | None]:
 def _step(
     built: Built, batches: Sequence[Batch], by_prediction: Sequence[Tensor | None], whole: bool, seen: Sequence[Any]
 ) -> dict[str, Any]:
-    """Return the loss, the gradients and the update of a step, which the run takes."""
+    """Take a step; return its loss, gradients and update."""
     run = built.run
     names = [name for name, w in run.model.named_parameters() if w.requires_grad]
-    facts: dict[str, Any] = {"step": run.state.step + 1, "rows": row_numbers(batches)}
-    facts["lr"] = run.schedule.lr(run.optimizer, run.state.step)
-    unclipped = dataclasses.replace(run, clip_norm=math.inf)
-    try:
-        with undone(run):
-            facts["loss"] = gradients(unclipped, batches)
-    except NonFinite as error:
-        return {**facts, "problem": str(error), "first": first_not_finite(seen, largest_gradients(run))}
+    with undone(run):
+        facts = step_facts(unclipped(run), batches)
+    if "problem" in facts:
+        return {**facts, "first": first_not_finite(seen, largest_gradients(run))}
     grads = [None if w.grad is None else w.grad.detach().clone() for w in run.weights]
     norm = norm_of(run)
     facts["norm"] = finite(norm)
@@ -120,24 +116,29 @@ def _step(
     return facts
 
 
+def unclipped(run: Learner) -> Learner:
+    """Return a run that does not clip its gradients, with the same parts."""
+    return dataclasses.replace(run, clip_norm=math.inf)
+
+
 class _Given:
-    """Batches in place of those that a run would take."""
+    """Fixed batches in place of a run's own."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self._batches = list(batches)
 
     def at(self, step: int) -> list[Batch]:
-        """Return them, whatever the step."""
+        """Return the batches, the same for every step."""
         return self._batches
 
 
 @contextmanager
 def undone(run: Learner, weights: bool = True) -> Iterator[None]:
-    """Undo what a block does to the generators, to buffers and the loss, and to the weights.
+    """Undo what a block changes in random generators, buffers, the loss and the weights.
 
     Args:
-        run: The parts.
-        weights: Whether to undo that, too.
+        run: The run.
+        weights: Whether to undo changes of the weights.
     """
     random = randomness.state_dict()
     model, loss = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.loss.state_dict())
@@ -152,7 +153,7 @@ def undone(run: Learner, weights: bool = True) -> Iterator[None]:
 
 @contextmanager
 def layers(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
-    """Yield a list to which each layer that is called in a block adds what went in and what came out."""
+    """Yield a list that records the inputs and outputs of each layer called in a block."""
     seen: list[dict[str, Any]] = []
     uses: dict[str, int] = {}
     handles = []
@@ -185,18 +186,12 @@ def layers(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
             handle.remove()
 
 
-def norm_of(run: Learner) -> float:
-    """Return the norm of all gradients, whatever their size."""
-    norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in dense(run.weights)]
-    return math.hypot(*(float(norm) for norm in norms))
-
-
 def first_not_finite(seen: Sequence[Mapping[str, Any]], gradients: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say which layer's output, else which gradient, is not finite; None if all of them are.
+    """Return in words the first layer, else the gradients, that are not finite; None if all are finite.
 
     Args:
-        seen: What `layers` yields.
-        gradients: What `largest_gradients` returns.
+        seen: The layers recorded by `layers`.
+        gradients: The result of `largest_gradients`.
     """
     first = next((one for one in seen if one.get("finite") is False), None)
     if first is not None:
@@ -207,7 +202,7 @@ def first_not_finite(seen: Sequence[Mapping[str, Any]], gradients: Sequence[Mapp
 
 
 def largest_gradients(run: Learner) -> list[dict[str, Any]]:
-    """Return of each trained weight the largest gradient, and whether all of them are finite."""
+    """Return for each trained weight its largest gradient, and whether all its gradients are finite."""
     found = []
     for name, w in run.model.named_parameters():
         if w.requires_grad and w.grad is not None:
@@ -221,22 +216,22 @@ def largest_gradients(run: Learner) -> list[dict[str, Any]]:
 def check(built: Built, batches: Sequence[Batch]) -> dict[str, Any]:
     """Compare the gradients with finite differences of the loss, on a copy of the run in float64.
 
-    Each weight tensor is moved a little along a direction of random signs, to both sides: (L(w + hd) - L(w - hd)) / 2h
-    against the sum of gradient times d.
+    Each weight tensor w is moved along a direction d of random signs: (L(w + hd) - L(w - hd)) / 2h is compared with
+    the sum of gradient times d.
 
     Returns:
-        The difference of each weight, relative to its gradient; or why they could not be compared.
+        The difference for each weight, relative to its gradient, or the reason why they can't be compared.
     """
     run = built.run
     sizes = [w.numel() for w in run.weights]
     rows = sum(len(batch.targets) if batch.targets.ndim else 1 for batch in batches)
     if len(sizes) > _MOST_CHECKED or 2 * len(sizes) * sum(sizes) * rows > _LARGEST_CHECKED:
-        return {"problem": "the model is too large for that"}
+        return {"problem": "the model is too large"}
     try:
         with devices.default_dtype("float64"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _compared(run, batches)
-    except Exception as error:  # a model may do what only goes in its own dtype
+    except Exception as error:  # some models work only in their own dtype
         return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
@@ -272,9 +267,9 @@ def _compared(run: Learner, batches: Sequence[Batch]) -> dict[str, Any]:
                     w.add_(direction, alpha=-side)
             measured = (sides[0] - sides[1]) / (2 * step)
             grad = torch.zeros_like(w) if w.grad is None else w.grad
-            said = float((grad * direction).sum())
+            expected = float((grad * direction).sum())
             scale = max(float(grad.norm()), abs(measured), abs(value()) * 1e-9 / step, 1e-12)
-            found.append({"name": name, "difference": abs(measured - said) / scale})
+            found.append({"name": name, "difference": abs(measured - expected) / scale})
     finally:
         randomness.load_state_dict(random)
     wrong = [one["name"] for one in found if one["difference"] > WRONG]

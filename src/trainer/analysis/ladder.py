@@ -1,4 +1,4 @@
-"""The rungs of the ladder, trained side by side."""
+"""Trains the rungs of the ladder for comparison."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trainer.training.loop import Learner, Row, fit
 
 
 def start_alike(models: Sequence[nn.Module]) -> None:
-    """Give models of two layers the weights of the first one; biases are zero and no longer trained.
+    """Copy the weights of the first of several two-layer models into the others; set biases to zero and freeze them.
 
     Args:
-        models: Each holds two matrices, (in, out) as weights of its own, (out, in) in Linear layers.
+        models: Each holds two matrices, (in, out) as its own parameters or (out, in) in Linear layers.
     """
     first = [w.detach().clone() for w in _matrices(models[0])]
     for model in models:
@@ -32,7 +32,7 @@ def start_alike(models: Sequence[nn.Module]) -> None:
 
 
 def trained(run: Learner) -> tuple[list[float], float]:
-    """Train a run; return the loss of every step, and the seconds that half of the steps took less than."""
+    """Train a run; return the loss of each step, and the median seconds per step."""
     losses, times = [], [time.perf_counter()]
 
     def note(row: Row) -> None:
@@ -45,7 +45,7 @@ def trained(run: Learner) -> tuple[list[float], float]:
 
 
 def update_of(built: Built) -> str:
-    """Say who computes the update."""
+    """Return in words how the update is computed."""
     cls = type(built.run.optimizer)
     own = "by hand" if cls is GradientDescent else f"own {cls.__name__}"
     return f"torch's {cls.__name__}" if cls.__module__.startswith("torch.") else own
@@ -63,6 +63,6 @@ def largest_difference(losses: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def _matrices(model: nn.Module) -> list[Tensor]:
-    """Return the weights of the layers, (in, out), as views that can be written to."""
+    """Return the weight matrices of the layers, (in, out), as writable views."""
     linear = [module.weight.T for module in model.modules() if isinstance(module, nn.Linear)]
     return linear or [p for p in model.parameters() if p.ndim == 2]

@@ -1,15 +1,13 @@
-"""Predictions from rows of files or of the command line, a part of a file at a time."""
+"""Predicts from rows of a file, in parts, or from rows on the command line."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,24 +25,24 @@ from trainer.files import writing
 if TYPE_CHECKING:
     import polars as pl
 
-_ROWS = 65_536  # that are read at a time
-_NUMBERS = 2**22  # that go through a model at a time
-_OF_PROBABILITIES = (".CrossEntropyLoss", ".NLLLoss")  # whose scores a softmax makes probabilities
+_ROWS = 65_536  # read at a time
+_NUMBERS = 2**22  # passed to the model at a time
+_OF_PROBABILITIES = (".CrossEntropyLoss", ".NLLLoss")  # a softmax turns their scores into probabilities
 Tell = Callable[[str], None]
 TABLES, ARRAYS = (".csv", ".tsv", ".txt", ".parquet"), (".npy",)
 
 
 def of_rows(model: TrainedModel, rows: Sequence[str], warn: Tell, force: bool = False) -> list[dict[str, Any]]:
-    """Return the predictions of rows that were typed, by the names of the targets.
+    """Return the predictions for typed rows, by the names of the targets.
 
     Args:
         model: The model.
-        rows: Values in the order of the columns, or as NAME=VALUE, separated by commas.
-        warn: Is told of values that the model has never seen.
-        force: Whether to predict even if the model has seen no value of a column.
+        rows: Values in the order of the columns, or NAME=VALUE, separated by commas.
+        warn: Receives warnings about values that the model has never seen.
+        force: Whether to predict even if all values of a column are new to the model.
 
     Raises:
-        UsageError: A row does not fit.
+        UsageError: A row does not match the model's inputs.
     """
     preprocess = _require_inputs(model)
     polars = files.load_polars()
@@ -64,35 +62,35 @@ def of_rows(model: TrainedModel, rows: Sequence[str], warn: Tell, force: bool = 
 
 
 def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, warn: Tell, force: bool = False) -> int:
-    """Write the predictions of a file's rows, beside its columns if it is a table.
+    """Write the predictions for the rows of a file, next to its columns if it is a table.
 
     Args:
         model: The model.
         source: A table or an array.
-        target: The file to write, or what takes CSV text.
-        tell: Is told how far it is.
-        warn: Is told of values that the model has never seen.
-        force: Whether to predict even if the model has seen no value of a column.
+        target: The file to write, or a function that receives CSV text.
+        tell: Receives the progress.
+        warn: Receives warnings about values that the model has never seen.
+        force: Whether to predict even if all values of a column are new to the model.
 
     Returns:
         Number of rows.
 
     Raises:
-        UsageError: The file does not fit what the run learned from.
+        UsageError: The file does not match the model's inputs.
     """
     preprocess = _require_inputs(model)
-    files.opened(source, "--input").close()  # what can't be read is refused before anything else
+    files.opened(source, "--input").close()  # a file that can't be read is refused first
     suffix = source.suffix.lower()
     if suffix not in (*TABLES, *ARRAYS):
-        raise refusal(f"--input={source}", "is of no kind that can be read", (*TABLES, *ARRAYS))
+        raise refusal(f"--input={source}", "this file type can't be read", (*TABLES, *ARRAYS))
     written = (".csv", ".npy") if suffix in ARRAYS else (".csv", ".parquet")
     if isinstance(target, Path) and target.suffix not in written:
-        raise refusal(f"--output={target}", "is of no kind that can be written", written)
+        raise refusal(f"--output={target}", "this file type can't be written", written)
     if isinstance(target, Path) and not target.absolute().parent.is_dir():
         raise refusal(f"--output={target}", f"no such folder: {target.absolute().parent}")
     if suffix in ARRAYS:
         if preprocess.array is None:
-            raise refusal(f"--input={source}", f"the run learned from columns: {', '.join(preprocess.columns)}", TABLES)
+            raise refusal(f"--input={source}", f"the model takes columns: {', '.join(preprocess.columns)}", TABLES)
         parts = _of_array(model, source)
     else:
         parts = _of_table(model, source, warn, force)
@@ -101,8 +99,7 @@ def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, 
 
 def _of_table(model: TrainedModel, source: Path, warn: Tell, force: bool) -> Iterator[Any]:
     """Yield parts of a table with the predicted columns, none before each column had a value that the model knows."""
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     place = f"--input={source}"
     separator = model.settings.data.get("separator")
     start, waiting, remarks = 0, [], Remarks(preprocess)
@@ -144,33 +141,30 @@ def _series(name: str, values: list[Any], preprocess: Preprocess) -> pl.Series:
 
 
 def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[str]:
-    """Return the columns of a table that are the inputs: by name, or all of them where the run had an array."""
+    """Return the input columns of a table: by name, or all of them if the model takes an array."""
     if preprocess.array is None:
         for name in preprocess.columns:
             if name not in frame.columns:
                 there = f"has no column {name}; it has {', '.join(frame.columns)}"
-                raise refusal(place, f"{there}, and the run learned from {', '.join(preprocess.columns)}")
+                raise refusal(place, f"{there}; the model takes {', '.join(preprocess.columns)}")
         return preprocess.columns
     if len(frame.columns) != preprocess.width:
-        raise refusal(place, f"has {len(frame.columns)} columns, and the run learned from {preprocess.width} numbers")
+        raise refusal(place, f"has {len(frame.columns)} columns, but the model takes {preprocess.width} numbers")
     return list(frame.columns)
 
 
 def _parts(source: Path, separator: str | None) -> Iterator[Any]:
-    """Yield a table in parts, the cells of a CSV file as text."""
     if source.suffix.lower() == ".parquet":
         yield from files.parquet_parts(source, "--input", _ROWS)
         return
-    yield from files.csv_parts(source, "--input", _ROWS, separator)
+    yield from files.csv_parts(source, "--input", _ROWS, separator)  # cells as text
 
 
 def _of_frame(
     model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], remarks: Remarks
 ) -> dict[str, list[Any]]:
-    """Return the predicted columns of a table whose cells are text or numbers."""
     polars = files.load_polars()
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     words = words_of(model.settings.data.get("missing", UNSAID))
     if preprocess.array is not None:
         kinds = dict.fromkeys(frame.columns, "number")
@@ -184,7 +178,7 @@ def _of_frame(
             if wrong.any():
                 row = int(wrong.arg_true()[0])
                 cell = column[row].strip() if isinstance(column[row], str) else column[row]
-                raise refusal(place(row), f"{name} is {cell!r}, and the run learned from numbers there")
+                raise refusal(place(row), f"{name} is {cell!r}, but the model takes numbers there")
             column = numbers
         else:
             column = as_names(column, words.of_names(column))
@@ -199,7 +193,7 @@ def _of_frame(
     if bool(holes.any()) and model.settings.data.get("nan") != "drop":
         row, index = holes.nonzero()[0].tolist()
         raise refusal(
-            place(row), f"{frame.columns[index]} is empty or not finite, and the run has nothing to put there"
+            place(row), f"{frame.columns[index]} is empty or not finite, and the model has no value to replace it"
         )
     remarks.note(frame, raw, holes)
     named = _named(model, _predicted(model, torch.where(cells, 0.0, raw)))
@@ -210,15 +204,13 @@ def _of_frame(
 
 
 def _of_array(model: TrainedModel, source: Path) -> Iterator[Any]:
-    """Yield the predictions of parts of an array, as tables of the predicted columns."""
     polars = files.load_polars()
-    preprocess = model.preprocess
-    assert preprocess is not None
+    preprocess = _require_inputs(model)
     assert preprocess.array is not None
     array = ArrayFile(source, "--input")
     if [*array.shape[1:]] != preprocess.array["shape"]:
-        rows = f"rows of the shape {[*array.shape[1:]]}"
-        raise refusal(f"--input={source}", f"has {rows}, and the run learned from {preprocess.array['shape']}")
+        rows = f"rows of shape {[*array.shape[1:]]}"
+        raise refusal(f"--input={source}", f"has {rows}, but the model takes {preprocess.array['shape']}")
     for start in range(0, len(array), _ROWS):
         raw = torch.from_numpy(array[np.arange(start, min(start + _ROWS, len(array)))])
         _require_finite(raw, partial(_row_of, source, start))
@@ -240,9 +232,8 @@ def _predicted(model: TrainedModel, raw: Tensor) -> Tensor:
 
 
 def _named(model: TrainedModel, predictions: Tensor) -> dict[str, list[Any]]:
-    """Return predictions as columns: numbers by their targets, classes with their probability."""
-    preprocess = model.preprocess
-    assert preprocess is not None
+    """Return predictions as columns: the number for each target, or the class and its probability."""
+    preprocess = _require_inputs(model)
     if preprocess.classes is None:
         table = predictions.flatten(1) if predictions.ndim > 1 else predictions[:, None]
         names = [one["column"] for one in preprocess.targets]
@@ -255,7 +246,7 @@ def _named(model: TrainedModel, predictions: Tensor) -> dict[str, list[Any]]:
 
 
 def _write(parts: Iterator[Any], target: Path | Tell, tell: Tell) -> int:
-    """Write tables one below the other, whole or not at all; return the number of rows."""
+    """Write the parts as one table, completely or not at all; return the number of rows."""
     polars = files.load_polars()
     count = 0
     if not isinstance(target, Path):
@@ -263,7 +254,7 @@ def _write(parts: Iterator[Any], target: Path | Tell, tell: Tell) -> int:
             target(part.write_csv(include_header=count == 0))
             count += part.height
         return count
-    with _whole(target) as file:
+    with writing.replacing(target.absolute()) as file:
         if target.suffix == ".csv":
             for part in parts:
                 part.write_csv(file, include_header=count == 0)
@@ -278,19 +269,6 @@ def _write(parts: Iterator[Any], target: Path | Tell, tell: Tell) -> int:
         return int(table.height)
 
 
-@contextmanager
-def _whole(target: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place only when all of it has been written."""
-    descriptor, name = writing.new_file(target.absolute())
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def _require_inputs(model: TrainedModel) -> Preprocess:
     if model.preprocess is None:
         raise refusal(model.rundir.short, "the model takes no inputs; `trainer show` has its parameters")
@@ -298,7 +276,14 @@ def _require_inputs(model: TrainedModel) -> Preprocess:
 
 
 def _line(source: Path, separator: str | None, start: int, row: int) -> str:
-    """Say where a row of the part of a file that begins with the row `start` stands."""
+    """Return in words the place of a row in a file.
+
+    Args:
+        source: The file.
+        separator: The separator of its cells; None: found automatically.
+        start: The number of rows before the part.
+        row: The index of the row in the part.
+    """
     if source.suffix.lower() == ".parquet":
         return f"--input={source}: row {start + row + 1:,}"
     separator = separator or files.separator_of(source, "--input")
@@ -311,12 +296,12 @@ def _cells(row: str, columns: Sequence[str]) -> list[str]:
     if cells and all("=" in cell for cell in cells) and any(cell.partition("=")[0] in columns for cell in cells):
         named = dict(cell.split("=", 1) for cell in cells)
         for name in named.keys() - set(columns):
-            raise unknown(f"--row={row}", f"the run learned from no {name}", name, columns)
+            raise unknown(f"--row={row}", f"the model takes no {name}", name, columns)
         if lacking := [name for name in columns if name not in named]:
             raise refusal(f"--row={row}", f"has no {lacking[0]}", columns)
         return [named[name] for name in columns]
     if len(cells) != len(columns):
-        raise refusal(f"--row={row}", f"has {len(cells)} values, and the run learned from {len(columns)}", columns)
+        raise refusal(f"--row={row}", f"has {len(cells)} values, but the model takes {len(columns)}", columns)
     return cells
 
 
@@ -326,5 +311,5 @@ def _numbers(row: str, width: int) -> list[float]:
     except ValueError as error:
         raise refusal(f"--row={row}", f"is not a row of numbers: {error}") from error
     if len(numbers) != width:
-        raise refusal(f"--row={row}", f"has {len(numbers)} numbers, and the run learned from {width}")
+        raise refusal(f"--row={row}", f"has {len(numbers)} numbers, but the model takes {width}")
     return numbers

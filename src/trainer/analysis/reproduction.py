@@ -1,4 +1,4 @@
-"""Trains a run again, in memory, and compares it with the files of the run as it goes."""
+"""Repeats a run in memory, and compares each step with the files of the run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from trainer.config import secrets
 from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
 from trainer.files import fingerprint, plain_json
+from trainer.loggers import numbers
 from trainer.runs import find, user_code, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.history import History, Segment
@@ -40,14 +41,14 @@ from trainer.training.parameters import few_parameters
 
 @dataclass(frozen=True)
 class Difference:
-    """The first thing in which a run and its repetition differ.
+    """The first difference between a run and its repetition.
 
     Args:
-        step: The finished steps at that point.
-        what: A metric, a weight, or what else it is.
-        then: What the run has; None is nothing.
-        now: What the repetition has; None is nothing.
-        by: How far apart they are, in words.
+        step: The number of finished steps.
+        what: The name of the metric, the weight or the property.
+        then: The value in the run; None if there is none.
+        now: The value in the repetition; None if there is none.
+        by: The size of the difference, in words.
     """
 
     step: int
@@ -61,25 +62,25 @@ class Differs(Exception):
     """Ends a repetition at its first difference."""
 
     def __init__(self, *difference: Any) -> None:
-        """Keep the difference, given by its fields."""
+        """Store the difference, given by its fields."""
         super().__init__(*difference)
         self.difference = Difference(*difference)
 
 
 @dataclass
 class Finding:
-    """What came of repeating a run.
+    """The result of repeating a run.
 
     Args:
-        run: Its directory.
-        step: How many steps were repeated.
-        rows: How many rows of metrics.jsonl are the same.
+        run: The run's directory.
+        step: The number of repeated steps.
+        rows: The number of rows of metrics.jsonl that are the same.
         checkpoints: The steps of the checkpoints whose weights are the same.
         difference: The first difference; None if there is none.
-        failure: What both failed for.
-        stopped: Whether someone ended it before it was through.
-        circumstances: What is not as it was when the run was trained: versions, machine, modules.
-        seconds: How long it took.
+        failure: The error of the repetition; None if it did not fail.
+        stopped: Whether the repetition was stopped before its end.
+        circumstances: Changes since the run was trained: versions, machine, modules.
+        seconds: The duration.
     """
 
     run: str
@@ -94,7 +95,7 @@ class Finding:
 
     @property
     def is_identical(self) -> bool:
-        """Whether the whole run came out the same."""
+        """Whether the whole run was reproduced exactly."""
         return self.difference is None and not self.stopped
 
 
@@ -104,16 +105,16 @@ def reproduce(
     announce: Callable[[str], None],
     stopping: Stopping,
 ) -> Finding:
-    """Train a run again, to its end or to the first difference; nothing is written.
+    """Repeat a run to its end or to the first difference; nothing is written.
 
     Args:
         of: The run.
-        open_screen: Says what is repeated and returns the display.
-        announce: Tells the user something in one line.
-        stopping: What asks it to stop.
+        open_screen: Prints the header and returns the display.
+        announce: Prints a line for the user.
+        stopping: Requests a stop.
 
     Raises:
-        UsageError: It can't be built any more.
+        UsageError: The run can't be built any more.
     """
     finding, start = Finding(str(of.rundir.path)), time.perf_counter()
     try:
@@ -126,19 +127,19 @@ def reproduce(
         of.end,
         0,
         built.run.batches.steps_per_epoch,
-        lambda: (built.run.state.best_step, built.run.state.best_value),
+        lambda: built.run.best,
         lambda: few_parameters(built.run.model),
         stopping,
     )
     comparison = Comparison(of, finding)
-    # A run that failed did so before the end of the next step, or at the end of its last.
+    # A failed run failed during the step after its last one, or at the end of its last one.
     ends = [*(leg.first_step for leg in of.legs[1:]), of.end + (of.failure is not None)]
     try:
         with open_screen(built, standing) as display:
             for leg, end in zip(of.legs, ends, strict=True):
                 with stopping.breaking_off():
                     if leg is not of.legs[0]:
-                        built = _gone_on(built, leg, of, announce)
+                        built = _continued(built, leg, of, announce)
                     _note(finding, _circumstances(of, leg, built))
                     compile_step(built, announce)
                 comparison.follow(built)
@@ -150,7 +151,7 @@ def reproduce(
         finding.stopped = True
     except Differs as found:
         finding.difference = found.difference
-    except Exception as error:  # the run may have failed for whatever this is
+    except Exception as error:  # the run may have failed with the same error
         finding.failure = secrets.hide(str(failure_of(error, built, of.rundir)))
         if finding.failure != of.failure:
             finding.difference = Difference(built.run.state.step, "failure", of.failure, finding.failure)
@@ -159,11 +160,11 @@ def reproduce(
 
 
 def _begun(of: History) -> Built:
-    """Build a run as it was before its first step."""
+    """Build a run in its state before the first step."""
     settings, checkpoints = of.legs[0].settings, of.rundir.checkpoints
     built = build(settings, of.status.get("choices"), _preprocess(of, of.legs[0]))
     if settings.init_from is not None:
-        if 0 in manifest.steps(checkpoints):  # the other run may have changed since
+        if 0 in manifest.steps(checkpoints):  # the other run may have changed
             load_weights(built.run.model, store.load(checkpoints / manifest.name_of(0)).weights, "its checkpoint")
         else:
             start_from(built.run.model, settings.init_from)
@@ -171,12 +172,12 @@ def _begun(of: History) -> Built:
 
 
 def _preprocess(of: History, leg: Segment) -> Preprocess | None:
-    """Return how the data of a leg were prepared; None for other data than the run's now, which are prepared anew."""
+    """Return the saved preprocessing for a leg; None if its data are not the run's current data."""
     return kept_preprocess(of.rundir) if vouching.same_data(of.rundir, leg.settings) else None
 
 
-def _gone_on(built: Built, leg: Segment, of: History, announce: Callable[[str], None]) -> Built:
-    """Build a run anew with changed settings, and set it to where it stands, as resuming does."""
+def _continued(built: Built, leg: Segment, of: History, announce: Callable[[str], None]) -> Built:
+    """Rebuild a run with changed settings in its current state, as resuming does."""
     run, now = built.run, flat(secrets.tree(leg.settings.to_dict()))
     changes = [
         f"{key} {show(old)} -> {show(now.get(key))}" for key, old, _ in differences(built.settings, leg.settings)
@@ -198,7 +199,7 @@ def _note(finding: Finding, circumstances: list[str]) -> None:
 
 
 def _circumstances(of: History, leg: Segment, built: Built) -> list[str]:
-    """Return what is not as it was when a leg of a run was trained, each as `what: old -> new`."""
+    """Return the changes since a leg of a run was trained, each as `what: old -> new`."""
     now = {"versions": environment.versions(), "machine": environment.machine(built.device)}
     found = [change for segment in leg.segments for change in differing(segment, now)]
     commit = environment.git_commit()
@@ -211,22 +212,21 @@ def _circumstances(of: History, leg: Segment, built: Built) -> list[str]:
         if key in of.status and of.status[key] != first[key]:
             found.append(f"{key}: {show(of.status[key])} -> {show(first[key])}")
     if (source := leg.settings.init_from) is not None and _started(find.find(source)) > _started(of.rundir.path):
-        found.append(f"init_from: {source} has been trained on since")
+        found.append(f"init_from: {source} has been trained since")
     return found
 
 
 def _started(path: Path) -> str:
-    """Return when a run was started or resumed last."""
     segments = RunDirectory(path).read_status().get("segments") or [{}]
     return str(segments[-1].get("started", ""))
 
 
 class Comparison:
-    """Compares rows and weights with those of a run; a reader of the loop.
+    """Compares rows and weights with those of a run, as a reader of the loop.
 
     Args:
         of: The run.
-        finding: Counts what is the same.
+        finding: Counts the rows and checkpoints that are the same.
     """
 
     def __init__(self, of: History, finding: Finding) -> None:
@@ -235,10 +235,10 @@ class Comparison:
         self._saved = set(manifest.steps(of.rundir.checkpoints))
 
     def follow(self, built: Built) -> None:
-        """Begin to read along with a leg of the repetition.
+        """Start to compare a leg of the repetition.
 
         Raises:
-            Differs: The weights that it begins with are others.
+            Differs: Its initial weights differ.
         """
         self._run = built.run
         self._lines = Lines(built.settings.log_every, built.run.model)
@@ -248,7 +248,7 @@ class Comparison:
         """Compare a row.
 
         Raises:
-            Differs: It is another one.
+            Differs: It differs.
         """
         line = self._lines.line(row)
         if line is None:
@@ -261,10 +261,10 @@ class Comparison:
         self._finding.rows += 1
 
     def save(self, due: bool) -> None:
-        """Compare the weights where the run has a checkpoint of this step.
+        """Compare the weights if the run has a checkpoint of this step.
 
         Raises:
-            Differs: They are others, or the checkpoint can't be read.
+            Differs: They differ, or the checkpoint can't be read.
         """
         step = self._run.state.step
         if step not in self._saved:
@@ -279,10 +279,10 @@ class Comparison:
         self._finding.checkpoints.append(step)
 
     def require_end(self) -> None:
-        """Compare how the run ended.
+        """Compare the end of the run.
 
         Raises:
-            Differs: It went on, or failed.
+            Differs: The run has more steps, or failed.
         """
         step = self._run.state.step
         if self._of.failure is not None:
@@ -293,7 +293,7 @@ class Comparison:
             raise _row_difference(step, more, None)
 
     def _next(self, step: int) -> Any:
-        """Return the next row of the run, None after the last."""
+        """Return the next row of the run, None after the last one."""
         try:
             return next(self._rows, None)
         except OSError as error:
@@ -303,20 +303,12 @@ class Comparison:
 
 
 def _row_difference(step: int, then: Any, now: Any) -> Differs:
-    """Return the first difference between two rows, either of which may be missing."""
+    """Return the first difference between two rows, one of which may be missing."""
     if not isinstance(then, dict) or not isinstance(now, dict) or then.get("step") != now["step"]:
         return Differs(step, "row", then, now)
-    old, new = _flat(then), _flat(now)
+    old, new = numbers(then), numbers(now)
     key = next(key for key in [*new, *old] if json.dumps(old.get(key)) != json.dumps(new.get(key)))
     return Differs(step, key, old.get(key), new.get(key), _distance(old.get(key), new.get(key)))
-
-
-def _flat(row: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values of a row by dotted keys; items of lists count from 0."""
-    items = row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else None
-    if items is None:
-        return {prefix[:-1]: row}
-    return {name: value for key, inner in items for name, value in _flat(inner, f"{prefix}{key}.").items()}
 
 
 def _distance(then: Any, now: Any) -> str:
@@ -326,7 +318,11 @@ def _distance(then: Any, now: Any) -> str:
 
 
 def _require_same_weights(step: int, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compare every tensor bit by bit."""
+    """Compare all tensors bit by bit.
+
+    Raises:
+        Differs: One differs.
+    """
     for name in [*now, *(name for name in then if name not in now)]:
         old, new = then.get(name), now.get(name)
         if isinstance(old, Tensor) and isinstance(new, Tensor) and (old.dtype, old.shape) == (new.dtype, new.shape):

@@ -1,4 +1,4 @@
-"""A model that a run has trained: one of its checkpoints, chosen and loaded, with how its inputs are prepared."""
+"""A trained model: a checkpoint loaded together with its preprocessing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainer.training.instantiate import locate, reason_of
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, ready to be used."""
+    """A trained model, ready to predict."""
 
     rundir: RunDirectory
     settings: Settings
@@ -37,10 +37,10 @@ class TrainedModel:
     device: torch.device
 
     def predict(self, raw: Tensor) -> Tensor:
-        """Return predictions (rows, outputs) for raw inputs: targets in their own units, or scores of classes.
+        """Return predictions (rows, outputs) for raw inputs: targets in their own units, or class scores.
 
         Raises:
-            RunFailed: The model can't take them.
+            RunFailed: The model raises an error.
         """
         assert self.preprocess is not None
         seed = randomness.derived(self.settings.seed, randomness.EVALUATION, self.checkpoint.step)
@@ -49,12 +49,12 @@ class TrainedModel:
                 prediction: Tensor = self.model(self.inputs(raw).to(self.device))
         except TrainerError:
             raise
-        except Exception as error:  # a model of the user's may raise anything
+        except Exception as error:  # a user's model may raise any exception
             raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
         return self.preprocess.restored(prediction.cpu())
 
     def inputs(self, raw: Tensor) -> Tensor:
-        """Return raw rows as the model takes them."""
+        """Return preprocessed rows for the model."""
         assert self.preprocess is not None
         whole = self.preprocess.array is not None and self.preprocess.array["whole"]
         prepared: Tensor = self.preprocess(raw)
@@ -62,17 +62,17 @@ class TrainedModel:
 
 
 def load(word: str, flags: Mapping[str, str], command: str) -> TrainedModel:
-    """Load a run's model with the weights of a checkpoint; the data it was trained on are not needed.
+    """Load a run's model with the weights of a checkpoint; its training data are not needed.
 
     Args:
-        word: What the user typed for the run.
-        flags: Those of the command, as for `open_run`, and which checkpoint: best, last or a step.
-        command: The whole command, to be typed again with a flag.
+        word: The word typed for the run.
+        flags: The flags of the command, as for `open_run`, and `checkpoint`: best, last or a step.
+        command: The whole command, for messages that suggest it with another flag.
 
     Raises:
         UsageError: There is no such run or checkpoint, or the model can't be built.
     """
-    rundir, settings = open_run(word, flags, command)
+    rundir, settings, _ = open_run(word, flags, command)
     found, called = choose(rundir, flags.get("checkpoint", "best"))
     anywhere = dataclasses.replace(settings.device, type="auto", index=0)
     device = devices.choose(anywhere, getattr(locate(settings.model, "model"), "cpu_only", False))
@@ -83,6 +83,6 @@ def load(word: str, flags: Mapping[str, str], command: str) -> TrainedModel:
     preprocess = kept_preprocess(rundir)
     for name, width in (("inputs", preprocess and preprocess.width), ("outputs", preprocess and preprocess.outputs)):
         if width is not None and settings.model.get(name) not in (None, width):
-            what = f"says {width} {name}, and the model has {settings.model[name]}"
+            what = f"has {width} {name}, but the model has {settings.model[name]}"
             raise UsageError(f"{rundir.path / 'preprocess.json'} {what}")
     return TrainedModel(rundir, settings, found, called, model, preprocess, device)

@@ -1,4 +1,4 @@
-"""Turns runs into what a picture shows of them: their curves, means over seeds, a result over the settings swept."""
+"""Turns runs into the parts of a picture: curves, means over seeds, results over the swept settings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trainer.runs.ranking import Ranking
 from trainer.text import count, number, tick
 
 LOSSES = ("loss", "validation_loss")
-MOST = 10  # lines in colours of their own
-_RUNS_OFF = 3.0  # of the height of the other lines, how much is left to those that run off
-_Groups = Mapping[tuple[str, ...], Sequence["Measured"]]
+MOST = 10  # lines in color
+_RUNS_OFF = 3.0  # space above the other lines for diverging ones, in tenths of their height
+Groups = Mapping[tuple[str, ...], Sequence["Measured"]]  # by the values of some settings
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run with what it measured, and what it is called in a picture."""
+    """A run with its curves, and its label in a picture."""
 
     entry: RunSummary
     curves: Mapping[str, Curve]
@@ -38,11 +38,11 @@ class Measured:
 
 
 def of_run(of: RunSummary, metrics: Sequence[str] = LOSSES) -> list[Panel]:
-    """Return the metrics of one run, those of a kind in one panel, with the best evaluation marked.
+    """Return the curves of one run, a metric and its validation metric in one panel, with the best evaluation marked.
 
     Args:
         of: The run.
-        metrics: What to draw: the training loss and the validation loss, unless others are named.
+        metrics: The metrics to draw.
 
     Raises:
         UsageError: Its metrics.jsonl can't be read.
@@ -70,53 +70,53 @@ def of_run(of: RunSummary, metrics: Sequence[str] = LOSSES) -> list[Panel]:
 
 
 def of_runs(several: Sequence[Measured], metrics: Sequence[str], bright: set[str]) -> list[Panel]:
-    """Return a panel a metric with a line a run.
+    """Return a panel for each metric, with a line for each run.
 
     Args:
         several: The runs, in the order of the legend.
-        metrics: What to draw.
-        bright: The names of the runs that are in colour, all others are pale.
+        metrics: The metrics to draw.
+        bright: The names of the runs in color; all others are pale.
     """
-    colours = {one.entry.short: index for index, one in enumerate(o for o in several if o.entry.short in bright)}
+    colors = {one.entry.short: index for index, one in enumerate(o for o in several if o.entry.short in bright)}
     panels = []
     for metric in metrics:
         lines = []
         for one in several:
             if curve := one.curves.get(metric):
-                colour = colours.get(one.entry.short)
-                best = None if colour is None else _best(one.entry, metric, curve)
-                label = "" if colour is None else one.label
-                lines.append(Line(label, curve.steps, curve.values, colour, best=best, broken=one.failed))
+                color = colors.get(one.entry.short)
+                best = None if color is None else _best(one.entry, metric, curve)
+                label = "" if color is None else one.label
+                lines.append(Line(label, curve.steps, curve.values, color, best=best, broken=one.failed))
         if lines:
             panels.append(panel(lines, _with_loss(metric, [one.entry for one in several])))
     return panels
 
 
-def of_groups(groups: _Groups, metrics: Sequence[str], bright: set[tuple[str, ...]]) -> list[Panel]:
-    """Return a panel a metric with a line a group: the mean of its runs, in a band that is their spread.
+def of_groups(groups: Groups, metrics: Sequence[str], bright: set[tuple[str, ...]]) -> list[Panel]:
+    """Return a panel for each metric, with a line for each group: the mean of its runs, in a band for their deviation.
 
-    A mean goes as far as all of the group do. Failed runs are no part of it: each is a dashed line that breaks off.
+    A mean ends where the first run of its group ends. Failed runs are not in the mean: each is a dashed line.
 
     Args:
-        groups: The runs, by the values of the settings that they share.
-        metrics: What to draw.
-        bright: The groups that are in colour. All others are pale; of a single one, so are the runs it is made of.
+        groups: The runs, by the values of their common settings.
+        metrics: The metrics to draw.
+        bright: The groups in color; all others are pale. The runs of a single group are drawn too, in pale.
     """
-    colours = {values: index for index, values in enumerate(v for v in groups if v in bright)}
+    colors = {values: index for index, values in enumerate(v for v in groups if v in bright)}
     panels = []
     for metric in metrics:
         lines, behind, most = [], [], 1
         for values, members in groups.items():
-            colour = colours.get(values)
-            label = "" if colour is None else _group_label(values, members, groups.values())
-            whole = [one.curves[metric] for one in members if metric in one.curves and not one.failed]
+            color = colors.get(values)
+            label = "" if color is None else _group_label(values, members, groups.values())
+            whole = complete(members, metric)
             most = max(most, len(whole))
             if whole:
-                line = mean(whole, label, colour)
-                lines.append(line if colour is not None else replace(line, low=(), high=()))
+                line = mean(whole, label, color)
+                lines.append(line if color is not None else replace(line, low=(), high=()))
             for one in members:
                 if metric in one.curves and (one.failed or len(groups) == 1):
-                    curve, shade = one.curves[metric], colour if one.failed else None
+                    curve, shade = one.curves[metric], color if one.failed else None
                     name = label if one.failed and not whole and one is members[0] else ""
                     behind.append(Line(name, curve.steps, curve.values, shade, dashed=one.failed, broken=one.failed))
         if lines or behind:
@@ -126,34 +126,32 @@ def of_groups(groups: _Groups, metrics: Sequence[str], bright: set[tuple[str, ..
 
 
 def against(found: Sequence[RunSummary], by: Ranking, key: str, others: Sequence[str]) -> Panel:
-    """Return the results of runs over a setting that is a number, a line for each combination of other settings.
+    """Return the results of runs over a numeric setting, with a line for each combination of other settings.
 
     Args:
         found: The runs.
-        by: What their results are.
+        by: The metric of the results.
         key: The setting.
-        others: Settings to tell apart; over the rest, the seeds, goes the mean.
+        others: The settings that separate the lines; the mean is taken over the rest, such as seeds.
     """
     of_key = {one.short: float(setting(one, key)) for one in found}
     levels = sorted(set(of_key.values()))
-    lines, failed, most = [], set(), 1
-    for colour, (values, members) in enumerate(grouped(found, others).items()):
-        results: dict[float, list[float]] = {level: [] for level in levels}
+    failed = sorted({of_key[one.short] for one in found if result(one, by) is None})
+    lines, most = [], 1
+    for color, (values, members) in enumerate(grouped(found, others).items()):
+        of_level: dict[float, list[RunSummary]] = {}
         for one in members:
-            value = result(one, by)
-            if value is None:
-                failed.add(of_key[one.short])
-            else:
-                results[of_key[one.short]].append(value)
-        most = max(most, *map(len, results.values()))
-        label = ", ".join(values) or mean_of([len(of) for of in results.values() if of])
-        at = [level for level in levels if results[level]]
-        if at:
-            lines.append(_spread(at, [results[level] for level in at], label if len(found) > len(at) else "", colour))
-            if any(len(of) > 1 for of in results.values()):
-                each_x = [level for level in at for _ in results[level]]
-                each_y = [value for level in at for value in results[level]]
-                lines.append(Line("", each_x, each_y, None, dots=True, joined=False))
+            of_level.setdefault(of_key[one.short], []).append(one)
+        known = {level: numbers for level in sorted(of_level) if (numbers := results(of_level[level], by))}
+        if not known:
+            continue
+        most = max(most, *map(len, known.values()))
+        label = ", ".join(values) or mean_of([*map(len, known.values())])
+        lines.append(_mean_line([*known], [*known.values()], label if len(found) > len(known) else "", color))
+        if any(len(numbers) > 1 for numbers in known.values()):
+            each_x = [level for level, numbers in known.items() for _ in numbers]
+            each_y = [value for numbers in known.values() for value in numbers]
+            lines.append(Line("", each_x, each_y, None, dots=True, joined=False))
     points = [
         (y, x, index) for index, line in enumerate(lines) if line.joined for x, y in zip(line.x, line.y, strict=True)
     ]
@@ -164,25 +162,25 @@ def against(found: Sequence[RunSummary], by: Ranking, key: str, others: Sequence
     log_y = is_wide(y for line in lines for y in line.y) and not _is_share(str(by.metric))
     ticks = levels if len(levels) <= MOST else ()
     return Panel(
-        lines, key, result_title(found, by), is_geometric(levels), log_y, ticks, failed=sorted(failed), band=_band(most)
+        lines, key, result_title(found, by), is_geometric(levels), log_y, ticks, failed=failed, band=_band(most)
     )
 
 
 def heat_map(found: Sequence[RunSummary], by: Ranking, column: str, row: str) -> HeatMap:
-    """Return the results of runs over two settings, the mean over all others.
+    """Return the results of runs over two settings, averaged over all others.
 
     Args:
         found: The runs.
-        by: What their results are.
-        column: The setting that goes to the right.
-        row: The setting that goes up.
+        by: The metric of the results.
+        column: The setting on the horizontal axis.
+        row: The setting on the vertical axis.
     """
     cells = {}
     for (x, y), members in grouped(found, [column, row]).items():
-        results = [value for one in members if (value := result(one, by)) is not None]
+        numbers = results(members, by)
         failed = sum(one.state == "failed" for one in members)
-        mean = statistics.fmean(results) if results else None
-        cells[x, y] = Cell(mean, statistics.stdev(results) if len(results) > 1 else None, len(results), failed)
+        mean = statistics.fmean(numbers) if numbers else None
+        cells[x, y] = Cell(mean, statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers), failed)
     known = {place: cell.value for place, cell in cells.items() if cell.value is not None}
     best = (max if by.descending else min)(known, key=known.__getitem__) if known else None
     return HeatMap(
@@ -199,7 +197,7 @@ def heat_map(found: Sequence[RunSummary], by: Ranking, column: str, row: str) ->
 
 
 def measured(of: RunSummary, metrics: Iterable[str]) -> dict[str, Curve]:
-    """Return metrics of a run by name, those that it has not measured left out.
+    """Return the curves of a run by metric, without the metrics that it has not measured.
 
     Raises:
         UsageError: Its metrics.jsonl can't be read.
@@ -208,7 +206,7 @@ def measured(of: RunSummary, metrics: Iterable[str]) -> dict[str, Curve]:
     try:
         return curves.read(path, metrics)
     except FileNotFoundError:
-        return {}  # it has not begun
+        return {}  # it has not started
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
     except ValueError as error:
@@ -216,19 +214,33 @@ def measured(of: RunSummary, metrics: Iterable[str]) -> dict[str, Curve]:
 
 
 def result(of: RunSummary, by: Ranking) -> float | None:
-    """Return what a run is judged by; None if it failed or has no such number."""
+    """Return the value that ranks a run; None if it failed or has none."""
     value = None if of.state == "failed" else by.value(of)
     return value if value is not None and abs(value) <= curves.LARGEST else None
 
 
+def results(found: Iterable[RunSummary], by: Ranking) -> list[float]:
+    """Return the values that rank runs, without the runs that have none."""
+    return [value for one in found if (value := result(one, by)) is not None]
+
+
+def complete(members: Iterable[Measured], metric: str) -> list[Curve]:
+    """Return the curves of a metric of the runs that did not fail."""
+    return [one.curves[metric] for one in members if metric in one.curves and not one.failed]
+
+
 def result_title(found: Sequence[RunSummary], by: Ranking) -> str:
-    """Return the name of what runs are judged by."""
+    """Return the name of the metric that ranks runs, as an axis shows it."""
     watched = any(one.best is not None and one.best["metric"] == by.metric for one in found)
     return f"{'best' if watched else 'last'} {_with_loss(str(by.metric), found)}"
 
 
 def mean_of(counts: Sequence[int]) -> str:
-    """Say of how many runs the means of some groups are; nothing if they have one each."""
+    """Return in words how many runs are averaged in each group, "" if only one.
+
+    Args:
+        counts: The numbers of runs in the groups.
+    """
     most, least = max(counts, default=0), min(counts, default=0)
     if most <= 1:
         return ""
@@ -236,18 +248,18 @@ def mean_of(counts: Sequence[int]) -> str:
 
 
 def stops_apart(members: Iterable[Measured], metrics: Iterable[str]) -> bool:
-    """Say whether runs of a group that did not fail stopped at different steps."""
-    whole = [one for one in members if not one.failed]
-    return any(len({one.curves[name].steps[-1] for one in whole if name in one.curves}) > 1 for name in metrics)
+    """Return whether the runs of a group that did not fail stopped at different steps."""
+    members = list(members)
+    return any(len({curve.steps[-1] for curve in complete(members, name)}) > 1 for name in metrics)
 
 
 def title(metric: str) -> str:
-    """Return the name of a metric as one reads it."""
+    """Return the name of a metric as an axis shows it."""
     return {"loss": "training loss", "lr": "learning rate"}.get(metric, printable(metric).replace("_", " "))
 
 
 def panel(lines: Sequence[Line], y_label: str) -> Panel:
-    """Return lines over the steps in axes that suit them: a run that fails may leave them upwards."""
+    """Return a panel of lines over the steps with suitable axes; a diverging run may leave it at the top."""
     inside = [y for line in lines if not line.broken for y in line.y if math.isfinite(y)]
     inside += [line.y[0] for line in lines if line.broken and len(line.y) and math.isfinite(line.y[0])]
     everything = [y for line in lines for y in line.y if math.isfinite(y)]
@@ -262,7 +274,7 @@ def panel(lines: Sequence[Line], y_label: str) -> Panel:
 
 
 def _best(of: RunSummary, metric: str, curve: Curve, labelled: bool = False) -> Point | None:
-    """Return the best evaluation of a run if it is one of this metric."""
+    """Return the best evaluation of a run if it is of this metric."""
     best = of.best
     if best is None or best["metric"] != metric or not isinstance(best["step"], int):
         return None
@@ -271,8 +283,8 @@ def _best(of: RunSummary, metric: str, curve: Curve, labelled: bool = False) -> 
     return Point(best["step"], value, label) if math.isfinite(value) else None
 
 
-def mean(of: Sequence[Curve], label: str = "", colour: int | None = 0) -> Line:
-    """Return the mean of curves at all steps at which one of them has a value and all of them have begun and go on."""
+def mean(of: Sequence[Curve], label: str = "", color: int | None = 0) -> Line:
+    """Return the mean of curves at each step of any of them, within the range of steps that all of them cover."""
     if all(curve.steps == of[0].steps for curve in of):
         steps: Sequence[int] = of[0].steps
         columns = list(zip(*(curve.values for curve in of), strict=True))
@@ -280,15 +292,15 @@ def mean(of: Sequence[Curve], label: str = "", colour: int | None = 0) -> Line:
         first, last = max(curve.steps[0] for curve in of), min(curve.steps[-1] for curve in of)
         steps = sorted({step for curve in of for step in curve.steps if first <= step <= last})
         columns = [tuple(curve.at(step) for curve in of) for step in steps]
-    return _spread(steps, columns, label, colour, dots=False)
+    return _mean_line(steps, columns, label, color, dots=False)
 
 
-def _spread(
-    x: Sequence[float], of: Sequence[Sequence[float]], label: str, colour: int | None, dots: bool = True
+def _mean_line(
+    x: Sequence[float], of: Sequence[Sequence[float]], label: str, color: int | None, dots: bool = True
 ) -> Line:
-    """Return a line through means, in a band: the standard deviation to either side; of two values their range.
+    """Return a line through means, in a band of one standard deviation to either side, or the range of two values.
 
-    A band of positive numbers does not reach zero: there it ends at the lowest of them.
+    A band of positive numbers does not reach zero: it ends at the lowest of them instead.
     """
     means = [_fmean(values) for values in of]
     low: list[float] = []
@@ -298,7 +310,7 @@ def _spread(
             below, above = _edges(mean, values)
             low.append(below)
             high.append(above)
-    return Line(label, x, means, colour, low, high, dots=dots)
+    return Line(label, x, means, color, low, high, dots=dots)
 
 
 def _fmean(values: Sequence[float]) -> float:
@@ -310,13 +322,13 @@ def _edges(mean: float, values: Sequence[float]) -> tuple[float, float]:
         return mean, mean
     if len(values) == 2:
         return min(values), max(values)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    low = mean - spread
-    return (min(values) if low <= 0 < min(values) else low), mean + spread
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    low = mean - deviation
+    return (min(values) if low <= 0 < min(values) else low), mean + deviation
 
 
 def _group_label(values: tuple[str, ...], members: Sequence[Measured], groups: Iterable[Sequence[Measured]]) -> str:
-    """Return what the line of a group is called: its values, and its runs where the groups differ in them."""
+    """Return the label of a group: its values, and its number of runs if the groups differ in size."""
     failed = sum(one.failed for one in members)
     whole = len(members) - failed
     counts = {len(group) - sum(one.failed for one in group) for group in groups} - {0}
@@ -327,12 +339,12 @@ def _group_label(values: tuple[str, ...], members: Sequence[Measured], groups: I
 
 
 def _band(most: int) -> str:
-    """Return what the band around means of so many values is."""
+    """Return the meaning of the band around means of at most `most` values."""
     return "" if most < 2 else "range" if most == 2 else "± standard deviation"
 
 
 def _is_rough(curve: Curve) -> bool:
-    """Say whether a curve goes up and down at most steps, as a loss over single batches does."""
+    """Return whether a curve zigzags, like the loss of single batches."""
     turns = sum(
         (b - a) * (c - b) < 0 for a, b, c in zip(curve.values, curve.values[1:], curve.values[2:], strict=False)
     )
@@ -348,7 +360,7 @@ def _is_share(metric: str) -> bool:
 
 
 def _with_loss(metric: str, found: Sequence[RunSummary]) -> str:
-    """Return the name of a metric, and of a loss which one it is."""
+    """Return the name of a metric; for a loss, also which loss function it is."""
     used = {one.choices.get("loss") for one in found}
     name = title(metric)
     return f"{name} ({used.pop()})" if name.endswith("loss") and len(used) == 1 and None not in used else name

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-PIXELS = 200  # an inch, of a PNG
+PIXELS = 200  # per inch, of a PNG
 _PANEL = (6.4, 4.0)  # inches of a single panel
-_NEXT = 4.6  # inches for each more, next to it
-_SIDE = 1.6  # inches for a legend at the side
+_NEXT = 4.6  # inches for each further panel
+_SIDE = 1.6  # inches of a legend at the side
 _BUCKETS = 2000  # columns whose extremes are drawn
-_FEW, _ONE_ROW = 4, 64  # names that stand above a panel, and their characters
-_SHORT = 26  # characters of a name at the side
-_BELOW = 3.0  # how far a band goes below the lowest line on a log scale, where it may reach zero
-_ROW = 0.2  # inches of a name below
-_MOST_CELLS = 15  # columns of a heat map that still have numbers in them
-# Okabe and Ito's colours, told apart with any colour vision; the yellow, which is lost on white, left out.
+_FEW, _ONE_ROW = 4, 64  # labels in a legend above a panel, and their characters
+_SHORT = 26  # characters of a label in a legend at the side
+_BELOW = 3.0  # on a log scale, a band may extend below the lowest line by this factor, since it could reach zero
+_ROW = 0.2  # inches of a label in a legend below
+_MOST_CELLS = 15  # columns of a heat map with numbers in its cells
+# Okabe and Ito's colors for any color vision, without the yellow, which is invisible on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PALE = "#C8C8C8"
 _FAILED = "#B00000"
@@ -51,16 +51,16 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "lines.linewidth": 1.3,
     "axes.formatter.useoffset": False,
-    "path.simplify": False,  # lines have been thinned already
+    "path.simplify": False,  # lines are thinned already
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "trainer",
-    "pdf.fonttype": 42,  # what publishers ask for
+    "pdf.fonttype": 42,  # TrueType, which publishers require
 }
 _UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 
 
 def default_size(picture: Picture) -> tuple[float, float]:
-    """Return the width and height in inches that suit a picture."""
+    """Return a suitable width and height of a picture, in inches."""
     width, height = _PANEL[0] + _NEXT * (len(picture.parts) - 1), _PANEL[1]
     names = _names(picture)
     if _place(names) == "right":
@@ -71,12 +71,12 @@ def default_size(picture: Picture) -> tuple[float, float]:
 
 
 def draw(picture: Picture, suffix: str, size: tuple[float, float] | None = None) -> bytes:
-    """Return the content of a file that shows a picture.
+    """Return the content of an image file.
 
     Args:
-        picture: What it shows.
+        picture: The picture to draw.
         suffix: One of SUFFIXES.
-        size: Width and height in inches; None: what suits it.
+        size: Width and height in inches; None: `default_size`.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -89,7 +89,7 @@ def draw(picture: Picture, suffix: str, size: tuple[float, float] | None = None)
         for index, part in enumerate(picture.parts):
             axes = figure.add_subplot(1, len(picture.parts), index + 1)
             if isinstance(part, HeatMap):
-                _squares(figure, axes, part)
+                _heat_map(figure, axes, part)
                 continue
             handles = _lines(axes, part, picture)
             if handles and not (shared and index):
@@ -101,7 +101,7 @@ def draw(picture: Picture, suffix: str, size: tuple[float, float] | None = None)
 
 @contextmanager
 def _quiet_matplotlib() -> Iterator[Any]:
-    """Yield matplotlib's figures, in our own style whatever the user's is, and without remarks on fonts and caches."""
+    """Yield matplotlib.figure, with trainer's style instead of the user's and without messages on fonts and caches."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib
@@ -109,33 +109,32 @@ def _quiet_matplotlib() -> Iterator[Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("matplotlib"):
             raise
-        without = "without -o the terminal shows it, and -o FILE.csv needs nothing"
+        without = "the terminal (no -o) and -o FILE.csv do not need it"
         raise UsageError(f"{lacking('a picture', 'matplotlib', 'plot')}; {without}") from error
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # characters that no font has
+        warnings.simplefilter("ignore")  # about characters that no font has
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield figure
 
 
 def _plain(text: str) -> str:
-    """Return a text that matplotlib takes for no formula."""
+    """Return a text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")
 
 
 def _names(picture: Picture) -> list[str]:
-    """Return the names in the longest legend."""
     panels = [part for part in picture.parts if isinstance(part, Panel)]
     return max(([line.label for line in part.lines if line.label] for part in panels), key=len, default=[])
 
 
 def _is_of_runs(part: Panel) -> bool:
-    """Say whether the lines are runs or groups of them, whose names the heading of a legend explains."""
+    """Return whether the lines are runs or groups of runs, whose labels the heading of the legend explains."""
     return part.x_label == STEP
 
 
 def _is_shared(picture: Picture) -> bool:
-    """Say whether all panels have the same lines, so that one legend tells of all of them."""
+    """Return whether all panels have the same lines, so that they share one legend."""
     panels = [part for part in picture.parts if isinstance(part, Panel)]
     names = {*_names(picture)}
     return (
@@ -146,23 +145,23 @@ def _is_shared(picture: Picture) -> bool:
 
 
 def _place(names: Sequence[str]) -> str:
-    """Return where a legend has room: above, in a row or two, at the right, or below where the names are long."""
+    """Return the place of a legend: above for a row or two, on the right, or below for long labels."""
     if len(names) <= _FEW and sum(map(len, names)) <= 2 * _ONE_ROW and max(map(len, names), default=0) <= _ONE_ROW // 2:
         return "above"
     return "right" if max(map(len, names)) <= _SHORT else "below"
 
 
 def _lines(axes: Axes, panel: Panel, picture: Picture) -> list[tuple[Any, str]]:
-    """Draw a panel and return what its legend shows: pieces of the drawing and their names."""
+    """Draw a panel and return the handles and labels of its legend."""
     if panel.log_x:
         axes.set_xscale("log")
     if panel.log_y:
         axes.set_yscale("log", nonpositive="clip")
-    num_colours = 1 + max((line.colour for line in panel.lines if line.colour is not None), default=0)
+    num_colors = 1 + max((line.color for line in panel.lines if line.color is not None), default=0)
     handles: list[tuple[Any, str]] = []
     for index, line in enumerate(panel.lines):
-        style = _style(line, num_colours, picture.ordered)
-        order = 2 if line.colour is None else 3 + (len(panel.lines) - index) / len(panel.lines)
+        style = _style(line, num_colors, picture.ordered)
+        order = 2 if line.color is None else 3 + (len(panel.lines) - index) / len(panel.lines)
         if line.low:
             some = slice(None, None, len(line.x) // (4 * _BUCKETS) + 1)
             x, low, high = line.x[some], line.low[some], line.high[some]
@@ -196,23 +195,22 @@ def _lines(axes: Axes, panel: Panel, picture: Picture) -> list[tuple[Any, str]]:
     return handles
 
 
-def _style(line: Line, num_colours: int, ordered: bool) -> dict[str, Any]:
-    """Return how a line is drawn."""
+def _style(line: Line, num_colors: int, ordered: bool) -> dict[str, Any]:
     style: dict[str, Any] = {"linewidth": 0.8 if line.faint else 1.3, "linestyle": "-" if line.joined else "none"}
     if line.faint:
         style["alpha"] = 0.55
     if line.dots:
         style |= {"marker": "o", "markersize": 4}
-    if line.colour is None:
+    if line.color is None:
         return {**style, "color": _PALE, "linewidth": 0.8} | ({"markersize": 3} if line.dots else {})
-    if ordered and num_colours > 1:
+    if ordered and num_colors > 1:
         import matplotlib
 
-        share = _BRIGHTEST + (_DARKEST - _BRIGHTEST) * line.colour / (num_colours - 1)
+        share = _BRIGHTEST + (_DARKEST - _BRIGHTEST) * line.color / (num_colors - 1)
         style["color"] = matplotlib.colormaps[_MAP](share)
     else:
-        style["color"] = _COLOURS[line.colour % len(_COLOURS)]
-    if line.joined and (line.dashed or (not ordered and line.colour >= len(_COLOURS))):
+        style["color"] = _COLOURS[line.color % len(_COLOURS)]
+    if line.joined and (line.dashed or (not ordered and line.color >= len(_COLOURS))):
         style["linestyle"] = "--"
     return style
 
@@ -232,7 +230,7 @@ def _scales(axes: Axes, panel: Panel) -> None:
     if not panel.log_y:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     lowest = min((y for line in panel.lines for y in line.y if y > 0 or not panel.log_y), default=1.0)
-    if panel.top is not None:  # what runs off does not count
+    if panel.top is not None:  # diverging lines do not count
         lowest = lowest if panel.log_y else min([lowest, *(low for line in panel.lines for low in line.low)])
         margin = (panel.top / lowest) ** 0.05 if panel.log_y else (panel.top - lowest) * 0.05
         axes.set_ylim(lowest / margin if panel.log_y else lowest - margin, panel.top)
@@ -241,7 +239,7 @@ def _scales(axes: Axes, panel: Panel) -> None:
 
 
 def _legend(owner: Figure | Axes, handles: Sequence[tuple[Any, str]], heading: str) -> None:
-    """Put the names of lines where no line is: above one panel, or at the right of the picture or below it."""
+    """Place the legend outside the lines: above the panel, on the right, or below."""
     from matplotlib.axes import Axes
 
     drawn, names = zip(*((one, f" {_plain(name)}") for one, name in handles), strict=True)
@@ -262,8 +260,7 @@ def _legend(owner: Figure | Axes, handles: Sequence[tuple[Any, str]], heading: s
     owner.legend(drawn, names, **style)
 
 
-def _squares(figure: Figure, axes: Axes, found: HeatMap) -> None:
-    """Draw a heat map, numbers in its squares as long as there is room for them."""
+def _heat_map(figure: Figure, axes: Axes, found: HeatMap) -> None:
     import matplotlib
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.patches import Rectangle
@@ -271,7 +268,7 @@ def _squares(figure: Figure, axes: Axes, found: HeatMap) -> None:
     values = [cell.value for cell in found.cells.values() if cell.value is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     norm = (LogNorm if found.log else Normalize)(low, high if high > low else low + (abs(low) or 1.0) / 10)
-    colours = matplotlib.colormaps[_MAP if found.descending else f"{_MAP}_r"]  # the better, the brighter
+    colors = matplotlib.colormaps[_MAP if found.descending else f"{_MAP}_r"]  # better is brighter
     annotated = len(found.columns) <= _MOST_CELLS and len(found.rows) <= _MOST_CELLS
     for (x, y), cell in found.cells.items():
         place = found.columns.index(x) - 0.5, found.rows.index(y) - 0.5
@@ -279,9 +276,9 @@ def _squares(figure: Figure, axes: Axes, found: HeatMap) -> None:
             axes.add_patch(Rectangle(place, 1, 1, facecolor="#EFEFEF", edgecolor="#BDBDBD", hatch="///", linewidth=0))
             shade, words = "#000000", "failed" if cell.failed else "no result"
         else:
-            colour = colours(norm(cell.value))
-            axes.add_patch(Rectangle(place, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
-            bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+            color = colors(norm(cell.value))
+            axes.add_patch(Rectangle(place, 1, 1, facecolor=color, edgecolor="white", linewidth=1.5))
+            bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
             shade = "black" if bright > 0.5 else "white"
             words = f"{cell.value:.3g}"
             words += f"\n± {cell.spread:.2g}" if cell.spread is not None else ""
@@ -306,5 +303,5 @@ def _squares(figure: Figure, axes: Axes, found: HeatMap) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if values:
-        bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm, colours), ax=axes, label=_plain(found.z_label))
+        bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm, colors), ax=axes, label=_plain(found.z_label))
         bar.outline.set_visible(False)

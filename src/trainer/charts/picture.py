@@ -1,4 +1,4 @@
-"""What a picture shows, whoever draws it: lines in panels, or numbers in a grid. Plain data, without libraries."""
+"""Describes pictures as plain data for the modules that draw: lines in panels, or numbers in a grid."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-STEP = "step"  # what x counts where lines are curves
+STEP = "step"  # the x axis of curves
 _DECADES = 2  # a positive axis that spans more is logarithmic
-_EVEN = 1.5  # values whose ratios are more even than their distances by this factor were chosen on a log scale
+_EVEN = 1.5  # values are on a log scale if their ratios are this much more even than their distances
 
 
 class Point(NamedTuple):
-    """A point that is marked, and what the legend says of it, if anything."""
+    """A marked point, and its label in the legend, if any."""
 
     x: float
     y: float
@@ -26,24 +26,24 @@ class Line:
     """Points joined in the order of x.
 
     Args:
-        label: What the legend calls it.
-        x: Rising numbers.
+        label: The label in the legend.
+        x: Increasing numbers.
         y: As many numbers; nan is a gap.
-        colour: Lines of one number share a colour; None is pale and stands behind the others.
+        color: The number of the color; None is pale and stands behind the others.
         low: The lower edge of a band around the line, as long as y.
         high: The upper edge.
-        dashed: Whether it is drawn in dashes.
+        dashed: Whether the line is dashed.
         dots: Whether each point is marked.
         joined: Whether the points are joined.
-        best: The point to be marked as the best.
-        broken: Whether its last point is marked as where a run broke off.
-        faint: Whether it is thin, for it goes up and down so much that it would hide others.
+        best: The point to mark as the best.
+        broken: Whether to mark the last point as the end of a failed run.
+        faint: Whether the line is thin, because its zigzags would hide others.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    colour: int | None = 0
+    color: int | None = 0
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     dashed: bool = False
@@ -54,9 +54,9 @@ class Line:
     faint: bool = False
 
     def thinned(self, buckets: int) -> tuple[list[float], list[float]]:
-        """Return its points, of many only those that a picture of so many columns can show.
+        """Return its points, reduced to those that a picture with so many columns can show.
 
-        Of each column stay the first, the lowest, the highest and the last value, and a gap if there is one.
+        Each column keeps its first, lowest, highest and last value, and a gap if there is one.
         """
         if len(self.x) <= 4 * buckets:
             return list(self.x), list(self.y)
@@ -77,7 +77,7 @@ class Line:
 
 
 def _extremes(y: Sequence[float], start: int, end: int) -> list[int]:
-    """Return the indices of the first, lowest, highest and last value of a part, and of its first gap."""
+    """Return the indices of the first, lowest, highest and last value in a range, and of the first gap."""
     kept = {start, end - 1}
     finite = [index for index in range(start, end) if math.isfinite(y[index])]
     if finite:
@@ -92,15 +92,15 @@ class Panel:
     """Lines in one pair of axes.
 
     Args:
-        lines: What is drawn; of lines that cross, earlier ones stand in front.
-        x_label: What x counts.
-        y_label: What y measures.
+        lines: The lines; earlier ones stand in front.
+        x_label: The quantity on the x axis.
+        y_label: The quantity on the y axis.
         log_x: Whether x is on a log scale.
         log_y: Whether y is on a log scale.
-        ticks: Where x has ticks; empty: where they suit.
-        top: Where y ends, when lines that run off go beyond; None: where they end.
-        failed: Where runs have no y because they failed.
-        band: What the bands around lines are.
+        ticks: The ticks of x; empty: chosen automatically.
+        top: The upper end of y if diverging lines go beyond it; None: the highest value.
+        failed: The x of runs that have no y because they failed.
+        band: The meaning of the bands around lines.
     """
 
     lines: Sequence[Line]
@@ -121,8 +121,8 @@ class Cell:
     Args:
         value: The mean over its runs; None if none of them has a result.
         spread: Their standard deviation; None for a single run.
-        runs: How many have a result.
-        failed: How many failed.
+        runs: The number of runs with a result.
+        failed: The number of failed runs.
     """
 
     value: float | None
@@ -136,15 +136,15 @@ class HeatMap:
     """Numbers over two settings.
 
     Args:
-        columns: The values of the first, in order.
-        rows: The values of the second, the lowest at the bottom.
-        cells: What is known, by (column, row); combinations that were not run are missing.
+        columns: The values of the first setting, in order.
+        rows: The values of the second setting, the lowest at the bottom.
+        cells: The cells by (column, row), without the combinations that were not run.
         x_label: The first setting.
-        y_label: The second.
-        z_label: What the numbers are.
-        log: Whether colours follow the logarithm.
-        best: The best square.
-        descending: Whether more is better.
+        y_label: The second setting.
+        z_label: The quantity of the numbers.
+        log: Whether the colors are on a log scale.
+        best: The best cell.
+        descending: Whether higher is better.
     """
 
     columns: Sequence[str]
@@ -160,13 +160,13 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Picture:
-    """Everything in one picture.
+    """A whole picture.
 
     Args:
-        parts: Panels, or a heat map, next to each other.
-        title: What stands above.
-        legend: What stands above the names of the lines.
-        ordered: Whether the colours of the lines follow a number that rises from line to line.
+        parts: Panels, or a heat map, side by side.
+        title: The title.
+        legend: The heading of the legend.
+        ordered: Whether the colors are a gradient, for a number that increases from line to line.
     """
 
     parts: Sequence[Panel | HeatMap]
@@ -176,13 +176,13 @@ class Picture:
 
 
 def is_wide(values: Iterable[float]) -> bool:
-    """Say whether numbers are all positive and span more than two decades, so that they want a log scale."""
+    """Return whether numbers need a log scale: all positive, over more than two decades."""
     finite = [value for value in values if math.isfinite(value)]
     return bool(finite) and min(finite) > 0 and max(finite) > 10**_DECADES * min(finite)
 
 
 def is_geometric(values: Iterable[float]) -> bool:
-    """Say whether the distinct values of a setting stand on a log scale: 1e-4, 1e-3, 1e-2 or 16, 32, 64."""
+    """Return whether the distinct values of a setting are on a log scale: 1e-4, 1e-3, 1e-2 or 16, 32, 64."""
     levels = sorted(set(values))
     if len(levels) < 2 or levels[0] <= 0:
         return False

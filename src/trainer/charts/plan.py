@@ -1,4 +1,4 @@
-"""Chooses what a picture of some runs shows, and makes it of their numbers."""
+"""Plans a picture of some runs, and makes it from their numbers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from trainer.runs.differences import setting
 from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Ranking
 
-_LEAST = 3  # values of a number that make a curve
+_LEAST = 3  # distinct values of a setting that make a curve
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be drawn of which runs.
+    """The content of a picture.
 
     Args:
         entries: The runs.
-        metrics: What they measured.
-        ranking: What they are judged by.
-        differing: The settings that set them apart.
-        by: The settings to group by; None: a line a run.
-        against: The settings to draw the result against.
+        metrics: The metrics to draw.
+        ranking: What ranks the runs.
+        differing: The settings in which the runs differ.
+        by: The settings to group by; None: a line for each run.
+        against: The settings to draw the results against.
         curves: Whether curves are drawn.
-        chosen: Whether the settings to draw against were chosen here, and not asked for.
-        track: Yields the runs while they are read, for whoever shows how far that is.
+        chosen: Whether `against` was chosen automatically.
+        track: Yields the runs while they are read, with a progress bar.
     """
 
     entries: list[RunSummary]
@@ -48,16 +48,16 @@ class Plan:
 
 
 def planned(found: list[RunSummary], flags: dict[str, str], is_sweep: bool) -> Plan:
-    """Choose what to draw: what is asked for, else what the runs differ in suggests.
+    """Choose what to draw by the flags, else by the settings in which the runs differ.
 
     Raises:
-        UsageError: A metric or a setting that no run has, or flags that exclude each other.
+        UsageError: No run has a metric or a setting, or flags exclude each other.
     """
     if "curves" in flags and "against" in flags:
         raise refusal("--curves --against", "exclude each other", "one of them")
     named = _metrics(found, flags)
-    judged = [name for name in named if any(name in one.metrics for one in found)]
-    ranking = rankings.ranking(found, judged[-1] if judged else None)
+    ranked = [name for name in named if any(name in one.metrics for one in found)]
+    ranking = rankings.ranking(found, ranked[-1] if ranked else None)
     differing = differences.differing(found)
     by = _settings(found, flags, "by") if "by" in flags else None
     against = _settings(found, flags, "against")
@@ -75,7 +75,7 @@ def planned(found: list[RunSummary], flags: dict[str, str], is_sweep: bool) -> P
 
 
 def _metrics(found: Sequence[RunSummary], flags: dict[str, str]) -> list[str]:
-    """Return the metrics that were asked for.
+    """Return the metrics that --metric names.
 
     Raises:
         UsageError: No run has measured one of them.
@@ -104,17 +104,19 @@ def _require_numbers(found: Sequence[RunSummary], against: list[str], differing:
     """Refuse settings that results can't be drawn against.
 
     Raises:
-        UsageError: They are too many, or a single one that is no number.
+        UsageError: There are more than two settings, or the only one is not a number.
     """
     if len(against) > 2:
-        raise refusal(f"--against={','.join(against)}", "are more than two settings", "KEY, or KEY,KEY for a heat map")
+        raise refusal(
+            f"--against={','.join(against)}", "names more than two settings", "KEY, or KEY,KEY for a heat map"
+        )
     if len(against) == 1 and not differences.is_number(found, against[0]):
         numbers = [key for key in differing if differences.is_number(found, key)]
-        raise refusal(f"--against={against[0]}", "is no number in each of the runs", numbers)
+        raise refusal(f"--against={against[0]}", "is not a number in every run", numbers)
 
 
 def _listed(flags: dict[str, str], flag: str) -> list[str]:
-    """Return the words that a flag is followed by.
+    """Return the words of a comma-separated flag.
 
     Raises:
         UsageError: One of them is empty.
@@ -128,7 +130,7 @@ def _listed(flags: dict[str, str], flag: str) -> list[str]:
 
 
 def _suggests_numbers(found: list[RunSummary], free: list[str], ranking: Ranking) -> bool:
-    """Say whether a sweep is one over one or two numbers, so that the result against them is what one wants to see."""
+    """Return whether a sweep varies only one or two numbers, so that its results are best drawn against them."""
     if ranking.metric is None or not all(differences.is_number(found, key) for key in free):
         return False
     levels = [len({setting(one, key) for one in found}) for key in free]
@@ -136,51 +138,47 @@ def _suggests_numbers(found: list[RunSummary], free: list[str], ranking: Ranking
 
 
 def _usual(found: list[RunSummary], ranking: Ranking) -> list[str]:
-    """Return the metrics that are drawn unless others are named: the losses of one run, of several what is watched."""
+    """Return the metrics drawn by default: the losses of one run, the loss and the ranked metric of several runs."""
     if len(found) == 1:
         return [*from_runs.LOSSES]
-    watched = ranking.metric or "validation_loss"
+    ranked = ranking.metric or "validation_loss"
     measured = {name for one in found for name in one.metrics}
-    return ["loss", *([watched] if watched in measured and watched != "loss" else [])]
+    return ["loss", *([ranked] if ranked in measured and ranked != "loss" else [])]
 
 
 def picture_of(plan: Plan, title: str) -> tuple[Picture, list[str]]:
-    """Return the picture, and what there is to say of it.
+    """Return the picture, and notes about it.
 
     Raises:
         UsageError: The runs have measured nothing yet.
     """
     notes: list[str] = []
     if rankings.differ(plan.entries, "data"):
-        notes.append("the runs have different data: their numbers do not compare")
+        notes.append("the runs have different data: their numbers are not comparable")
     elif rankings.differ(plan.entries, "loss") and any(name.endswith("loss") for name in plan.metrics):
-        notes.append("the runs have different losses: their losses do not compare")
+        notes.append("the runs have different losses: their losses are not comparable")
     parts: list[Panel | HeatMap] = []
     legend, is_ordered = "", False
     if plan.curves:
         if len(plan.entries) == 1:
             parts += from_runs.of_run(plan.entries[0], plan.metrics)
-        elif plan.by is not None:
-            panels, more = _groups(plan, plan.by)
-            parts, notes = [*parts, *panels], [*notes, *more]
-            legend, is_ordered = _heading(plan, plan.by), _is_ordered(plan.entries, plan.by)
         else:
-            panels, more, legend = _each(plan)
+            panels, more, legend = _each(plan) if plan.by is None else _groups(plan, plan.by)
             parts, notes = [*parts, *panels], [*notes, *more]
-            is_ordered = _is_ordered(plan.entries, plan.differing)
+            is_ordered = _is_ordered(plan.entries, plan.differing if plan.by is None else plan.by)
     if len(plan.against) == 1:
         (key,) = plan.against
         others = [other for other in plan.differing if other not in (key, differences.SEED)]
         parts = [*parts[-1:], from_runs.against(plan.entries, plan.ranking, key, others)]
         if plan.chosen:
-            notes.append(f"{key} is a number, so the results against it are drawn as well; --curves leaves them out")
+            notes.append(f"the results against {key} are drawn too, because it is a number; --curves omits them")
     elif plan.against:
-        squares = from_runs.heat_map(plan.entries, plan.ranking, *plan.against)
-        parts.append(squares)
-        if any(cell.spread is not None for cell in squares.cells.values()):
-            notes.append("numbers are means, ± the standard deviation, over the runs that are equal in both")
+        heat_map = from_runs.heat_map(plan.entries, plan.ranking, *plan.against)
+        parts.append(heat_map)
+        if any(cell.spread is not None for cell in heat_map.cells.values()):
+            notes.append("numbers are mean ± standard deviation over the runs with the same two settings")
         if plan.chosen:
-            notes.append("a sweep over two numbers: their results; --curves draws its curves instead")
+            notes.append("the sweep varies two numbers, so its results are drawn; --curves draws its curves instead")
     if not any(_has_numbers(part) for part in parts):
         raise UsageError(f"plot: no numbers yet in {', '.join(one.short for one in plan.entries[:5])}")
     failed = [one for one in plan.entries if one.state == "failed"]
@@ -191,7 +189,7 @@ def picture_of(plan: Plan, title: str) -> tuple[Picture, list[str]]:
 
 
 def _is_ordered(found: list[RunSummary], keys: Sequence[str]) -> bool:
-    """Say whether colours can follow the one number that runs differ in."""
+    """Return whether colors can be a gradient: the runs differ only in one number."""
     return len(keys) == 1 and keys[0] != differences.SEED and differences.is_number(found, keys[0])
 
 
@@ -214,7 +212,7 @@ def _grouped(plan: Plan, by: Sequence[str]) -> dict[tuple[str, ...], list[Measur
 
 
 def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
-    """Return the curves with a line a run, what there is to say of them, and a heading for their names."""
+    """Return the curves with a line for each run, notes about them, and the heading of the legend."""
     best_first = sorted(plan.entries, key=plan.ranking.key)
     if plan.ranking.metric is None:
         best_first.sort(key=lambda one: one.name, reverse=True)
@@ -226,38 +224,33 @@ def _each(plan: Plan) -> tuple[list[Panel], list[str], str]:
     notes = []
     if len(several) > len(bright):
         which = "best" if plan.ranking.metric is not None else "newest"
-        notes.append(f"{len(several)} runs: the {which} {len(bright)} are in colour, the others pale")
+        notes.append(f"{len(several)} runs: the {which} {len(bright)} are in color, the others are pale")
     return from_runs.of_runs(several, plan.metrics, bright), notes, heading
 
 
-def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str]]:
-    """Return the curves with a line a group, and what there is to say of them."""
+def _groups(plan: Plan, by: list[str]) -> tuple[list[Panel], list[str], str]:
+    """Return the curves with a line for each group, notes about them, and the heading of the legend."""
     groups = _grouped(plan, by)
     means = {}
     for values, members in groups.items():
-        results = [value for one in members if (value := from_runs.result(one.entry, plan.ranking)) is not None]
-        if results:
-            means[values] = statistics.fmean(results)
+        if numbers := from_runs.results([one.entry for one in members], plan.ranking):
+            means[values] = statistics.fmean(numbers)
     best_first = sorted(means, key=means.__getitem__, reverse=plan.ranking.descending)
     bright = {*[*best_first, *(values for values in groups if values not in means)][: from_runs.MOST]}
     notes = []
     if len(groups) > len(bright):
         which = "best" if means else "first"
-        notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in colour, the others pale")
+        notes.append(f"{len(groups)} groups: the {which} {len(bright)} are in color, the others are pale")
     if any(from_runs.stops_apart(members, plan.metrics) for members in groups.values()):
-        notes.append("a mean ends where the first run of its group stopped")
-    return from_runs.of_groups(groups, plan.metrics, bright), notes
-
-
-def _heading(plan: Plan, by: Sequence[str]) -> str:
-    """Return what explains the names of groups: their settings, and of how many runs each is the mean."""
-    counts = [sum(one.state != "failed" for one in of) for of in differences.grouped(plan.entries, by).values()]
-    told = from_runs.mean_of([number for number in counts if number])
-    return f"{', '.join(by)} ({told})" if by and told else ", ".join(by)
+        notes.append("each mean ends where the first run of its group ends")
+    counts = (sum(not one.failed for one in members) for members in groups.values())
+    averaged = from_runs.mean_of([number for number in counts if number])
+    heading = f"{', '.join(by)} ({averaged})" if by and averaged else ", ".join(by)
+    return from_runs.of_groups(groups, plan.metrics, bright), notes, heading
 
 
 def numbers_of(plan: Plan, flags: dict[str, str]) -> str:
-    """Return the numbers as CSV: what --by or --against asks for, else every value of every run."""
+    """Return the numbers as CSV: the means of --by, the results of --against, else every value of every run."""
     if "against" in flags:
         return spreadsheet.of_results(plan.entries, plan.differing, plan.ranking)
     if "metric" not in flags:

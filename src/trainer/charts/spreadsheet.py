@@ -1,31 +1,31 @@
-"""Numbers of runs as CSV: tidy tables, a row a value, that every spreadsheet reads and pandas needs no words for."""
+"""Writes the numbers of runs as CSV in tidy form, one value per row, for spreadsheets and pandas."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.charts import from_runs
-from trainer.charts.from_runs import Measured
+from trainer.charts.from_runs import Groups, Measured
 from trainer.errors import printable
 from trainer.runs.differences import number_of, setting
 from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Ranking
 from trainer.text import show
 
-_OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins so for a formula
+_OBEYED = ("=", "+", "-", "@")  # a spreadsheet treats text that begins like this as a formula
 
 
 def of_runs(several: Iterable[Measured], keys: Sequence[str], metrics: Iterable[str]) -> str:
-    """Return every value: run, the settings that set runs apart, step, metric, value. A gap has no value.
+    """Return a row for each value: run, the settings in which the runs differ, step, metric, value. A gap is empty.
 
     Args:
         several: The runs.
         keys: The settings.
-        metrics: The metrics, one after the other.
+        metrics: The metrics.
     """
     metrics = list(metrics)
     rows = (
@@ -38,19 +38,18 @@ def of_runs(several: Iterable[Measured], keys: Sequence[str], metrics: Iterable[
     return _written(["run", *keys, "step", "metric", "value"], rows)
 
 
-def of_means(groups: Mapping[tuple[str, ...], Sequence[Measured]], keys: Sequence[str], metrics: Iterable[str]) -> str:
-    """Return the means of groups: the settings that they share, step, metric, mean, the edges of the band, runs.
+def of_means(groups: Groups, keys: Sequence[str], metrics: Sequence[str]) -> str:
+    """Return a row for each mean of a group: its settings, step, metric, mean, the edges of the band, number of runs.
 
     Args:
         groups: The runs, by the values of the settings.
         keys: The settings.
-        metrics: The metrics, one after the other.
+        metrics: The metrics.
     """
     rows: list[list[Any]] = []
     for values, members in groups.items():
         for metric in metrics:
-            whole = [one.curves[metric] for one in members if metric in one.curves and not one.failed]
-            if whole:
+            if whole := from_runs.complete(members, metric):
                 line = from_runs.mean(whole)
                 band = (line.low, line.high) if line.low else (line.y, line.y)
                 for step, value, low, high in zip(line.x, line.y, *band, strict=True):
@@ -59,12 +58,12 @@ def of_means(groups: Mapping[tuple[str, ...], Sequence[Measured]], keys: Sequenc
 
 
 def of_results(found: Iterable[RunSummary], keys: Sequence[str], by: Ranking) -> str:
-    """Return a row a run: run, the settings that set runs apart, state, metric, value.
+    """Return a row for each run: run, the settings in which the runs differ, state, metric, value.
 
     Args:
         found: The runs.
         keys: The settings.
-        by: What the value is; a run that failed has none.
+        by: The metric of the value; a failed run has no value.
     """
     rows = ([*_identity(one, keys), one.state, by.metric, from_runs.result(one, by)] for one in found)
     return _written(["run", *keys, "state", "metric", "value"], rows)
@@ -83,7 +82,7 @@ def _written(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return what stands in a cell: numbers whole, nothing for what is no number, no text that would be obeyed."""
+    """Return the content of a cell: a number in full, "" for None, nan and inf, never text that is a formula."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""Draws in a terminal: lines as braille dots in colour, marks where there is no colour, ASCII where nothing else goes.
+"""Draws in a terminal: lines as braille dots in color, as marks without color, as ASCII without Unicode.
 
-screen.stdout.print(chart.draw(Panel([Line("loss", steps, losses)], y_label="loss"), screen.stdout))
+screen.stdout.print(text_chart.draw(Panel([Line("loss", steps, losses)], y_label="loss"), screen.stdout))
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from trainer.charts.picture import Cell, HeatMap, Line, Panel
@@ -18,7 +17,7 @@ from trainer.text import tick
 
 WIDEST = 100  # columns
 _TALLEST, _LOWEST = 16, 8  # rows of a chart with its axis
-_BESIDES = 8  # rows of a screen that a chart leaves to what stands above and below
+_BESIDES = 8  # rows of the screen that stay free
 _COLOURS = (
     "cyan",
     "magenta",
@@ -37,22 +36,22 @@ _PALE_MARK = "."
 _BEST, _BROKEN, _POINT = ("◆", "O"), ("✗", "X"), ("●", "O")  # in Unicode and in ASCII
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
 _BRAILLE = 0x2800
-_SAME, _TINY = 1e-12, 1e-270  # numbers closer than this share of them, or of this, are drawn as one
-_TICK_COLUMNS = 12  # an x tick for so many
-_TICK_ROWS = 4
+_SAME, _TINY = 1e-12, 1e-270  # numbers this close are drawn as one: relative to their size, or to _TINY
+_TICK_COLUMNS = 12  # per x tick
+_TICK_ROWS = 4  # per y tick
 
 
 def draw(panel: Panel, console: Console, height: int | None = None) -> Text:
-    """Return a chart of lines as text, as wide as a console is, with axes and a legend.
+    """Return a chart of lines as text, with axes and a legend.
 
     Args:
-        panel: What is drawn. A line without a finite value leaves only its name.
-        console: What it is printed on: its width, its characters and its colours.
-        height: Rows of the chart and its axis; None: what suits the console.
+        panel: The lines. A line without a finite value appears only in the legend.
+        console: The console to draw for, with its width, characters and colors.
+        height: Rows of the chart and its axis; None: chosen for the console.
     """
     width = max(min(console.width, WIDEST), 20)
     height = height or max(min(console.height - _BESIDES, _TALLEST), _LOWEST)
-    unicode, colours = console.encoding.startswith("utf"), console.color_system is not None
+    unicode, colors = console.encoding.startswith("utf"), console.color_system is not None
     points = [(x, y) for line in panel.lines for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     xs = [*(x for x, _ in points), *panel.failed]
     if panel.top is not None:
@@ -64,10 +63,10 @@ def draw(panel: Panel, console: Console, height: int | None = None) -> Text:
     columns = width - gutter
     x_axis = _Axis(xs, panel.log_x, max(columns // _TICK_COLUMNS, 2), panel.ticks, from_zero=True)
     num_rows = height - 2
-    dotted = unicode and (colours or len(panel.lines) == 1)
+    dotted = unicode and (colors or len(panel.lines) == 1)
     canvas = _Canvas(columns, num_rows, dotted, unicode)
-    behind = [line for line in panel.lines if line.colour is None]
-    for line in (*behind, *(line for line in reversed(panel.lines) if line.colour is not None)):
+    behind = [line for line in panel.lines if line.color is None]
+    for line in (*behind, *(line for line in reversed(panel.lines) if line.color is not None)):
         canvas.add(line, x_axis, y_axis, panel.top, _mark(line))
     for value in panel.failed:
         canvas.mark_failed(x_axis.at(value))
@@ -78,23 +77,18 @@ def draw(panel: Panel, console: Console, height: int | None = None) -> Text:
     return Text("\n").join(parts)
 
 
-def table(found: HeatMap, spread: bool) -> Table:
-    """Return a heat map as a table, the best square in bold, with or without the spread of each."""
-    squares = Table(box=None, header_style="bold", pad_edge=False)
-    squares.add_column("", style="bold", no_wrap=True)
-    for column in found.columns:
-        squares.add_column(column, justify="right", no_wrap=True)
+def rows(found: HeatMap, spread: bool) -> Iterator[list[Text]]:
+    """Yield the rows of a heat map as cells of a table, the best cell in bold, with or without the deviations."""
     for row in reversed(found.rows):
-        cells = []
+        cells = [Text(row, style="bold")]
         for column in found.columns:
             cell = found.cells.get((column, row))
-            value = "" if cell is None else _square(cell, spread)
+            value = "" if cell is None else _cell(cell, spread)
             cells.append(Text(value, style="bold green" if (column, row) == found.best else ""))
-        squares.add_row(row, *cells)
-    return squares
+        yield cells
 
 
-def _square(cell: Cell, spread: bool) -> str:
+def _cell(cell: Cell, spread: bool) -> str:
     if cell.value is None:
         return "failed" if cell.failed else "no result"
     deviation = f"\n± {cell.spread:.2g}" if spread and cell.spread is not None else ""
@@ -102,14 +96,14 @@ def _square(cell: Cell, spread: bool) -> str:
 
 
 class _Axis:
-    """One direction: where values come to lie, from 0 to 1, and the ticks.
+    """An axis: the positions of values, from 0 to 1, and the ticks.
 
     Args:
         values: All finite values.
         log: Whether it is logarithmic.
-        most: About how many ticks there is room for.
-        ticks: Where to have ticks, if anywhere in particular.
-        from_zero: Whether it begins at 0 when the values begin close to it.
+        most: The approximate number of ticks that fit.
+        ticks: The values of the ticks; empty: chosen automatically.
+        from_zero: Whether it starts at 0 if the values start close to 0.
     """
 
     def __init__(
@@ -127,12 +121,12 @@ class _Axis:
         self.labels = {value: tick(value) for value in chosen}
 
     def at(self, value: float) -> float:
-        """Return where a value lies."""
+        """Return the position of a value."""
         return (self._map(value) - self._low) / (self._high - self._low)
 
 
 def _round_numbers(low: float, high: float, most: int) -> list[float]:
-    """Return multiples of 1, 2 or 5 times a power of ten between two numbers, at most about so many."""
+    """Return the multiples of 1, 2 or 5 times a power of ten between two numbers, about `most` of them."""
     least = (high - low) / most
     power = 10.0 ** math.floor(math.log10(least))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
@@ -140,7 +134,7 @@ def _round_numbers(low: float, high: float, most: int) -> list[float]:
 
 
 def _decades(low: float, high: float, most: int) -> list[float]:
-    """Return powers of ten between two positive numbers, at most about so many; round numbers where there are few."""
+    """Return the powers of ten between two positive numbers, about `most` of them; round numbers if there are few."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first < 1:
         return [
@@ -154,13 +148,13 @@ def _decades(low: float, high: float, most: int) -> list[float]:
 
 
 class _Canvas:
-    """Characters that lines are drawn into: in dots of braille, or in marks.
+    """A grid of characters to draw lines into, as braille dots or as marks.
 
     Args:
-        columns: Characters a row.
-        rows: Rows.
+        columns: Characters per row.
+        rows: Number of rows.
         dotted: Whether a character has 2 x 4 dots.
-        unicode: Whether points are marked by more than letters.
+        unicode: Whether the marks of points may be Unicode.
     """
 
     def __init__(self, columns: int, rows: int, dotted: bool, unicode: bool) -> None:
@@ -171,14 +165,14 @@ class _Canvas:
         self._styles = [[""] * columns for _ in range(rows)]
 
     def add(self, line: Line, x: _Axis, y: _Axis, top: float | None, mark: str) -> None:
-        """Draw a line over what is there.
+        """Draw a line over the existing content.
 
         Args:
             line: The line.
             x: The horizontal axis.
             y: The vertical axis.
-            top: Where values that are higher come to lie.
-            mark: A character for its points, where there are no dots.
+            top: The position of all higher values.
+            mark: The character for its points if there are no dots.
         """
         style = _style(line)
         before: tuple[int, int] | None = None
@@ -198,11 +192,11 @@ class _Canvas:
             self._put(before, _BROKEN[self._ascii], f"bold {style}")
 
     def mark_failed(self, across: float) -> None:
-        """Mark a place at the upper edge, where a run failed."""
+        """Mark a failed run at the upper edge."""
         self._put(self._dot(across, 1.0), _BROKEN[self._ascii], "bold red")
 
     def _dot(self, across: float, up: float) -> tuple[int, int]:
-        """Return the dot, counted from the upper left, at a place of the axes."""
+        """Return the dot, counted from the upper left, at a position of the axes."""
         columns, rows = self._columns * self._across, self._rows * self._down
         return _within(across * (columns - 1), columns), _within((1 - up) * (rows - 1), rows)
 
@@ -235,7 +229,6 @@ def _within(value: float, size: int) -> int:
 
 
 def _between(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield the dots of a straight line."""
     across, down = end[0] - start[0], end[1] - start[1]
     steps = max(abs(across), abs(down), 1)
     for index in range(steps + 1):
@@ -243,12 +236,11 @@ def _between(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int
 
 
 def _style(line: Line) -> str:
-    return _PALE if line.colour is None else _COLOURS[line.colour % len(_COLOURS)]
+    return _PALE if line.color is None else _COLOURS[line.color % len(_COLOURS)]
 
 
 def _mark(line: Line) -> str:
-    """Return the character of a line where there are no dots."""
-    return _PALE_MARK if line.colour is None else _MARKS[line.colour % len(_MARKS)]
+    return _PALE_MARK if line.color is None else _MARKS[line.color % len(_MARKS)]
 
 
 def _named(panel: Panel) -> str:
@@ -267,7 +259,7 @@ def _framed(canvas: _Canvas, axis: _Axis, gutter: int, unicode: bool) -> list[Te
 
 
 def _below(axis: _Axis, label: str, gutter: int, columns: int, unicode: bool) -> list[Text]:
-    """Return the horizontal axis, the numbers at its ticks and its name, which takes the last place that is free."""
+    """Return the horizontal axis with the numbers at its ticks and its label, on the right if there is room."""
     corner, bar, notch = ("└", "─", "┬") if unicode else ("+", "-", "+")
     line, numbers = [bar] * columns, [" "] * columns
     free = columns - len(label) - 1
@@ -287,7 +279,7 @@ def _below(axis: _Axis, label: str, gutter: int, columns: int, unicode: bool) ->
 
 
 def _legend(panel: Panel, width: int, dotted: bool, unicode: bool) -> list[Text]:
-    """Return the names of the lines, in lines that fit."""
+    """Return the labels of the lines, arranged in rows that fit."""
     entries, seen = [], set()
     for line in panel.lines:
         if line.label and line.label not in seen:
@@ -318,6 +310,6 @@ def _fit(text: str, width: int) -> str:
 
 
 def charts(panels: Iterable[Panel], console: Console) -> None:
-    """Print curves, as wide and as colourful as the screen is."""
+    """Print panels of curves."""
     for panel in panels:
         console.print(draw(panel, console), soft_wrap=True)

@@ -1,9 +1,7 @@
-"""What makes a folder a checkpoint: its name, its files, and the manifest that vouches for them. Without torch."""
+"""The format of a checkpoint folder: its name, its files, and the manifest with their sums. Without torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,35 +11,36 @@ from typing import Any
 
 from trainer.errors import TrainerError, UsageError
 from trainer.files import plain_json, reading
-from trainer.files.sums import is_sealed, sealed
+from trainer.files.plain_json import as_indented_json
+from trainer.files.sums import is_sealed, sealed, sha256
 
 FORMAT = 1
 MODEL, TRAINING, STATE, MANIFEST = "model.safetensors", "training.safetensors", "state.json", "manifest.json"
 FILES = (MODEL, TRAINING, STATE)
-_KEYS = frozenset({"format", "files", "run"})  # what comes later stands in `run`, which has a sum of its own
+_KEYS = frozenset({"format", "files", "run"})  # later additions go into `run`, which includes its own sum
 _NAME = re.compile(r"step-(\d{12})")
 
 
 class BadCheckpoint(TrainerError):
-    """A checkpoint that can't be trusted; the message names the file and what is wrong with it."""
+    """The checkpoint is damaged; the message names the file and the problem."""
 
 
 class NewerFormat(UsageError):
-    """A checkpoint of a later version: nothing is wrong with it, so an older one must not take its place."""
+    """The checkpoint is intact but from a later version; an older checkpoint must not replace it."""
 
 
 def name_of(step: int) -> str:
-    """Return the folder name of a step's checkpoint."""
+    """Return the folder name of the checkpoint of a step."""
     return f"step-{step:012d}"
 
 
 def step_of(name: str) -> int:
-    """Return the step whose checkpoint has a folder name."""
+    """Return the step in a folder name."""
     return int(name.removeprefix("step-"))
 
 
 def steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint, rising."""
+    """Return the steps that have a checkpoint, in ascending order."""
     if not folder.is_dir():
         return []
     found = (_NAME.fullmatch(name) for name in os.listdir(folder))
@@ -49,42 +48,47 @@ def steps(folder: Path) -> list[int]:
 
 
 def seal(files: Mapping[str, bytes | memoryview], run: Mapping[str, Any] | None = None) -> bytes:
-    """Return the manifest of files: the size and SHA-256 of each, and what the files of the run beside it held."""
-    sums = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    return as_json({"format": FORMAT, "files": sums, **({} if run is None else {"run": sealed(run)})})
+    """Return the content of manifest.json.
+
+    Args:
+        files: The content of the checkpoint's files, whose sizes and sums it records.
+        run: The sums of the run's files next to the checkpoints.
+    """
+    sums = {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()}
+    return as_indented_json({"format": FORMAT, "files": sums, **({} if run is None else {"run": sealed(run)})})
 
 
 def verify(path: Path) -> int:
-    """Compare a checkpoint's files with the manifest and return their bytes.
+    """Compare the files of a checkpoint with its manifest and return their total size in bytes.
 
     Raises:
-        BadCheckpoint: They differ from it.
-        NewerFormat: A later version has written them.
+        BadCheckpoint: A file differs from the manifest.
+        NewerFormat: A later version wrote the checkpoint.
     """
-    from concurrent.futures import ThreadPoolExecutor  # which those who only list runs do without
+    from concurrent.futures import ThreadPoolExecutor  # not needed to list runs
 
     with verifying(path) as expected, ThreadPoolExecutor() as threads:
-        sums = list(threads.map(lambda name: sum_of(path / name), FILES))
+        sums = list(threads.map(lambda name: sum_of_file(path / name), FILES))
         for name, found in zip(FILES, sums, strict=True):
             require_sum(path / name, found, expected[name])
         require_place(path, plain_json.json_data(path / STATE))
         return sum(expected[name]["size"] for name in FILES)
 
 
-def sum_of(path: Path) -> str:
+def sum_of_file(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
-    with reading.Summed(path) as file:
-        file.skip()
+    with reading.summed(path) as file:
+        file.skip(file.size)
         return file.sum
 
 
 @contextmanager
 def verifying(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the manifest says of each file, whose sizes are right; what can't be read in the block is damage.
+    """Yield the manifest's entry for each file after checking the sizes; read errors in the block count as damage.
 
     Raises:
-        BadCheckpoint: A file is missing, can't be read or has another size.
-        NewerFormat: A later version has written them.
+        BadCheckpoint: A file is missing, unreadable or of the wrong size.
+        NewerFormat: A later version wrote the checkpoint.
     """
     try:
         manifest = plain_json.json_data(path / MANIFEST)
@@ -92,7 +96,7 @@ def verifying(path: Path) -> Iterator[dict[str, Any]]:
             _require_damage(path, manifest["format"])
             raise BadCheckpoint(f"{path / MANIFEST} has changed: its format is {manifest['format']}")
         if not _KEYS.issuperset(manifest) or ("run" in manifest and not is_sealed(manifest["run"])):
-            raise BadCheckpoint(f"{path / MANIFEST} has changed: what it says of the run is not what it said")
+            raise BadCheckpoint(f"{path / MANIFEST} has changed: its entry for the run doesn't match its SHA-256")
         expected: dict[str, Any] = manifest["files"]
         for name in FILES:
             size = (path / name).lstat().st_size
@@ -108,26 +112,22 @@ def verifying(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def require_sum(path: Path, found: str, expected: Mapping[str, Any]) -> None:
-    """Raise BadCheckpoint unless the SHA-256 of a file is the one that its manifest has."""
+    """Raise BadCheckpoint unless the SHA-256 of a file matches the manifest's."""
     if found != expected["sha256"]:
         raise BadCheckpoint(f"{path} has changed: its SHA-256 differs from the manifest's")
 
 
 def require_place(path: Path, state: Mapping[str, Any]) -> None:
-    """Raise BadCheckpoint if state.json is of another format or of a step that the folder is not named after."""
+    """Raise BadCheckpoint if the format or the step in state.json doesn't match the folder."""
     if state["format"] != FORMAT:
-        raise BadCheckpoint(f"{path / STATE} has format {state['format']}, and its manifest {FORMAT}")
+        raise BadCheckpoint(f"{path / STATE} has format {state['format']}, but its manifest has {FORMAT}")
     if name_of(state["step"]) != path.name:
         raise BadCheckpoint(f"{path} is the checkpoint of step {state['step']}")
 
 
-def as_json(data: Any) -> bytes:
-    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
-
-
 def _require_damage(path: Path, format_: Any) -> None:
-    """Raise NewerFormat if state.json names the same other format; a damaged manifest is alone with it."""
+    """Raise NewerFormat if state.json has the same unknown format; in a damaged manifest it would differ."""
     if plain_json.json_data(path / STATE)["format"] == format_:
         raise NewerFormat(
-            f"{path} has format {format_}, and this version reads {FORMAT}; use the version that wrote it"
+            f"{path} has format {format_}, but this version reads {FORMAT}; use the version that wrote it"
         )

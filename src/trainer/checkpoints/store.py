@@ -1,8 +1,7 @@
-"""Checkpoints: written whole or not at all, verified when loaded, the newest few and the best kept. No pickle."""
+"""Checkpoints: written atomically, verified when loaded, the newest few and the best kept. No pickle."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,23 +21,23 @@ from trainer.checkpoints.manifest import (
     STATE,
     TRAINING,
     BadCheckpoint,
-    as_json,
     name_of,
     require_place,
     require_sum,
     seal,
     steps,
-    sum_of,
+    sum_of_file,
     verifying,
 )
 from trainer.checkpoints.tensors import Image
 from trainer.errors import RunFailed
 from trainer.files import plain_json, reading, writing
-from trainer.files.plain_json import has_shape
+from trainer.files.plain_json import as_indented_json, has_shape
+from trainer.files.sums import sha256
 
 
 class _State(TypedDict):
-    """What state.json holds."""
+    """The content of state.json."""
 
     format: int
     step: int
@@ -49,7 +48,7 @@ class _State(TypedDict):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint in memory: weights by state_dict name, and the tree of everything else."""
+    """A verified checkpoint in memory: the weights by state_dict name, and the rest of the training state as a tree."""
 
     path: Path
     step: int
@@ -59,7 +58,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PackedCheckpoint:
-    """A checkpoint ready to be written: the files of copied tensors, and the content of state.json."""
+    """A checkpoint ready to be written: files of copied tensors, and the content of state.json."""
 
     step: int
     model: Image
@@ -75,21 +74,21 @@ def pack(
     spent: PackedCheckpoint | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> PackedCheckpoint:
-    """Copy what a checkpoint holds, so that training may go on before it is written.
+    """Copy the content of a checkpoint, so that training can continue while it is written.
 
     Args:
         step: Finished optimizer steps.
         weights: The model's state_dict.
-        training: Everything else, as a tree of containers, tensors and plain values.
-        spent: One that is no longer needed and whose memory is used again; allocating costs more than copying.
-        run: What the manifest says of the run's other files.
+        training: The rest of the training state, as a tree of containers, tensors and plain values.
+        spent: A checkpoint no longer needed, whose memory is reused: allocating costs more than copying.
+        run: The sums of the run's other files, for the manifest.
 
     Raises:
         RunFailed: A weight is not finite.
     """
     for name, value in weights.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not _is_finite(value):
-            raise RunFailed(f"the weights {name} are not finite after step {step}; nothing is saved of that step")
+            raise RunFailed(f"the weights {name} are not finite after step {step}; that step is not saved")
     model, aliases, extra = _separate(weights)
     tensors: dict[str, Tensor] = {}
     state = {
@@ -104,19 +103,19 @@ def pack(
 
 
 def write(folder: Path, packed: PackedCheckpoint) -> Path:
-    """Write a checkpoint that is visible only once it is durable and whole; return its path.
+    """Write a checkpoint, which becomes visible only once it is complete and on disk; return its path.
 
     Args:
         folder: The run's checkpoints folder.
-        packed: What to write.
+        packed: The checkpoint.
 
     Raises:
-        OSError: The disk failed; earlier checkpoints are untouched.
+        OSError: The disk failed; earlier checkpoints are unchanged.
     """
     files: dict[str, bytes | memoryview] = {
         MODEL: packed.model.content,
         TRAINING: packed.training.content,
-        STATE: as_json(packed.state),
+        STATE: as_indented_json(packed.state),
     }
     files[MANIFEST] = seal(files, packed.run)
 
@@ -129,28 +128,28 @@ def write(folder: Path, packed: PackedCheckpoint) -> Path:
         writing.sync_folder(staged)
         writing.rename(staged, final)
     except OSError:
-        writing.remove_tree(staged)  # a full disk gets its room back
+        writing.remove_tree(staged)  # frees space on a full disk
         raise
     return final
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, verifying every byte against its manifest.
+    """Read a checkpoint and verify every byte against its manifest.
 
     Raises:
         BadCheckpoint: A file is missing or has changed.
-        NewerFormat: A later version has written it.
+        NewerFormat: A later version wrote the checkpoint.
     """
     with verifying(path) as expected, ThreadPoolExecutor() as threads:
         files = threads.map(lambda name: _tensors(path / name, expected[name]), (MODEL, TRAINING))
         content = reading.content(path / STATE, reading.MOST_JSON)
-        require_sum(path / STATE, hashlib.sha256(content).hexdigest(), expected[STATE])
+        require_sum(path / STATE, sha256(content), expected[STATE])
         stored, tensors = files
     try:
         plain_json.require_few(content)
         state = plain_json.decoded(content.decode())
         if not has_shape(_State)(state):
-            raise BadCheckpoint(f"{path / STATE} does not hold what it must")
+            raise BadCheckpoint(f"{path / STATE} lacks required fields or has fields of the wrong type")
         require_place(path, state)
         weights: dict[str, Any] = dict(stored)
         weights.update({alias: weights[name] for alias, name in state["aliases"].items()})
@@ -161,10 +160,10 @@ def load(path: Path) -> Checkpoint:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that verifies, and what was wrong with the newer ones.
+    """Return the newest good checkpoint, and the problems of the damaged ones after it.
 
     Raises:
-        NewerFormat: A later version has written the newest.
+        NewerFormat: A later version wrote the newest checkpoint.
     """
     problems: list[str] = []
     for step in reversed(steps(folder)):
@@ -176,7 +175,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and that of step `best`."""
+    """Delete all checkpoints except the newest `keep` and the one of step `best`."""
     kept = {*steps(folder)[-keep:], best}
     for step in steps(folder):
         if step not in kept:
@@ -184,16 +183,16 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint; it is out of sight before its first file goes."""
+    """Delete a checkpoint; it is renamed first, so that no reader sees part of it."""
     hidden = path.with_name(f".removed-{path.name}")
     writing.rename(path, hidden)
     writing.remove_tree(hidden)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a checkpoint that can't be read, so that its step can be saved anew; return the new path.
+    """Rename an unreadable checkpoint, so that its step can be saved again; return the new path.
 
-    It is not deleted: what is wrong may be the reading, or a part of it may still be of use.
+    It is not deleted, because the error may be temporary and parts of it may still be useful.
     """
     aside = path.with_name(f"broken-{path.name}")
     writing.remove_tree(aside)
@@ -202,7 +201,7 @@ def set_aside(path: Path) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what an interrupted save or removal left."""
+    """Delete leftovers of interrupted saves and removals."""
     for path in folder.glob(".*-step-*"):
         writing.remove_tree(path)
 
@@ -211,21 +210,21 @@ def _tensors(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
     try:
         tensors, found = tensor_file.read(path)
     except (ValueError, RuntimeError) as error:
-        require_sum(path, sum_of(path), expected)  # damage is to be called so, whatever it does to the format
+        require_sum(path, sum_of_file(path), expected)  # reports damage as damage, even if it breaks the format
         raise BadCheckpoint(f"{path} can't be read: {error}") from error
     require_sum(path, found, expected)
     return tensors
 
 
 def _is_finite(value: Tensor) -> bool:
-    """Say whether all numbers are finite; a finite sum has no others in it, and costs a tenth of looking at each."""
-    if value.itemsize == 1:  # has no sums
+    """Return whether all numbers are finite; a finite sum proves it at a tenth of the cost of testing each one."""
+    if value.itemsize == 1:  # 8-bit types can't be summed
         value = value.float()
     return math.isfinite(value.sum()) or bool(torch.isfinite(value).all())
 
 
 def _separate(weights: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
-    """Return (tensors to store, names that share one of them, what is no tensor)."""
+    """Return (tensors to store, names that share a stored tensor, values that are not tensors)."""
     model: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     extra: dict[str, Any] = {}

@@ -1,8 +1,8 @@
-"""Files of named tensors in the safetensors format, written from memory that is kept and read without a second copy.
+"""Reads and writes named tensors in the safetensors format, reusing memory for writes and reading without a copy.
 
-The format is 8 bytes with the length of a JSON header, the header, and the data of one tensor after the other:
-https://github.com/huggingface/safetensors#format. The package of that name holds the interpreter's lock while it
-copies, which would stop the training that a save in the background is there for.
+A file consists of 8 bytes with the length of a JSON header, the header, and the data of the tensors one after another:
+https://github.com/huggingface/safetensors#format. The `safetensors` package is not used because it neither aligns the
+tensors that it reads nor computes their SHA-256 on the way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainer.files import plain_json, reading
 
-# As the package orders them in a file: the largest first.
+# In the order in which the safetensors package writes them: the largest first.
 _DTYPES = {
     "U64": torch.uint64,
     "I64": torch.int64,
@@ -39,24 +39,24 @@ _DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _RANKS = {dtype: rank for rank, dtype in enumerate(_CODES)}
-_ALIGNED = 64  # bytes, as torch allocates
+_ALIGNED = 64  # bytes, like torch's allocations
 _LARGE = 2**20  # bytes
-_MOST_DIMENSIONS = 64  # as in torch; the product of many large numbers takes long
+_MOST_DIMENSIONS = 64  # torch's limit; multiplying many large numbers takes long
 LONGEST_HEADER = 2**24  # bytes
-MOST_TENSORS = 100_000  # torch takes more than a kilobyte for each
-_MANY = 1000  # of fewer no names are too long
-_MOST_VALUES = 1_000_000  # names, types and sizes of a header
+MOST_TENSORS = 100_000  # torch needs more than a kilobyte for each tensor
+_MANY = 1000  # with fewer tensors, the header can't be too long
+_MOST_VALUES = 1_000_000  # names, types and sizes in a header
 
 
 class Image:
-    """The content of a file of tensors, in memory that can be filled again and again.
+    """The content of a file of tensors, in memory that can be refilled.
 
     Args:
-        tensors: What it has room for, by name.
+        tensors: Tensors by name, whose types and shapes define the layout.
 
     Raises:
-        TypeError: One is of a type that such files do not know.
-        ValueError: They are too many.
+        TypeError: The format has no code for the type of a tensor.
+        ValueError: There are too many tensors.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -67,7 +67,7 @@ class Image:
         self._layout = _layout(tensors)
         header, places, end = _header(tensors)
 
-        # Data that are aligned are copied faster; the header goes before them.
+        # Aligned data are copied faster, so the header is placed in front of the aligned position.
         memory = torch.empty(len(header) + end + _ALIGNED, dtype=torch.uint8)
         start = -(memory.data_ptr() + len(header)) % _ALIGNED
         data = memory[start + len(header) :]
@@ -76,43 +76,45 @@ class Image:
         self.content[: len(header)] = header
 
     def fits(self, tensors: dict[str, Tensor]) -> bool:
-        """Say whether it was made for tensors of these names, types and shapes."""
+        """Return whether the layout is that of tensors with these names, types and shapes."""
         return self._layout == _layout(tensors)
 
     def fill(self, tensors: dict[str, Tensor]) -> Image:
-        """Copy the tensors that it was made for into it, and return when that is done."""
+        """Copy tensors of this layout into the memory."""
         for name, tensor in tensors.items():
             _copy(tensor.detach(), self._tensors[name])
         return self
 
 
 def require_room(tensors: dict[str, Tensor]) -> None:
-    """Refuse tensors of which a file would have more than is read again.
+    """Check that a file of these tensors could be read back.
 
     Raises:
-        ValueError: They are too many.
+        ValueError: There are too many tensors, or their names are too long.
     """
     if len(tensors) > MOST_TENSORS:
-        raise ValueError(f"{len(tensors):,} tensors are more than the {MOST_TENSORS:,} that a checkpoint may hold")
+        raise ValueError(f"{len(tensors):,} tensors are more than the {MOST_TENSORS:,} that a checkpoint can hold")
     if len(tensors) > _MANY and (length := len(_header(tensors)[0])) > LONGEST_HEADER:
-        raise ValueError(f"their names take {length:,} bytes, more than the {LONGEST_HEADER:,} of a checkpoint")
+        raise ValueError(
+            f"the names of the tensors take {length:,} bytes; a checkpoint has room for {LONGEST_HEADER:,}"
+        )
 
 
 def image(tensors: dict[str, Tensor], spent: Image | None = None) -> Image:
-    """Return the file of tensors, in the memory of one that is no longer needed if that fits."""
+    """Return the file of tensors, in the memory of `spent`, which is no longer needed, if the layout is the same."""
     return (spent if spent is not None and spent.fits(tensors) else Image(tensors)).fill(tensors)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors of a file, each in memory of torch's own alignment, and the SHA-256 of all its bytes.
+    """Return the tensors of a file, aligned as torch aligns them, and the SHA-256 of the whole file.
 
-    The bits of torch's sums may depend on the alignment.
+    The alignment matters because the bits of torch's sums can depend on it.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It is no such file.
+        OSError: The file can't be read.
+        ValueError: The file is not in the safetensors format or exceeds a limit.
     """
-    with reading.Summed(path) as file:
+    with reading.summed(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(file.size - 8, LONGEST_HEADER):
             raise ValueError(f"the header would have {length:,} bytes")
@@ -126,7 +128,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
 
 def _copy(source: Tensor, target: Tensor) -> None:
     is_plain = source.device.type == "cpu" and source.is_contiguous() and source.is_floating_point()
-    if is_plain and source.nbytes >= _LARGE:  # takes two thirds of the time: memcpy writes past the caches
+    if is_plain and source.nbytes >= _LARGE:  # saves a third of the time, because memcpy bypasses the caches
         np.copyto(target.view(-1).view(torch.uint8).numpy(), source.view(-1).view(torch.uint8).numpy())
     else:
         target.copy_(source)
@@ -142,7 +144,7 @@ def _layout(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _header(tensors: dict[str, Tensor]) -> tuple[bytes, dict[str, slice], int]:
-    """Return the beginning of a file, where in the data after it each tensor is, and the bytes of the data."""
+    """Return the header of a file with its length, each tensor's place in the data, and the size of the data."""
     entries, places, end = {}, {}, 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (_RANKS[item[1].dtype], item[0])):
         begin, end = end, end + tensor.numel() * tensor.itemsize
@@ -158,9 +160,9 @@ def _header(tensors: dict[str, Tensor]) -> tuple[bytes, dict[str, slice], int]:
 
 
 def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, list[int], int]]:
-    """Return name, type, shape and bytes of each tensor in the order of the data, of which there are `size` bytes."""
-    if (tensors := header.count(b"{")) > MOST_TENSORS + 2:  # the outermost, and one of texts of somebody's own
-        raise ValueError(f"its header names {tensors:,} tensors, more than the {MOST_TENSORS:,} that it may")
+    """Return (name, type, shape, bytes) of each tensor, in the order of the data, which take `size` bytes."""
+    if (tensors := header.count(b"{")) > MOST_TENSORS + 2:  # two more: the outermost dict and __metadata__
+        raise ValueError(f"its header names {tensors:,} tensors, more than the limit of {MOST_TENSORS:,}")
     plain_json.require_few(header, 3 * MOST_TENSORS + 2, _MOST_VALUES)
     try:
         listed = json.loads(header)
@@ -168,7 +170,7 @@ def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, list[int]
         entries = [(*e["data_offsets"], name, _DTYPES[e["dtype"]], e["shape"]) for name, e in listed.items()]
         entries.sort(key=lambda entry: entry[:2])
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its header is none: {type(error).__name__}: {error}") from error
+        raise ValueError(f"its header is invalid: {type(error).__name__}: {error}") from error
     found, at = [], 0
     for begin, end, name, dtype, shape in entries:
         whole = (
@@ -177,9 +179,9 @@ def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, list[int]
             and all(type(n) is int and 0 <= n < 2**63 for n in (begin, end, *shape))
         )
         if not whole or begin != at or end - begin != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"its header places {name!r} wrongly")
+            raise ValueError(f"its header gives {name!r} the wrong place, type or shape")
         found.append((name, dtype, shape, end - begin))
         at = end
     if at != size:
-        raise ValueError(f"its header describes {at:,} bytes of data, and there are {size:,}")
+        raise ValueError(f"its header describes {at:,} bytes of data, but there are {size:,}")
     return found

@@ -1,4 +1,4 @@
-"""Nested state (dicts, lists, tuples, tensors, numbers) as JSON plus named tensors, and back, bit by bit."""
+"""Converts nested state (dicts, lists, tuples, tensors, numbers) to JSON plus named tensors and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def pack(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return `tree` as JSON data; its tensors go to `tensors` under dotted names that start with `name`.
+    """Return `tree` as JSON data and put its tensors, uncopied, into `tensors` under dotted names starting with `name`.
 
-    They are the tree's own, not copies. Subclasses of dict, list and tuple come back as the plain container.
+    Subclasses of dict, list and tuple are restored as the plain container.
 
     Raises:
-        TypeError: Something in it is neither a container, a tensor nor a plain value.
+        TypeError: The tree contains a value that is neither a container, a tensor nor a plain value.
     """
     if isinstance(tree, Tensor):
         while name in tensors:  # {"a.b": ...} beside {"a": {"b": ...}}
@@ -39,7 +39,7 @@ def pack(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(data: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the tree that `pack` took apart."""
+    """Return the tree from which `pack` made `data` and `tensors`."""
     if isinstance(data, list):
         return [unpack(item, tensors) for item in data]
     if not isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""`trainer completion`: scripts that let the TAB key of a shell complete what `trainer` takes."""
+"""`trainer completion`: scripts that let a shell complete the words of `trainer` on TAB."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trainer.errors import UsageError, refusal, unknown
 from trainer.terminal import completion
 from trainer.terminal.completion import SHELLS
 
-BASH = r"""# Completes the words of trainer. To be read by bash: eval "$(trainer completion bash)"
+BASH = r"""# Completes the words of trainer. Load it in bash: eval "$(trainer completion bash)"
 _trainer() {
     local line=${COMP_LINE:0:COMP_POINT} lead= i word
     local -a words
     read -a words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     word=${words[${#words[@]} - 1]}
-    # Readline replaces what follows the last of these characters, unless the word is quoted.
+    # Readline replaces the text after the last of these characters, unless the word is quoted.
     if [[ $word != [\'\"]* ]]; then
         for ((i = ${#word}; i > 0; i--)); do
             if [[ $COMP_WORDBREAKS == *"${word:i-1:1}"* ]]; then lead=${word:0:i}; break; fi
@@ -34,7 +34,7 @@ complete -o nospace -o nosort -F _trainer trainer 2> /dev/null || complete -o no
 """
 
 ZSH = r"""#compdef trainer
-# Completes the words of trainer. To be read by zsh: eval "$(trainer completion zsh)"
+# Completes the words of trainer. Load it in zsh: eval "$(trainer completion zsh)"
 _trainer() {
     local line word
     local -a whole open space
@@ -44,7 +44,7 @@ _trainer() {
         line=${word//:/\\:}:${line#*$'\t'}
         if [[ $word == *[=./] ]]; then open+=("$line"); else whole+=("$line"); fi
     done
-    [[ -n $compstate[quote] ]] || space=(-S ' ' -r ', ')  # a comma that is typed next takes the place of the space
+    [[ -n $compstate[quote] ]] || space=(-S ' ' -r ', ')  # a comma typed next replaces the space
     _describe -V 'word' whole $space -- open -S ''
 }
 if [[ $funcstack[1] == _trainer ]]; then
@@ -55,7 +55,7 @@ else
 fi
 """
 
-FISH = r"""# Completes the words of trainer. To be read by fish: trainer completion fish | source
+FISH = r"""# Completes the words of trainer. Load it in fish: trainer completion fish | source
 function __trainer_complete
     set -l words (commandline -opc)
     set -l word (commandline -ct)
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     dashes = argv.index("--") if "--" in argv else len(argv)
     words, typed = argv[:dashes], argv[dashes + 1 :]
     if not words:
-        raise UsageError(f"completion: for which shell? `trainer completion bash`; allowed: {', '.join(SHELLS)}")
+        raise UsageError(f"completion: which shell? `trainer completion bash`; allowed: {', '.join(SHELLS)}")
     shell, *more = words
     if shell not in SHELLS:
         raise unknown(f"completion {shell}", "no such shell", shell, SHELLS, "completion ")
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def _script(shell: str) -> str:
-    """Return the script for a shell, which asks this very installation, and Python without what it does not need."""
+    """Return the script for a shell; it runs this installation with Python options for a fast start."""
     here = os.path.abspath(os.path.join(os.path.dirname(completion.__file__), "..", ".."))
     plugins = [folder for folder in sys.path if os.path.isdir(os.path.join(folder, "hydra_plugins"))]
     folders = list(dict.fromkeys([here, *plugins]))

@@ -1,20 +1,20 @@
-"""`trainer explain`: the value that a setting would have, what set it, what lost to that, and what it does."""
+"""`trainer explain`: a setting's effective value, where it was set, which values it overrides, and what it does."""
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
-from rich.text import Text
 
 from trainer.config import annotations as values
 from trainer.config import arguments, docstrings, secrets, settings
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
 from trainer.config.settings import SECTIONS
-from trainer.errors import UsageError, printable, refusal
+from trainer.errors import UsageError, refusal
 from trainer.terminal import screen
 from trainer.text import show
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 _TARGET = "_target_"
 _UNSET = "???"
-_LEAST = 10  # columns of a value
-_LENGTHS = ("steps", "epochs")  # of which only one can be typed
+_LEAST = 10  # characters of a value
+_LENGTHS = ("steps", "epochs")  # only one of them can be set
 
 
 class Composed(NamedTuple):
-    """A configuration with what gave each of its settings a value.
+    """A composed configuration and the sources of its values.
 
     Args:
-        job: The composed configuration.
-        sources: What gives a value, by dotted key; the first one counts.
-        catalog: What can be selected.
-        words: The overrides that were typed, without secrets.
+        job: The composed job.
+        sources: The sources of each value by dotted key; the first source wins.
+        catalog: The options that can be selected.
+        words: The typed overrides, secrets redacted.
         folders: The flags that name further config folders.
     """
 
@@ -55,7 +55,7 @@ class Composed(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS))
+    words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS), "explain")
     keys = [word for word in words.overrides if "=" not in word]
     if len(keys) > 1:
         raise refusal(" ".join(keys), "one setting at a time", f"explain {keys[0]}")
@@ -93,7 +93,7 @@ def _explained(
 
 
 def _about(key: str, composed: Composed) -> dict[str, Any]:
-    """Return what there is to say of a group, a section or a setting.
+    """Return the explanation of a group, a section or a setting.
 
     Raises:
         UsageError: There is no such setting.
@@ -108,7 +108,7 @@ def _about(key: str, composed: Composed) -> dict[str, Any]:
     if key in SECTIONS:
         return {"key": key, "meaning": str(SECTIONS[key].__doc__).rstrip("."), "settings": [*_set(composed, key)]}
     if group in SECTIONS:
-        settings.declared(key)  # refuses it
+        settings.declared(key)  # raises: a section has no such setting
     from trainer.config.compose import no_such_setting
 
     raise no_such_setting(key, present, composed.catalog)
@@ -126,7 +126,7 @@ def _group(group: str, composed: Composed) -> dict[str, Any]:
 
 
 def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
-    """Return what there is to say of a setting; one of a component may be left to the default of its class."""
+    """Return the explanation of a setting; a component's setting may have the default of its class."""
     parts = composed.job.settings.selected
     group = next((section for section in parts if key.startswith(f"{section}.")), "")
     name = key.removeprefix(f"{group}.")
@@ -144,7 +144,7 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
         is_set = key in composed.settings
         cls = instantiate.locate(part, group)
         argument = instantiate.argument(cls, first if is_set else name, group)
-        if argument.cls is not cls:  # which says how a Dataset of torch is fed
+        if argument.cls is not cls:  # an argument of the class that feeds a Dataset of torch
             target = f"{argument.cls.__module__}.{argument.cls.__qualname__}"
         kind, what = Any if inner else argument.kind, docstrings.sentence(argument.cls, first)
         if is_set and value != _UNSET:
@@ -153,7 +153,7 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
             default = _default_of(argument, first, target)
             sources.insert(len(sources) if is_set else 0, default)
             value = value if is_set else default.value
-        elif not is_set:  # what an experiment sets for another option
+        elif not is_set:  # set by an experiment for another option
             sources = []
     words, or_null = values.choices(kind), values.fits(None, kind)[0] and kind is not Any
     return {
@@ -173,7 +173,7 @@ def _setting(key: str, value: Any, composed: Composed) -> dict[str, Any]:
 
 
 def _default_of(argument: Argument, name: str, target: str) -> Source:
-    """Return the default that a class has for an argument of its constructor."""
+    """Return the default of a constructor argument as a Source."""
     from trainer.config.origins import Source, of_source
 
     default = [*argument.default] if isinstance(argument.default, tuple) else argument.default
@@ -184,7 +184,7 @@ def _default_of(argument: Argument, name: str, target: str) -> Source:
 
 
 def _selected(composed: Composed) -> Iterator[dict[str, Any]]:
-    """Yield what each group selects and where that is said."""
+    """Yield a line for each group: its option and where it is chosen."""
     for group in GROUPS:
         yield _line(group, _chosen(group, composed), composed.sources[group])
 
@@ -194,11 +194,11 @@ def _chosen(group: str, composed: Composed) -> Any:
 
 
 def _set(composed: Composed, section: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the settings, or those of a section, and where each is set."""
+    """Yield a line for each setting, or each setting of a section: its value and where it is set."""
     for key, value in composed.settings.items():
         if key.startswith(f"{section}." if section else ""):
             known = key
-            while known not in composed.sources and "." in known:  # a section that an interpolation stands for
+            while known not in composed.sources and "." in known:  # a section that an interpolation refers to
                 known = known.rpartition(".")[0]
             yield _line(key, value, composed.sources[known])
 
@@ -208,7 +208,7 @@ def _line(key: str, value: Any, sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def _places(key: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Return where values of a setting stand, that of the one that counts first."""
+    """Return the sources of a setting as plain data, the effective one first."""
     return [
         {
             "value": _shown(key, source.value),
@@ -243,7 +243,7 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _overview(lines: Iterable[Mapping[str, Any]]) -> Table:
-    """Return a table of settings; on a narrow screen values give way first, as places are there to be copied."""
+    """Return a table of settings; a narrow screen folds values first, so that places can be copied."""
     cells = [(line["key"], show(line["value"]), line["sources"][0]["place"]) for line in lines]
     table = screen.columns(["setting", "value", "set by"], (), cells)
     if screen.stdout.is_terminal:
@@ -253,22 +253,19 @@ def _overview(lines: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _table(sources: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for style in ("bold", "", ""):
-        table.add_column(style=style, overflow="fold")
-    for rank, source in enumerate(sources):
-        name = "  set by" if rank == 0 else "  instead of" if rank == 1 else ""
-        place = f"{source['place']}  {source['remark']}".rstrip()
-        table.add_row(name, *(Text(printable(cell)) for cell in (show(source["value"]), place)))
+    names = itertools.chain(("  set by", "  overrides"), itertools.repeat(""))
+    cells = [(show(source["value"]), f"{source['place']}  {source['remark']}".rstrip()) for source in sources]
+    table = screen.columns(("", "", ""), (), [(name, *line) for name, line in zip(names, cells, strict=False)])
+    table.show_header, table.columns[0].style = False, "bold"
     return table
 
 
 def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, list[str]]]:
-    """Yield what one may do next and the words of the command."""
+    """Yield what the user may do next and the words of the command that does it."""
     key, words = str(found.get("key")), composed.words
     if "sources" not in found:
-        most = max(found["settings"], key=lambda line: len(line["sources"]))  # the one with most to say
-        yield "look closer", ["explain", most["key"], *words]
+        most = max(found["settings"], key=lambda line: len(line["sources"]))  # overrides the most values
+        yield "explain a setting", ["explain", most["key"], *words]
         yield "train it", ["run", *words]
         return
     if "options" in found:
@@ -282,7 +279,7 @@ def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, l
     if other not in (None, _UNSET, secrets.MARK) and not key.endswith(_TARGET):
         others = _without(words, *(_LENGTHS if key in _LENGTHS else [key]))
         yield "set it", ["run", *others, arguments.word(key, other)]
-    yield "see what else there is", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
+    yield "see other settings", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
 
 
 def _without(words: Iterable[str], *keys: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`trainer info`: versions, devices, threads, and where configs and runs are."""
+"""`trainer info`: versions, devices, threads, and the places of configs and runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from trainer.config import arguments
 from trainer.config.catalog import Catalog
 from trainer.config.settings import DeviceSettings
 from trainer.errors import refusal
@@ -22,11 +23,11 @@ EXTRAS = {"scikit-learn": "data", "hydra-joblib-launcher": "cluster"}
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    for word in argv:
-        if word != "--json":
-            raise refusal(word, "info takes no such word", "--json")
+    words = arguments.split(argv, ("--json",), "info")
+    if words.overrides:
+        raise refusal(words.overrides[0], "info takes no such word", "--json")
     facts = gather()
-    if argv:
+    if words.flags:
         screen.as_json(facts)
         return 0
     screen.heading("versions", facts["system"])
@@ -65,7 +66,7 @@ def gather() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of everything that a result depends on; None is not installed."""
+    """Return the version of each package that results depend on; None if it is not installed."""
     found: dict[str, str | None] = {"trainer": __version__, "python": platform.python_version()}
     for name in (*PACKAGES, *EXTRAS):
         try:
@@ -76,7 +77,7 @@ def versions() -> dict[str, str | None]:
 
 
 def devices() -> list[dict[str, Any]]:
-    """Return the devices that torch can compute on here."""
+    """Return the devices that torch can use on this machine."""
     import torch
 
     found: list[dict[str, Any]] = [
@@ -108,7 +109,7 @@ def processor() -> str:
 
 
 def described(device: dict[str, Any]) -> str:
-    """Write a device in a line."""
+    """Return a device as one line of text."""
     text = f"{device['name']}, {device['memory'] / 2**30:,.1f} GiB"
     if "cores" in device:
         cores, threads = device["cores"], device["threads"]

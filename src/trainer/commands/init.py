@@ -1,4 +1,4 @@
-"""`trainer init`: writes a small working example of a model of one's own. Without torch."""
+"""`trainer init`: writes a small working project with a model of your own. Without torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from trainer.terminal import screen
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_model"
 FILES = {
-    "my_model.py": "a class, and nothing of trainer in it",
-    "configs/model/my_model.yaml": "makes it model=my_model",
-    "configs/experiment/my_experiment.yaml": "what to train it on, and how",
+    "my_model.py": "a plain torch module",
+    "configs/model/my_model.yaml": "makes it available as model=my_model",
+    "configs/experiment/my_experiment.yaml": "the data to train it on, the settings",
     "test_my_model.py": "a test that trains it for a few steps",
 }
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, arguments.HELP_FLAGS)
+    words = arguments.split(argv, (), "init")
     if len(words.overrides) != 1:
         which = "one directory:" if words.overrides else "which directory?"
         raise UsageError(f"init: {which} `trainer init first`, or `trainer init .` for this one")
@@ -36,15 +36,15 @@ def main(argv: list[str]) -> int:
 
 
 def write(folder: Path) -> None:
-    """Write the files of the example into a directory, which is made if need be.
+    """Write the files of the example into a directory, and create the directory if needed.
 
     Raises:
-        UsageError: One of them is there already, or can't be written; nothing has changed.
+        UsageError: A file exists or can't be written; nothing has changed.
     """
     sources = {folder / name: (EXAMPLE / name).read_bytes() for name in FILES}
     for file in sources:
         if file.exists() or file.is_symlink():
-            raise refusal(str(file), "is there already, and is not overwritten", "another directory")
+            raise refusal(str(file), "exists and is not overwritten", "another directory")
     written: list[Path] = []
     try:
         for file, source in sources.items():

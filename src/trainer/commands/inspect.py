@@ -1,4 +1,4 @@
-"""`trainer inspect`: what a run is made of before any training, and one of its steps taken slowly."""
+"""`trainer inspect`: the parts of a run before training, and one step in every detail."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ if TYPE_CHECKING:
 FLAGS = (
     *("--graph", "-o", "--output", "--checkpoint", "--trust-code", "--force", "--json"),
     *arguments.CONFIG_DIR_FLAGS,
-    *arguments.HELP_FLAGS,
 )
 _OF_A_RUN = ("checkpoint", "trust_code", "force")
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS, "inspect")
     if "output" in words.flags and "graph" not in words.flags:
-        raise refusal(f"-o {words.flags['output']}", "goes with --graph, which it is about", "--graph -o FILE")
+        raise refusal(f"-o {words.flags['output']}", "only works with --graph", "--graph -o FILE")
     of_run = bool(words.overrides) and "=" not in words.overrides[0]
     for flag in _OF_A_RUN:
         if flag in words.flags and not of_run:
-            raise refusal(f"--{flag.replace('_', '-')}", "is about a run", "trainer inspect RUN")
+            raise refusal(f"--{flag.replace('_', '-')}", "only works with a run", "trainer inspect RUN")
     with screen.busy("building"):
-        built, batches = _of_run(words, argv) if of_run else (_of_words(words), None)
+        built, batches = _of_run(words) if of_run else (_of_words(words), None)
     if "graph" in words.flags:
         return _show_graph(built, words)
     from trainer.analysis import inspection
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def _of_words(words: CommandLine) -> Built:
-    """Build what overrides describe."""
+    """Build the parts that the overrides describe."""
     catalog = words.catalog()
     choices = arguments.jobs(words, catalog)
     from trainer.config.compose import compose_jobs
@@ -66,21 +65,19 @@ def _of_words(words: CommandLine) -> Built:
     return prepare(job.settings, job.choices)
 
 
-def _of_run(words: CommandLine, argv: Sequence[str]) -> tuple[Built, Sequence[Batch] | None]:
-    """Build a run as it stands, or as it stood before the step that it failed at, with the rows of that."""
-    if len(words.overrides) > 1:
-        raise refusal(
-            words.overrides[1], "a run is what it is", "trainer inspect RUN, or trainer inspect KEY=VALUE ..."
-        )
+def _of_run(words: CommandLine) -> tuple[Built, Sequence[Batch] | None]:
+    """Build the parts of a run at a checkpoint; of a failed run, before the failing step, with that step's batches."""
+    name, *others = words.overrides
+    if others:
+        raise refusal(others[0], "can't change a run", "trainer inspect RUN, or trainer inspect KEY=VALUE ...")
     from trainer.analysis import failure, weights
     from trainer.session import restore
 
-    command = shlex.join(["trainer", "inspect", *secrets.words(argv)])
-    rundir, stored = open_run(words.overrides[0], words.flags, command)
+    rundir, stored, _ = open_run(name, words.flags, words.command)
     choices = rundir.read_status().get("choices") or {}
     if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
         vouching.require(rundir, kept.path)
-        screen.note(f"{rundir.short} as it was before step {kept.step + 1:,}, at which it failed")
+        screen.note(f"{rundir.short} before step {kept.step + 1:,}, at which it failed")
         built = weights.built_at(kept, stored, choices)
         return built, failure.rows(kept, built)
     found, called = restore.choose(rundir, words.flags.get("checkpoint", "last"))
@@ -109,12 +106,11 @@ def _show_graph(built: Built, words: CommandLine) -> int:
             screen.tree(one.to_rich())
     shown = shlex.join(["trainer", "inspect", *secrets.words(words.overrides)])
     ending = "svg" if shutil.which("dot") else "gv"
-    screen.next_commands({f"{shown} --graph -o graph.{ending}": "draw it", shown: "see a step"})
+    screen.next_commands({f"{shown} --graph -o graph.{ending}": "draw it", shown: "inspect a step"})
     return 0
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    """Print the parts, then the step."""
     screen.heading("model", f"{found['model']}: {count(found['numbers'], 'parameter')}, {size_of(found['bytes'])}")
     screen.table(_layers(found["layers"]))
     screen.heading("parameters", "")
@@ -138,7 +134,7 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the table of what one forward pass calls, in order."""
+    """Return the table of the layers in the order in which a forward pass calls them."""
     lines = []
     for one in layers:
         again = f" (use {one['use']})" if one["use"] > 1 else ""
@@ -149,9 +145,9 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _held(held: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the table of the model's tensors."""
+    """Return the table of the model's parameters and buffers."""
     whole = all("values" in one for one in held)
-    headings = ("numbers", "bytes", "value") if whole else ("numbers", "bytes", "mean", "spread", "largest")
+    headings = ("numbers", "bytes", "value") if whole else ("numbers", "bytes", "mean", "std", "largest")
     lines = []
     for one in held:
         note = "" if one["kind"] == "trained" else f" ({one['kind']})"
@@ -162,14 +158,14 @@ def _held(held: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _updates(weights: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the table of gradients and updates: each number, or how large they are."""
+    """Return the table of gradients and updates: all numbers, or their statistics if there are many."""
     if all("values" in one["before"] for one in weights):
         by = any(one["of_the_prediction"] for one in weights)
         headings = ("value", *(("of the prediction",) if by else ()), "gradient", "update", "new value")
         keys = ("before", *(("of_the_prediction",) if by else ()), "gradient", "update", "after")
         lines = [(one["name"], *(_whole(one[key]) for key in keys)) for one in weights]
         return screen.columns(("name",), headings, lines)
-    headings = ("gradient: mean", "spread", "largest", "update: spread", "largest")
+    headings = ("gradient: mean", "std", "largest", "update: std", "largest")
     lines = []
     for one in weights:
         gradient, update = one["gradient"] or {}, one["update"]
@@ -184,18 +180,18 @@ def _whole(facts: Mapping[str, Any] | None) -> str:
 
 def _checked(check: Mapping[str, Any]) -> str:
     if "problem" in check:
-        return f"not: {check['problem']}"
+        return f"no: {check['problem']}"
     worst = max(check["differences"], key=lambda one: one["difference"])
     if check["wrong"]:
         wrong = ", ".join(check["wrong"])
-        away = f"finite differences are {worst['difference']:.1g} of it away"
-        return f"wrong: the gradient of {wrong} is not that of the loss; {away}"
-    return f"the gradients are those of the loss: finite differences agree to {worst['difference']:.1g}"
+        away = f"finite differences deviate by {worst['difference']:.1g} of it"
+        return f"wrong: the gradient of {wrong} does not match the loss; {away}"
+    return f"the gradients match the loss: finite differences agree to {worst['difference']:.1g}"
 
 
 def _next(words: CommandLine, of_run: bool, is_wrong: bool) -> None:
     typed = shlex.join(secrets.words(words.overrides))
-    commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see what autograd keeps"}
+    commands = {f"trainer inspect {typed}".rstrip() + " --graph": "see the autograd graph"}
     if of_run:
         commands[f"trainer show {typed}"] = "see the whole run"
     elif not is_wrong:
@@ -204,12 +200,12 @@ def _next(words: CommandLine, of_run: bool, is_wrong: bool) -> None:
 
 
 def _tensor(facts: Mapping[str, Any]) -> str:
-    """Write a tensor: its numbers if there are few, else its shape and where they lie."""
+    """Return a tensor as text: its numbers if there are few, else its shape, mean and std."""
     if "values" in facts:
         return numbers(facts["values"])
     if "mean" not in facts:
         return _shape(facts["shape"])
-    return f"{_shape(facts['shape'])}, mean {_rounded(facts, 'mean')}, spread {_rounded(facts, 'spread')}"
+    return f"{_shape(facts['shape'])}, mean {_rounded(facts, 'mean')}, std {_rounded(facts, 'spread')}"
 
 
 def _shape(sizes: Sequence[int]) -> str:
@@ -222,6 +218,6 @@ def _rounded(facts: Mapping[str, Any], key: str) -> str:
 
 
 def _extreme(facts: Mapping[str, Any]) -> str:
-    """Write the number that is furthest from zero."""
+    """Return the number furthest from zero as text."""
     ends = [facts[key] for key in ("smallest", "largest") if facts.get(key) is not None]
     return f"{max(ends, key=abs):.3g}" if ends else ""

@@ -1,4 +1,4 @@
-"""`trainer ladder`: the same two layers on every rung, from hand-written NumPy to a module of one's own."""
+"""`trainer ladder`: the same two layers on every rung, from hand-written NumPy to a torch module."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from trainer.text import number
 if TYPE_CHECKING:
     from trainer.config.arguments import CommandLine
 
-FLAGS = ("--source", "--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
+FLAGS = ("--source", "--json", *arguments.CONFIG_DIR_FLAGS)
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A model of the ladder, and who computes what in it."""
+    """A model of the ladder, and what computes its forward pass and its gradients."""
 
     model: str
     file: str
@@ -44,38 +44,36 @@ RUNGS = (
     Rung("two_layer", "two_layer_net.py", "a module's layers", "autograd"),
 )
 NAMES = tuple(rung.model for rung in RUNGS)
-_SHOWN = (1, 10, 100, 1000)  # steps, and the last
+_SHOWN = (1, 10, 100, 1000)  # steps, besides the last one
 _MARKS = {"+": "green", "-": "red"}
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS, "ladder")
     if "source" in words.flags:
         return _show_source(words)
     for word in words.overrides:
         if word.partition("=")[0] == "model":
-            raise refusal(word, "the model is what the rungs differ in", "model.hidden=50, data=..., optim=...")
+            raise refusal(word, "the rungs are the models", "model.hidden=50, data=..., optim=...")
     found = _climb(words)
     if "json" in words.flags:
         screen.as_json(found)
         return 0
     _print(found)
     typed = shlex.join(["trainer", "inspect", "model=numpy", *secrets.words(words.overrides), *_in_float64(words)])
-    commands = {"trainer ladder --source": "see what is new on each rung", typed: "take one step slowly"}
+    commands = {"trainer ladder --source": "see what is new on each rung", typed: "inspect one step"}
     screen.next_commands(commands)
     return 0
 
 
 def _climb(words: CommandLine) -> dict[str, Any]:
-    """Train every rung from the same weights and return what came of it, as plain data."""
+    """Train every rung from the same weights and return the results as plain data."""
     catalog = words.catalog()
-    exact = (
-        [] if any(word.partition("=")[0] == "device.dtype" for word in words.overrides) else ["device.dtype=float64"]
-    )
     choices = []
     for name in NAMES:
-        choices += arguments.jobs(arguments.CommandLine(overrides=[*words.overrides, *exact, f"model={name}"]), catalog)
+        overrides = [*words.overrides, *_in_float64(words), f"model={name}"]
+        choices += arguments.jobs(arguments.CommandLine(overrides=overrides), catalog)
     from trainer.analysis import ladder
     from trainer.config.compose import compose_jobs
     from trainer.session.prepare import prepare
@@ -86,7 +84,7 @@ def _climb(words: CommandLine) -> dict[str, Any]:
     built = [prepare(job.settings, job.choices) for job in jobs]
     ladder.start_alike([one.run.model for one in built])
     climbed: list[dict[str, Any]] = []
-    for rung, one in zip(screen.track(RUNGS, "climbing"), built, strict=True):
+    for rung, one in zip(screen.track(RUNGS, "training the rungs"), built, strict=True):
         try:
             losses, seconds = ladder.trained(one.run)
         except RunFailed as error:
@@ -110,14 +108,14 @@ def _climb(words: CommandLine) -> dict[str, Any]:
 
 
 def _in_float64(words: CommandLine) -> list[str]:
-    """Return the word that makes numbers exact, unless another type was asked for."""
+    """Return the override that selects float64, unless another type was typed."""
     typed = any(word.partition("=")[0] == "device.dtype" for word in words.overrides)
     return [] if typed else ["device.dtype=float64"]
 
 
 def _print(found: Mapping[str, Any]) -> None:
     rungs = found["rungs"]
-    screen.heading("who computes what", "and lines of code, without imports and comments")
+    screen.heading("who computes what", "and the lines of code, not counting imports and comments")
     lines = [(one["model"], one["forward"], one["gradients"], one["update"], str(one["lines"])) for one in rungs]
     screen.table(screen.columns(("model", "forward", "gradients", "update"), ("lines",), lines))
     length = min(len(one["losses"]) for one in rungs)
@@ -130,11 +128,11 @@ def _print(found: Mapping[str, Any]) -> None:
     screen.table(screen.columns(("model",), (*(f"step {step:,}" for step in steps), "a step"), lines))
     worst = found["difference"]
     where = f"{' and '.join(worst['models'])} at step {worst['step']:,}"
-    screen.rows({"differ by": f"{worst['relative']:.1e} of the loss at most ({where})"})
+    screen.rows({"differ by": f"at most {worst['relative']:.1e} of the loss ({where})"})
 
 
 def _show_source(words: CommandLine) -> int:
-    """Print the code of rungs, each with what is new in it."""
+    """Print the code of rungs, each compared with the rung below."""
     for name in words.overrides:
         if name not in NAMES:
             raise unknown(name, "no such rung", name, NAMES)
@@ -145,7 +143,7 @@ def _show_source(words: CommandLine) -> int:
         screen.as_json([{"model": r.model, "below": b and b.model, "lines": lines} for b, r, lines in shown])
         return 0
     for below, rung, lines in shown:
-        screen.heading(rung.model, f"compared with {below.model}: + is new, - has gone" if below else "the first rung")
+        screen.heading(rung.model, f"compared with {below.model}: + is new, - is gone" if below else "the first rung")
         for mark, line in lines:
             screen.stdout.print(Text(f"{mark} {line}".rstrip(), style=_MARKS.get(mark, "")), soft_wrap=True)
     screen.next_commands({"trainer ladder": "compare what they compute"})
@@ -153,14 +151,14 @@ def _show_source(words: CommandLine) -> int:
 
 
 def compared(below: str | None, source: str) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a source that have stayed, are new (+) or have gone (-) since the rung below, if any."""
+    """Yield the lines of a source, each marked as kept, new (+) or gone (-) compared with the rung below."""
     for line in difflib.ndiff(_code(source if below is None else below), _code(source)):
         if line[0] != "?":
             yield line[0], line[2:]
 
 
 def lines_of_code(source: str) -> int:
-    """Count the lines of a Python source that are neither empty nor comments, docstrings or imports."""
+    """Count the lines of a Python source except empty lines, comments, docstrings and imports."""
     skipped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -173,7 +171,7 @@ def lines_of_code(source: str) -> int:
 
 
 def _code(source: str) -> Sequence[str]:
-    """Return the lines of a source from the first class on: what stands above is alike."""
+    """Return the lines of a source from the first class on; above it, all rungs are the same."""
     lines = source.splitlines()
     first = next((place for place, line in enumerate(lines) if line.startswith("class ")), 0)
     return lines[first:]

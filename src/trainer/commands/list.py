@@ -1,4 +1,4 @@
-"""`trainer list`: what can be selected and set, read from the config folders without torch and Hydra."""
+"""`trainer list`: the groups, options and settings, read from the config folders without torch and Hydra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = "settings"
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS))
+    words = arguments.split(argv, ("--json", *arguments.CONFIG_DIR_FLAGS), "list")
     catalog = words.catalog()
     for warning in catalog.warnings():
         screen.note(f"warning: {warning}")
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         screen.as_json(listed)
         return 0
     for group, entries in listed.items():
-        screen.heading(group, GROUPS.get(group, "set with key=value; what a group selects has its own under its name"))
+        screen.heading(group, GROUPS.get(group, "set with key=value; an option's own settings as group.key=value"))
         screen.rows(dict(map(_row, entries)))
     _next(names[-1], catalog)
     return 0
@@ -39,7 +39,7 @@ def _known(word: str, catalog: Catalog) -> str:
     """Return the group that a word names.
 
     Raises:
-        UsageError: There is none; the message has the nearest.
+        UsageError: There is no such group; the message suggests the nearest.
     """
     if word in GROUPS:
         return word
@@ -67,7 +67,7 @@ def _settings() -> list[dict[str, Any]]:
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str]:
-    """Return what stands in the two columns."""
+    """Return the two columns of an entry."""
     if "file" not in entry:
         return f"{entry['name']}={text.show(entry['default'])}", entry["summary"]
     marks = ["(default)"] if entry["default"] else []
@@ -97,7 +97,7 @@ def _next(group: str, catalog: Catalog) -> None:
     options = catalog.options(group) if group in GROUPS else {}
     other = next((name for name in options if name != catalog.defaults().get(group)), None)
     if other is None:
-        screen.next_commands({"trainer run steps=1000 seed=1": "set some"})
+        screen.next_commands({"trainer run steps=1000 seed=1": "change settings"})
         return
     word = f"{group}={other}"
     commands = {

@@ -1,10 +1,9 @@
-"""`trainer plot`: pictures of runs, in the terminal or in a file. Reads files only, without torch."""
+"""`trainer plot`: charts of runs, in the terminal or in a file. Without torch."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +25,10 @@ _SMALLEST, _LARGEST = 2.0, 50.0  # inches
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, (*FLAGS, *arguments.HELP_FLAGS))
+    words = arguments.split(argv, FLAGS, "plot")
     flags = words.flags
     if not words.overrides:
-        raise UsageError("plot: which run? `trainer plot last`, or paths, ids or their four letters")
+        raise words.which_run()
     file = _file(flags["output"]) if "output" in flags else None
     size = _size(flags["size"], file) if "size" in flags else None
     paths = list(dict.fromkeys(map(find.find, words.overrides)))
@@ -46,18 +45,18 @@ def main(argv: list[str]) -> int:
         _show(picture)
     else:
         _write(file, image_file.draw(picture, file.suffix.lower(), size))
-        screen.say(f"wrote {file}, {_told(size or image_file.default_size(picture), file)}")
+        screen.say(f"wrote {file}, {_size_text(size or image_file.default_size(picture), file)}")
     for note in notes:
         screen.say(note)
     if file is None:
-        screen.next_commands({shlex.join(["trainer", "plot", *argv, "-o", "curve.png"]): "save it"})
+        screen.next_commands({shlex.join(["trainer", "plot", *argv, "-o", "curve.png"]): "save it as a picture"})
     else:
-        screen.next_commands({_as_csv(argv, file): "its numbers"})
+        screen.next_commands({_as_csv(argv, file): "save its numbers"})
     return 0
 
 
 def _as_csv(argv: Sequence[str], file: Path) -> str:
-    """Return the command that writes the numbers of a picture instead."""
+    """Return the command that writes the numbers of a picture."""
     words = list(argv)
     for flag in ("-o", "--output", "--size"):
         for index, word in enumerate(words):
@@ -71,12 +70,12 @@ def _file(name: str) -> Path:
     """Return the file to write.
 
     Raises:
-        UsageError: Its name or its folder will not do.
+        UsageError: Its ending is no known format, or its folder does not exist.
     """
     file = Path(name)
     if file.suffix.lower() not in (*image_file.SUFFIXES, CSV):
         allowed, near = [*image_file.SUFFIXES, CSV], f"-o {file.stem or 'curve'}.png"
-        raise refusal(f"-o {name}", "does not end in a format", allowed, near)
+        raise refusal(f"-o {name}", "has no known ending", allowed, near)
     if not file.parent.is_dir():
         raise refusal(f"-o {name}", f"no such folder: {file.parent.absolute()}")
     if file.is_dir():
@@ -88,28 +87,28 @@ def _size(text: str, file: Path | None) -> tuple[float, float]:
     """Return a width and a height in inches.
 
     Raises:
-        UsageError: They are none, too small or too large, or there is no file that has a size.
+        UsageError: The text is not a size, the size is out of range, or no picture is written.
     """
     if file is None or file.suffix.lower() == CSV:
-        raise refusal(f"--size={text}", "is that of a picture in a file", "-o FILE.png as well")
+        raise refusal(f"--size={text}", "only works for a picture in a file", "-o FILE.png as well")
     limits = f"WIDTHxHEIGHT in inches, {_SMALLEST:g} to {_LARGEST:g} each"
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise refusal(f"--size={text}", "is no size", limits, "6x4")
+        raise refusal(f"--size={text}", "is not a size", limits, "6x4")
     width, height = float(match[1]), float(match[2])
     if not all(_SMALLEST <= side <= _LARGEST for side in (width, height)):
         pixels = f"{width / image_file.PIXELS:g}x{height / image_file.PIXELS:g}" if width > _LARGEST else None
         raise refusal(
-            f"--size={text}", f"is out of range; a PNG has {image_file.PIXELS} pixels an inch", limits, pixels
+            f"--size={text}", f"is out of range; a PNG has {image_file.PIXELS} pixels per inch", limits, pixels
         )
     return width, height
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file whole, or leave what was there.
+    """Write a file atomically.
 
     Raises:
-        UsageError: It can't be written.
+        UsageError: The file can't be written.
     """
     try:
         writing.replace(file, content)
@@ -117,14 +116,13 @@ def _write(file: Path, content: bytes) -> None:
         raise refusal(f"-o {file}", f"can't be written: {error.strerror}") from error
 
 
-def _told(size: tuple[float, float], file: Path) -> str:
+def _size_text(size: tuple[float, float], file: Path) -> str:
     if file.suffix.lower() == ".png":
         return f"{int(size[0] * image_file.PIXELS):,} x {int(size[1] * image_file.PIXELS):,} pixels"
     return f"{size[0]:g} x {size[1]:g} inches"
 
 
 def _show(picture: Picture) -> None:
-    """Draw in the terminal."""
     if picture.title:
         screen.say(picture.title)
     if picture.legend:
@@ -132,9 +130,10 @@ def _show(picture: Picture) -> None:
     for part in picture.parts:
         if isinstance(part, HeatMap):
             screen.say(f"{part.z_label}: {part.y_label} down, {part.x_label} across")
-            squares = text_chart.table(part, spread=True)
-            wanted = screen.stdout.measure(squares, options=screen.stdout.options.update(max_width=sys.maxsize)).maximum
-            whole = not screen.stdout.is_terminal or wanted <= screen.stdout.width
-            screen.table(squares if whole else text_chart.table(part, spread=False))
+            whole, means = (
+                screen.columns(("",), part.columns, text_chart.rows(part, spread), unbroken=("",))
+                for spread in (True, False)
+            )
+            screen.table(whole if screen.fits(whole) else means)
         else:
             text_chart.charts([part], screen.stdout)

@@ -1,4 +1,4 @@
-"""`trainer predict`: what a run's model says of new rows, from a file or from the command line."""
+"""`trainer predict`: the predictions of a run's model for new rows, from a file or from the command line."""
 
 from __future__ import annotations
 
@@ -10,37 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.config import arguments, secrets
+from trainer.config import arguments
 from trainer.errors import UsageError, printable, refusal
 
-FLAGS = (
-    *("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code", "--force"),
-    *arguments.HELP_FLAGS,
-)
+FLAGS = ("--input", "-o", "--output", "--row", "--checkpoint", "--json", "--trust-code", "--force")
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
-    if len(words.overrides) > 1:
-        raise refusal(words.overrides[1], "is a second run, and one predicts", "RUN --input FILE")
-    if not words.overrides:
-        raise UsageError("predict: which run? `trainer predict last`, or a path, an id or its four letters")
+    words = arguments.split(argv, FLAGS, "predict")
+    name = words.take_run(alone=True)
     source, target = words.flags.get("input"), words.flags.get("output")
     if (source is None) == (not words.rows):
-        what = "both --input and --row" if words.rows else "predict: from what?"
-        raise refusal(what, "one of them says which rows", "--input FILE or --row=VALUE,VALUE,...")
+        what, reason = ("both --input and --row", "only one of them") if words.rows else ("predict", "which rows?")
+        raise refusal(what, reason, "--input FILE or --row=VALUE,VALUE,...")
     for flag, goes_with in (("output", "input"), ("json", "row")):
         if flag in words.flags and (goes_with == "input") != (source is not None):
-            raise refusal(f"--{flag}", f"goes with --{goes_with}", f"--{goes_with} as well, or without it")
+            raise refusal(f"--{flag}", f"only works with --{goes_with}", f"--{goes_with} as well, or without it")
     files = [Path(name) for name in (target, source) if name is not None]
     if len(files) == 2 and all(file.exists() for file in files) and files[0].samefile(files[1]):
-        raise refusal(f"--output {target}", "is the file of the input", "another file")
-    command = shlex.join(["trainer", "predict", *secrets.words(argv)])
+        raise refusal(f"--output {target}", "is the input file", "another file")
     from trainer.analysis import prediction, trained_model
     from trainer.terminal import screen
 
-    model = trained_model.load(words.overrides[0], words.flags, command)
+    model = trained_model.load(name, words.flags, words.command)
     if source is None:
         rows = prediction.of_rows(model, words.rows, _warn, "force" in words.flags)
         if "json" in words.flags:
@@ -56,21 +49,21 @@ def main(argv: list[str]) -> int:
     if target is not None:
         screen.say(f"{count:,} predictions in {target}")
         screen.next_commands(
-            {f"trainer export {shlex.quote(model.rundir.short)} --format onnx": "take the model along"}
+            {f"trainer export {shlex.quote(model.rundir.short)} --format onnx": "export the model for other tools"}
         )
     return 0
 
 
 @contextmanager
 def _file_of(source: str) -> Iterator[Path]:
-    """Yield the file that a user means, a temporary one with all that comes through where that is a pipe."""
+    """Yield the input file; for a pipe, a temporary file with all its content."""
     is_pipe = Path(source).is_fifo() and Path(source).suffix in ("", ".csv")
     if source != "-" and not is_pipe:
         yield Path(source)
         return
     if source == "-" and sys.stdin.isatty():
         raise refusal(
-            "--input=-", "reads from a pipe, and this is a terminal", "COMMAND | trainer predict RUN --input -"
+            "--input=-", "reads from a pipe, but this is a terminal", "COMMAND | trainer predict RUN --input -"
         )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "input.csv")
@@ -93,7 +86,7 @@ def _warn(remark: str) -> None:
 
 
 def _print(text: str) -> None:
-    """Write CSV as it is, but for control characters that a terminal would obey."""
+    """Write CSV; on a terminal, escape control characters."""
     from trainer.terminal import screen
 
     if screen.stdout.is_terminal:

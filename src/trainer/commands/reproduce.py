@@ -1,11 +1,10 @@
-"""`trainer reproduce`: runs a run again, or the jobs of a sweep, and says whether every bit is the same."""
+"""`trainer reproduce`: repeats a run, or the jobs of a sweep, and reports whether all bits are the same."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import arguments, secrets, settings
@@ -13,10 +12,10 @@ from trainer.config.arguments import CommandLine
 from trainer.config.changes import changed_by
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import finite
-from trainer.runs import directory, entries, find, sweep_file, user_code
+from trainer.runs import directory, entries, find, sweep_file
 from trainer.runs.directory import RunDirectory
 from trainer.runs.history import History, NothingYet, course
-from trainer.runs.open import require_unedited
+from trainer.runs.open import open_runs, require_unedited
 from trainer.session.stopping import Stopping
 from trainer.terminal import advice
 from trainer.text import count, duration, show, typed
@@ -24,33 +23,30 @@ from trainer.text import count, duration, show, typed
 if TYPE_CHECKING:
     from trainer.analysis.reproduction import Difference, Finding
     from trainer.session.display import Display, Standing
-
-    pass
     from trainer.training.build import Built
 
-FLAGS = ("--trust-code", "--force", "--json", *arguments.CONFIG_DIR_FLAGS, *arguments.HELP_FLAGS)
+FLAGS = ("--trust-code", "--force", "--json", *arguments.CONFIG_DIR_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
-    if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
-        raise UsageError("reproduce: which run? `trainer reproduce last`, or a path, an id or its four letters")
-    path, words.overrides = find.find(words.overrides[0]), words.overrides[1:]
+    words = arguments.split(argv, FLAGS, "reproduce")
+    path = find.find(words.take_run())
     is_sweep, as_json = directory.is_sweep(path), "json" in words.flags
-    command = shlex.join(["trainer", "reproduce", *secrets.words(argv)])
-    configs: dict[RunDirectory, dict[str, Any]] = {}
-    courses = list(_courses(path, words, configs)) if is_sweep else [_course(RunDirectory(path), words, configs)]
-    user_code.open_code(configs, command, "trust_code" in words.flags, "force" in words.flags)
+    folders = directory.jobs(path) if is_sweep else [path]
+    configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, folders)}
+    histories = list(_histories(configs, words)) if is_sweep else [_history(*one, words) for one in configs.items()]
+    rundirs = [of.rundir for of in histories]
+    open_runs(rundirs, words.command, "trust_code" in words.flags, "force" in words.flags)
     from trainer.terminal import screen
 
     findings = []
     with Stopping() as stopping:
-        for of in courses:
+        for of in histories:
             if stopping():
                 break
             try:
-                findings.append(_found(of, stopping, with_header=not is_sweep))
+                findings.append(_repeat(of, stopping, with_header=not is_sweep))
             except UsageError as error:
                 raise error.within(of.rundir.short) from error
             if is_sweep and not as_json:
@@ -60,46 +56,43 @@ def main(argv: list[str]) -> int:
         found = [_plain(finding) for finding in findings]
         screen.as_json(found if is_sweep else found[0])
     elif is_sweep:
-        _show_sweep(courses, findings)
+        _show_sweep(histories, findings)
     else:
-        _show(courses[0], findings[0])
+        _show(histories[0], findings[0])
     if stopping.signal is not None:
         return 128 + stopping.signal
     return 0 if all(finding.is_identical for finding in findings) else 1
 
 
-def _courses(path: Path, words: CommandLine, configs: dict[RunDirectory, dict[str, Any]]) -> Iterator[History]:
-    """Read how the jobs of a sweep came about that have begun."""
+def _histories(configs: Mapping[RunDirectory, dict[str, Any]], words: CommandLine) -> Iterator[History]:
+    """Yield the histories of the jobs of a sweep that have started."""
     from trainer.terminal import screen
 
-    for folder in directory.jobs(path):
+    for rundir, config in configs.items():
         try:
-            yield _course(RunDirectory(folder), words, configs)
+            yield _history(rundir, config, words)
         except NothingYet as nothing:
             screen.note(str(nothing))
         except UsageError as error:
-            raise error.within(f"job {folder.name}") from error
+            raise error.within(f"job {rundir.path.name}") from error
 
 
-def _course(rundir: RunDirectory, words: CommandLine, configs: dict[RunDirectory, dict[str, Any]]) -> History:
-    """Read how a run came about, and note its configuration; nothing of it is imported yet.
+def _history(rundir: RunDirectory, config: dict[str, Any], words: CommandLine) -> History:
+    """Return the history of a run; nothing of the run is imported yet.
 
     Raises:
-        UsageError: There is nothing to compare, or a word is no secret of it.
+        UsageError: There is nothing to compare, or a word sets more than a secret of the run.
     """
-    config = rundir.read_config()
     stored = settings.check(config)
-    require_unedited(rundir, rows=False)  # which are compared one by one
+    require_unedited(rundir, rows=False)  # the rows are compared one by one
     given, _ = changed_by(words, stored)
     for change in settings.differences(stored, given):
-        raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)}, and is repeated as it is")
-    of = course(rundir, stored.to_dict(), dict(secrets.secrets(given.to_dict())))
-    configs[rundir] = config
-    return of
+        raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)} and is repeated unchanged")
+    return course(rundir, stored.to_dict(), dict(secrets.secrets(given.to_dict())))
 
 
-def _found(of: History, stopping: Stopping, with_header: bool) -> Finding:
-    """Repeat a run on the screen."""
+def _repeat(of: History, stopping: Stopping, with_header: bool) -> Finding:
+    """Repeat a run and show its progress."""
     from trainer.analysis.reproduction import reproduce
     from trainer.terminal import run_screen, screen
 
@@ -113,7 +106,7 @@ def _found(of: History, stopping: Stopping, with_header: bool) -> Finding:
 
 
 def _show(of: History, finding: Finding) -> None:
-    """Print what came of repeating one run, and what one may type next."""
+    """Print the result of repeating one run, and the next commands."""
     from trainer.terminal import screen
 
     again = shlex.quote(of.rundir.short)
@@ -123,10 +116,10 @@ def _show(of: History, finding: Finding) -> None:
         lines["failed"] = finding.failure
     lines.update((change.partition(": ")[0], change.partition(": ")[2]) for change in finding.circumstances)
     if finding.stopped:
-        screen.result("stopped", f"{done} of {of.end:,}; the same so far")
+        screen.result("stopped", f"{done} of {of.end:,}; identical so far")
         commands = {f"trainer reproduce {again}": "start over"}
     elif finding.is_identical:
-        so_far = "" if of.has_ended else ", as far as it has been saved"
+        so_far = "" if of.has_ended else ", up to its last checkpoint"
         weights = f"the weights of {count(len(finding.checkpoints), 'checkpoint')}"
         what = f"{count(finding.rows, 'row')} of metrics and {weights}, bit for bit"
         screen.result("identical", f"{done}{so_far}: {what}")
@@ -134,38 +127,38 @@ def _show(of: History, finding: Finding) -> None:
     else:
         screen.result("different", _verdict(finding).partition(" ")[2])
         if not finding.circumstances:
-            why = "it may draw on a clock or another such source"
+            why = "it may depend on the clock or on other randomness outside the seed"
             if sweep_file.launcher_of(of.rundir.path) == "vectorized":
-                why = "it was trained together with other jobs, which rounds otherwise"
-            lines["as before"] = f"versions, machine, commit and modules; {why}"
-        commands = {f"trainer verify {again}": "see whether its files are whole"}
+                why = "it was trained in one program with other jobs, which rounds differently"
+            lines["unchanged"] = f"versions, machine, commit and modules; {why}"
+        commands = {f"trainer verify {again}": "check its files"}
         if any(change.endswith(".py: has changed") for change in finding.circumstances):
-            commands[f"trainer reproduce {again} --trust-code"] = "repeat it with the modules as they were"
+            commands[f"trainer reproduce {again} --trust-code"] = "repeat it with the modules of the run"
     screen.rows(lines)
     screen.next_commands(commands)
 
 
-def _show_sweep(courses: Sequence[History], findings: Sequence[Finding]) -> None:
+def _show_sweep(histories: Sequence[History], findings: Sequence[Finding]) -> None:
     from trainer.terminal import screen
 
     same = sum(finding.is_identical for finding in findings)
-    screen.say(f"{same} of {count(len(courses), 'job')} are identical")
+    screen.say(f"{same} of {count(len(histories), 'job')} are identical")
     changes = dict.fromkeys(change for finding in findings for change in finding.circumstances)
     screen.rows({change.partition(": ")[0]: change.partition(": ")[2] for change in changes})
-    other = next((of for of, finding in zip(courses, findings, strict=False) if finding.difference is not None), None)
+    other = next((of for of, finding in zip(histories, findings, strict=False) if finding.difference is not None), None)
     if other is not None:
         screen.next_commands({f"trainer reproduce {shlex.quote(other.rundir.short)}": "see one that differs"})
 
 
 def _verdict(finding: Finding) -> str:
-    """Say in a line what came of repeating a run."""
+    """Return the result of repeating a run in one line."""
     if finding.difference is None:
         return "stopped" if finding.stopped else "identical"
-    return f"different from step {finding.difference.step:,} on: {_said(finding.difference)}"
+    return f"different from step {finding.difference.step:,} on: {_difference(finding.difference)}"
 
 
-def _said(difference: Difference) -> str:
-    """Say how a run and its repetition differ."""
+def _difference(difference: Difference) -> str:
+    """Return how a run and its repetition differ, in words."""
     what, then, now = difference.what, difference.then, difference.now
     if what == "failure":
         return f"it {'did not fail' if then is None else f'failed ({then})'} and now it {_failed(now)}"

@@ -1,44 +1,34 @@
-"""`trainer resume`: finds a run or a sweep and continues it with the settings that the user changes now."""
+"""`trainer resume`: continues a run or a sweep, with changed settings if there are any."""
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-
-from trainer.config import arguments, settings
-from trainer.config import secrets as redact
+from trainer.config import arguments, secrets
 from trainer.config.changes import changed_by
-from trainer.errors import UsageError
 from trainer.launch.resume import go_on
 from trainer.launch.resume_sweep import go_on_with_sweep
-from trainer.runs import directory, find, user_code
+from trainer.runs import directory, find
 from trainer.runs.directory import RunDirectory
-from trainer.runs.open import require_same_files
+from trainer.runs.open import open_run, require_same_files
+from trainer.session.session import Request
 
-FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR_FLAGS, "--help")
+FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR_FLAGS)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
-    force, trust = "force" in words.flags, "trust_code" in words.flags
-    if not words.overrides or ("=" in words.overrides[0] and not Path(words.overrides[0]).exists()):
-        raise UsageError("resume: which run? `trainer resume last`, or a path, an id or its four letters")
-    name, words.overrides = words.overrides[0], words.overrides[1:]
-    command = shlex.join(["trainer", "resume", *redact.words(argv)])
-    path = find.find(name)
+    words = arguments.split(argv, FLAGS, "resume")
+    path, command = find.find(words.take_run()), words.command
+    request = Request(command, secrets.words(words.overrides), "force" in words.flags)
     folders = directory.jobs(path) if directory.is_sweep(path) else [path]
     if "allow_data_change" not in words.flags:
         require_same_files([RunDirectory(folder) for folder in folders], command)
     if directory.is_sweep(path):
-        return go_on_with_sweep(path, words, command, force, trust)
-    rundir = RunDirectory(path)
-    config = rundir.read_config()
-    stored = settings.check(config)
-    opened = user_code.open_code({rundir: config}, command, trust, force)
+        return go_on_with_sweep(path, words, request, "trust_code" in words.flags)
+    rundir, stored, changed_modules = open_run(str(path), words.flags, command)
     changed, chosen = changed_by(words, stored)
     from trainer.terminal import screen
 
-    for module in opened.changed:
-        screen.note(f"warning: {module} differs from the copy that the run keeps: the same bits are not promised")
-    return go_on(rundir, stored, changed, chosen, command, redact.words(words.overrides), force)
+    for module in changed_modules:
+        problem = "differs from the copy that the run keeps: bit-identical results are not guaranteed"
+        screen.note(f"warning: {module} {problem}")
+    return go_on(rundir, stored, changed, chosen, request)

@@ -1,8 +1,7 @@
-"""`trainer run`: composes the configuration, trains one job, or hands a sweep on."""
+"""`trainer run`: composes the configuration and trains one job, or starts a sweep."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from trainer.files import garbage
 from trainer.launch import resume_sweep
 from trainer.launch.resume import resumed
 from trainer.runs.new_path import new_path
+from trainer.session.session import Request
 
 if TYPE_CHECKING:
     from trainer.config.arguments import Choice, CommandLine
@@ -28,14 +28,14 @@ def main(argv: list[str]) -> int:
 
         return show_with_hydra(words.flags, choices[0], catalog)
     try:
-        return _compose_and_run(words, choices, catalog, shlex.join(["trainer", "run", *secrets.words(argv)]))
+        return _compose_and_run(words, choices, catalog)
     except UsageError as error:
         from trainer.config.option_files import with_source
 
         raise with_source(error, choices, catalog) from error.__cause__
 
 
-def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog, command: str) -> int:
+def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog) -> int:
     from trainer.config.compose import compose_jobs
     from trainer.terminal import screen
 
@@ -54,17 +54,17 @@ def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog
 
             hydra_launchers.asked_launcher(words, Path())
         return dry_run.show(jobs, choices)
-    settings = jobs[0].settings
+    settings, request = jobs[0].settings, Request(words.command, secrets.words(words.overrides))
     if (there := resumed(settings)) is not None:
-        return resume_sweep.go_on_as(there, jobs, command, words)
+        return resume_sweep.go_on_as(there, jobs, request, words)
     path = new_path(settings.run_dir)
     if words.multirun:
         from trainer.launch import sweep
 
-        return sweep.start(path, jobs, choices, words, command)
+        return sweep.start(path, jobs, choices, words, request)
     with screen.busy("preparing"), garbage.uncollected():
         from trainer.launch.start import begin, follow
 
-        begun = begin(jobs[0], path)
+        session = begin(jobs[0], path, request)
     with garbage.kept():
-        return follow(begun, command, secrets.words(words.overrides)).exit_code
+        return follow(session).exit_code

@@ -1,4 +1,4 @@
-"""`trainer runs`: the runs there are, best first, with mean and spread over seeds."""
+"""`trainer runs`: all runs, best first, with mean and std over groups of equal settings."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from trainer.text import show
 
 
 def main(argv: list[str]) -> int:
-    """Run `trainer runs` and return its exit code."""
-    words = arguments.split(argv, ("--by", "--group-by", "--all", "--json", *arguments.HELP_FLAGS))
+    """Run the command and return its exit code."""
+    words = arguments.split(argv, ("--by", "--group-by", "--all", "--json"), "runs")
     with garbage.uncollected():
         return _rank(words)
 
 
 def _rank(words: CommandLine) -> int:
-    """Print the runs that the words ask for, best first, and return the exit code."""
+    """Print the selected runs, best first, and return the exit code."""
     folders = [word for word in words.overrides if "=" not in word]
     if len(folders) > 1:
-        raise UsageError(f"runs: one directory at a time; {' '.join(folders)} are {len(folders)}")
+        raise UsageError(f"runs: one directory at a time, not {len(folders)}: {' '.join(folders)}")
     known = entries.entries(_below(folders[0]) if folders else directory.every())
     wanted = dict(word.split("=", 1) for word in words.overrides if "=" in word)
     for key in wanted if known else ():
@@ -57,24 +57,16 @@ def _rank(words: CommandLine) -> int:
     shown = found if "all" in words.flags else found[:FIRST]
     screen.table(runs_table(shown, by))
     if len(shown) < len(found):
-        screen.say(f"{len(shown)} of {len(found):,} runs; --all shows the others")
+        screen.say(f"{len(shown)} of {len(found):,} runs; --all shows all")
     if by.metric is None:
         screen.say("not ranked: the runs have different losses or data; --by METRIC ranks them")
-    screen.next_commands({**looks(found), f"trainer resume {shlex.quote(found[0].short)}": "go on with the first"})
+    screen.next_commands({**looks(found), f"trainer resume {shlex.quote(found[0].short)}": "continue the first"})
     return 0
 
 
 def _below(word: str) -> list[Path]:
-    """Return the runs and sweeps in a directory, or the one that a word means.
-
-    Raises:
-        UsageError: There is no such directory.
-    """
-    folder = Path(word)
-    if folder.is_dir() and not directory.is_run(folder):
-        return [path for path in sorted(folder.iterdir()) if directory.is_run(path)]
     try:
-        return [find.find(word)]
+        return find.find_all(word)
     except UsageError as error:
         raise UsageError(f"{word}: no such directory, and no such run or sweep") from error
 
@@ -88,7 +80,7 @@ def _require_setting(known: list[RunSummary], key: str) -> None:
     """Refuse a key that no run has.
 
     Raises:
-        UsageError: None has; names the nearest.
+        UsageError: No run has the key; suggests the nearest.
     """
     if all(setting(one, key) is None for one in known):
         keys = {"state", "name", *(key for one in known for key in (*one.choices, *flat(dict(one.config))))}
@@ -97,26 +89,26 @@ def _require_setting(known: list[RunSummary], key: str) -> None:
 
 
 def _explain_none(known: list[RunSummary], wanted: dict[str, str]) -> None:
-    """Refuse filters that no run fits.
+    """Refuse filters that match no run.
 
     Raises:
-        UsageError: Always; names the first filter that leaves none, and what there is.
+        UsageError: Always; names the first filter that matches no run, and the values that exist.
     """
     for key, value in wanted.items():
         there = sorted({show(setting(one, key)) for one in known if setting(one, key) is not None})
         if not any(_has(one, key, value) for one in known):
-            raise unknown(f"{key}={value}", "no run has that", value, there, f"{key}=")
+            raise unknown(f"{key}={value}", "no run has this value", value, there, f"{key}=")
     raise UsageError(f"no run has {' and '.join(f'{key}={value}' for key, value in wanted.items())} at once")
 
 
 def _grouped(found: list[RunSummary], by: Ranking, keys: list[str]) -> list[Group]:
-    """Return groups of the runs that are equal in some settings, the best mean first.
+    """Return the runs grouped by equal settings, the best mean first.
 
     Raises:
-        UsageError: No run has such a setting, or the runs do not compare.
+        UsageError: No run has such a setting, or the runs can't be compared.
     """
     if by.metric is None:
         raise refusal("--group-by", "the runs have different losses or data", "--by METRIC as well")
     for key in keys:
         _require_setting(found, key)
-    return ranked_groups(found, by, {key: [show(setting(one, key)) for one in found] for key in keys})
+    return ranked_groups(found, by, keys, lambda one, key: show(setting(one, key)))

@@ -1,4 +1,4 @@
-"""`trainer show`: what a run is, what came of it and what made it. Imports torch for --parameters alone."""
+"""`trainer show`: configuration, results and origin of a run. Imports torch only for --parameters."""
 
 from __future__ import annotations
 
@@ -12,39 +12,44 @@ from rich.table import Table
 
 from trainer.charts import from_runs, text_chart
 from trainer.checkpoints import manifest
-from trainer.config import arguments, secrets, settings
+from trainer.config import arguments, settings
 from trainer.config.arguments import CommandLine
 from trainer.config.settings import COMPONENTS, LOGGER, flat
 from trainer.errors import UsageError, refusal
 from trainer.files import garbage
-from trainer.runs import directory, entries, find, sweep_file, user_code, vouching
+from trainer.runs import directory, entries, find, sweep_file, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.entries import RunSummary
+from trainer.runs.open import open_run
 from trainer.runs.sweep_file import Sweep
 from trainer.terminal import advice, run_screen, run_tables, screen
 from trainer.text import count, duration, number, numbers, show, size_of
 
-_STARTS = 100  # that are shown
-FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json", *arguments.HELP_FLAGS)
-_MOST_VALUES = 8  # of a swept setting that are named
-_NOTES = {"buffer": " (no parameter)", "frozen": " (not trained)", "shared": " (shared)"}
-# What the lines of the parts, the steps and the device say already.
-_SAID = ("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "device.type", "device.dtype")
+_STARTS = 100  # starts of a run that are shown
+FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json")
+_MOST_VALUES = 8  # values of a swept setting that are shown
+_NOTES = {"buffer": " (buffer)", "frozen": " (not trained)", "shared": " (shared)"}
+# Settings without a line of their own: the lines of the parts, the steps and the device show them.
+_SHOWN = (
+    *("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "name"),
+    *("device.type", "device.dtype", "device.threads"),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
+    words = arguments.split(argv, FLAGS, "show")
     for flag in ("checkpoint", "trust_code", "force"):
         if flag in words.flags and "parameters" not in words.flags:
             what = f"--{flag.replace('_', '-')}"
-            raise refusal(what, "goes with --parameters, which it is about", f"--parameters {what}")
-    path = find.only("show", words.overrides)
+            raise refusal(what, "only works with --parameters", f"--parameters {what}")
+    path = find.find(words.take_run(alone=True))
     if directory.is_sweep(path):
         return _show_sweep(path, words)
     one = entries.entry(path)
-    _warn_of_edits(RunDirectory(path))
-    weights = _parameters(one, words, argv) if "parameters" in words.flags else None
+    if (problem := vouching.edited_status(RunDirectory(path))) is not None:
+        screen.note(f"warning: {problem}")
+    weights = _parameters(one, words) if "parameters" in words.flags else None
     if "json" in words.flags:
         saved = [{"step": step, "bytes": size} for step, size in _checkpoints(RunDirectory(path))]
         screen.as_json({**one.to_dict(), "checkpoints": saved, **({"checkpoint": weights} if weights else {})})
@@ -55,14 +60,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _warn_of_edits(rundir: RunDirectory) -> None:
-    """Say so if what is shown is not what the run wrote."""
-    if (problem := vouching.edited_status(rundir)) is not None:
-        screen.note(f"warning: {problem}")
-
-
 def _show_sweep(path: Path, words: CommandLine) -> int:
-    """Print what a sweep varies and what came of it, and return the exit code."""
+    """Print the swept settings and the results of a sweep, and return the exit code."""
     sweep = sweep_file.read(path)
     short = RunDirectory(path).short
     if "parameters" in words.flags:
@@ -81,13 +80,13 @@ def _show_sweep(path: Path, words: CommandLine) -> int:
 
 
 def _varied(sweep: Sweep, jobs: Sequence[RunSummary]) -> dict[str, str]:
-    """Return the lines about a whole sweep: what it varies and how its jobs stand."""
+    """Return the lines about a whole sweep: the states of its jobs, the swept settings, the command."""
     states = Counter(job.state for job in jobs)
     lines = {"name": sweep["name"]} if sweep["name"] else {}
     lines["jobs"] = ", ".join(f"{amount:,} {state}" for state, amount in states.items())
     for key in sweep["swept"]:
         values = list(dict.fromkeys(job.swept[key] for job in jobs if key in job.swept))
-        more = f", ... {len(values):,} in all" if len(values) > _MOST_VALUES else ""
+        more = f", ... ({len(values):,} in all)" if len(values) > _MOST_VALUES else ""
         lines[key] = ", ".join(values[:_MOST_VALUES]) + more
     lines["command"] = sweep["command"]
     return lines
@@ -99,13 +98,13 @@ def _print_run(one: RunSummary) -> None:
     screen.rows(_result(one))
     text_chart.charts(from_runs.of_run(one), screen.stdout)
     screen.heading("config", "")
-    screen.rows(_config(one, _settings_of(one)))
+    screen.rows(_config(one, dict(one.config) or rundir.read_config()))
     screen.heading("made by", "")
     if one.segments:
         screen.table(screen.columns(("from step", "started", "took", "command"), (), _segments(one)))
         if (starts := len(one.segments)) > _STARTS:
-            screen.say(f"the last {_STARTS} of {starts:,} starts; --json has all of them")
-    code = {name: f"SHA-256 {sum_}" for name, sum_ in _code(one).items()}
+            screen.say(f"the last {_STARTS} of {starts:,} starts; --json shows all")
+    code = {name: f"SHA-256 {sum_}" for name, sum_ in (one.status.get("code") or {}).items()}
     screen.rows({**_changes(one), **_circumstances(one), **code})
     screen.heading("checkpoints", "" if manifest.steps(rundir.checkpoints) else "none yet")
     screen.rows(_saved(one))
@@ -116,7 +115,7 @@ def _print_run(one: RunSummary) -> None:
 
 
 def _result(one: RunSummary) -> dict[str, str]:
-    """Return the lines about how a run stands."""
+    """Return the lines about the state and the results of a run."""
     lines = {"name": str(one.status["name"])} if one.status.get("name") else {}
     of = f" of {one.steps:,}" if one.steps else ""
     lines["state"] = f"{one.state} at step {one.step:,}{of}"
@@ -132,13 +131,8 @@ def _result(one: RunSummary) -> dict[str, str]:
     return lines
 
 
-def _settings_of(one: RunSummary) -> dict[str, Any]:
-    """Return a run's settings as plain data: as its status repeats them, else from its config.yaml."""
-    return dict(one.config) or RunDirectory(one.path).read_config()
-
-
 def _config(one: RunSummary, config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the lines about what a run is made of, as `trainer run` begins, then those of its other settings."""
+    """Return the lines about the parts of a run, like the header of `trainer run`, and about its other settings."""
     lines = {}
     for group in (*(("experiment",) if "experiment" in one.choices else ()), *COMPONENTS):
         part = config.get(group)
@@ -156,17 +150,12 @@ def _config(one: RunSummary, config: Mapping[str, Any]) -> dict[str, str]:
         lines[LOGGER] = run_screen.loggers(loggers)
     usual, parts = flat(settings.defaults()), (*COMPONENTS, LOGGER)
     given = {key: value for key, value in flat(dict(config)).items() if key.partition(".")[0] not in parts}
-    lines.update({key: show(value) for key, value in given.items() if _is_told(key, value, usual)})
-    return lines
-
-
-def _is_told(key: str, value: Any, usual: Mapping[str, Any]) -> bool:
-    """Say whether a setting gets a line of its own: it differs from the default and no other line says it."""
-    return value != usual.get(key) and key not in (*_SAID, "device.threads", "name")
+    others = {key: value for key, value in given.items() if value != usual.get(key) and key not in _SHOWN}
+    return {**lines, **{key: show(value) for key, value in others.items()}}
 
 
 def _facts(one: RunSummary, group: str) -> str:
-    """Return what is known of a part beside its settings."""
+    """Return the facts about a part besides its settings: parameters of the model, rows of the data."""
     parameters, rows = one.status.get("parameters"), one.status.get("rows") or {}
     if group == "model" and parameters is not None:
         return count(parameters, "parameter")
@@ -177,7 +166,7 @@ def _facts(one: RunSummary, group: str) -> str:
 
 
 def _length(one: RunSummary, config: Mapping[str, Any]) -> str:
-    """Say how long a run is, and how many rows a step takes."""
+    """Return the length of a run and the rows per step, in words."""
     sizes = [(one.status.get("rows") or {}).get("training"), config.get("batch_size"), config.get("accumulate")]
     epochs = f", {count(config['epochs'], 'epoch')}" if isinstance(config.get("epochs"), int) else ""
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
@@ -185,7 +174,7 @@ def _length(one: RunSummary, config: Mapping[str, Any]) -> str:
 
 
 def _device(one: RunSummary, config: Mapping[str, Any]) -> str:
-    """Say where a run computed and in which numbers."""
+    """Return the device, the number type and the threads of a run, in words."""
     machine = one.segments[-1].get("machine", {}) if one.segments else {}
     known = flat(dict(config))
     facts = [show(machine.get("device", one.choices.get("device", known.get("device.type"))))]
@@ -204,7 +193,7 @@ def _segments(one: RunSummary) -> Iterator[tuple[str, ...]]:
 
 
 def _changes(one: RunSummary) -> dict[str, str]:
-    """Return the lines about settings that were changed when the run was resumed: from which step on, and how."""
+    """Return the lines about settings that were changed on resume, each with the step."""
     lines: dict[str, str] = {}
     config, now = dict(one.config), flat(dict(one.config))
     after: Mapping[str, Any] | None = None
@@ -219,16 +208,16 @@ def _changes(one: RunSummary) -> dict[str, str]:
 
 
 def _circumstances(one: RunSummary) -> dict[str, str]:
-    """Return the lines about versions, machine and git; where they changed, from which step on they were others."""
+    """Return the lines about versions, machine and commit, with the steps at which they changed."""
     lines: dict[str, str] = {}
     last: dict[str, str] = {}
     for segment in one.segments:
-        told = {
+        texts = {
             "versions": ", ".join(f"{name} {show(value)}" for name, value in segment.get("versions", {}).items()),
             "machine": ", ".join(f"{name} {show(value)}" for name, value in segment.get("machine", {}).items()),
             "git": segment.get("git") or "",
         }
-        for name, text in told.items():
+        for name, text in texts.items():
             if text and text != last.get(name):
                 before = f"{lines[name]}; from step {segment.get('from_step', 0):,} on " if name in lines else ""
                 lines[name] = before + text
@@ -236,19 +225,14 @@ def _circumstances(one: RunSummary) -> dict[str, str]:
     return lines
 
 
-def _code(one: RunSummary) -> Mapping[str, str]:
-    """Return the SHA-256 of the user's own modules, by their paths."""
-    return one.status.get("code") or {}
-
-
 def _checkpoints(rundir: RunDirectory) -> Iterator[tuple[int, int]]:
-    """Yield the step of each checkpoint and the bytes that it takes."""
+    """Yield the step and the size in bytes of each checkpoint."""
     for step in manifest.steps(rundir.checkpoints):
         folder = rundir.checkpoints / manifest.name_of(step)
         try:
             yield step, sum(file.lstat().st_size for file in folder.iterdir())
         except OSError:
-            continue  # the run goes on meanwhile and keeps its newest few
+            continue  # the run is training and has pruned it
 
 
 def _saved(one: RunSummary) -> dict[str, str]:
@@ -262,65 +246,61 @@ def _saved(one: RunSummary) -> dict[str, str]:
     return {f"step {step:,}": ", ".join([*marks[step], size_of(size)]) for step, size in saved}
 
 
-def _parameters(one: RunSummary, words: CommandLine, argv: Sequence[str]) -> dict[str, Any]:
+def _parameters(one: RunSummary, words: CommandLine) -> dict[str, Any]:
     """Return the weights, the gradients and the optimizer of a run as plain data.
 
     Raises:
-        UsageError: It has no such checkpoint, or would import code that may be somebody else's.
+        UsageError: There is no such checkpoint, or the code of the run is not trusted.
         BadCheckpoint: The checkpoint is damaged.
     """
-    rundir = RunDirectory(one.path)
-    config = rundir.read_config()
-    stored = settings.check(config)
-    command = shlex.join(["trainer", "show", *secrets.words(argv)])
-    opened = user_code.open_code({rundir: config}, command, "trust_code" in words.flags, "force" in words.flags)
+    rundir, stored, changed = open_run(str(one.path), words.flags, words.command)
     from trainer.analysis import weights
     from trainer.session import restore
 
-    which = words.flags.get("checkpoint", "last")
-    found = restore.chosen(rundir, which)
+    found = restore.checkpoint_of(rundir, words.flags.get("checkpoint", "last"))
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)
-    for module in opened.changed:
-        screen.note(f"warning: {module} differs from the copy that the run keeps: its gradients may be others now")
+    for module in changed:
+        screen.note(f"warning: {module} differs from the copy that the run keeps: the gradients may differ, too")
     return weights.gather(found, stored, dict(one.choices))
 
 
 def _print_parameters(one: RunSummary, weights: Mapping[str, Any]) -> None:
     held, after, optimizer = weights["parameters"], weights["next_step"], weights["optimizer"]
     total = sum(row["numbers"] for row in held if row["kind"] not in ("buffer", "shared"))
-    screen.heading("parameters", f"{count(total, 'number')} of {one.short}, as they are after step {weights['step']:,}")
+    screen.heading("parameters", f"{count(total, 'number')} of {one.short} after step {weights['step']:,}")
     screen.table(_numbers(held, [f"{row['name']}{_NOTES.get(row['kind'], '')}" for row in held]))
-    about = f"of the next step, {after['step']:,}, at these weights: {after['rows']}" if "step" in after else ""
+    about = f"of the next step, {after['step']:,}: {after['rows']}" if "step" in after else ""
     screen.heading("gradients", about)
     if "gradients" in after:
         screen.rows({key: number(after[key]) for key in ("loss", "norm", "lr")})
         screen.table(_numbers(after["gradients"], [row["name"] for row in after["gradients"]]))
     else:
         screen.say(f"  {after['problem']}")
-    screen.heading("optimizer", f"{one.choices.get('optim', '')}, as it took step {weights['step']:,}")
+    screen.heading("optimizer", f"{one.choices.get('optim', '')} at step {weights['step']:,}")
     for group in optimizer["settings"]:
         screen.rows({key: show(value) for key, value in group.items() if value is not None})
     if optimizer["state"]:
-        screen.heading("kept by the optimizer", "")
+        screen.heading("optimizer state", "")
         screen.rows(_kept(optimizer["state"]))
     whole = f"trainer show {shlex.quote(one.short)}"
     screen.next_commands({whole: "see the whole run", f"{whole} --parameters --json": "get every number"})
 
 
 def _numbers(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
-    """Return a table of tensors: each number, or where they lie if there are too many."""
-    headings = ("value",) if all("values" in one for one in found) else ("mean", "spread", "smallest", "largest")
+    """Return a table of tensors: all numbers, or their statistics if there are many."""
+    keys = ("value",) if all("values" in one for one in found) else ("mean", "spread", "smallest", "largest")
     lines = []
     for name, one in zip(names, found, strict=True):
-        cells = [numbers(one["values"])] if "values" in one else [_rounded(one.get(key)) for key in headings]
+        cells = [numbers(one["values"])] if "values" in one else [_rounded(one.get(key)) for key in keys]
         lines.append((name, " x ".join(f"{size:,}" for size in one.get("shape", ())), *cells))
+    headings = ["std" if key == "spread" else key for key in keys]
     return screen.columns(("name", "shape"), headings, lines)
 
 
 def _kept(state: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the lines about what an optimizer keeps: numbers weight by weight, or how many there are if too many."""
+    """Return the lines about an optimizer's state: the numbers for each weight, or their count if there are many."""
     if all("values" in one for one in state):
         return {f"{one['weight']} {one['name']}": numbers(one["values"]) for one in state}
     lines = {}

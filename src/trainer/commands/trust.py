@@ -1,4 +1,4 @@
-"""`trainer trust`: shows what runs would execute beyond trainer and torch, and adds it to the user's own list."""
+"""`trainer trust`: shows the code that runs would execute besides trainer and torch, and adds it to the trust list."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from trainer.runs.directory import RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.terminal import screen
 
-FLAGS = ("--dry-run", "--forget", "--json", *arguments.HELP_FLAGS)
+FLAGS = ("--dry-run", "--forget", "--json")
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, FLAGS)
-    if len(words.overrides) != 1:
-        raise UsageError("trust: which run? `trainer trust RUN`, a sweep, or a folder of runs")
+    words = arguments.split(argv, FLAGS, "trust")
+    word = words.take_run(alone=True)
     if {"dry_run", "forget"} <= words.flags.keys():
         raise refusal("--dry-run --forget", "only one of them at a time", "--dry-run, --forget")
-    word = words.overrides[0]
-    users, problems = _users(_folders(word))
+    if not (folders := find.find_all(word)):
+        raise UsageError(f"trust: there are no runs in {Path(word).absolute()}")
+    users, problems = _users(folders)
     for unread in problems:
         screen.note(f"warning: {unread}")
     digests = {digest for digest, _, _ in users}
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     if "forget" in words.flags:
         trust_list.forget(digests)
     elif "dry_run" not in words.flags and (problem := trust_list.add(digests)) is not None:
-        raise TrainerError(f"your list of trusted code can't be kept: {problem}")
+        raise TrainerError(f"your list of trusted code can't be written: {problem}")
     if "json" in words.flags:
         screen.as_json([_plain(*one) for one in users])
         return 0
@@ -47,23 +47,8 @@ def main(argv: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _folders(word: str) -> list[Path]:
-    """Return the runs and sweeps that a word means: one of them, or all in a folder.
-
-    Raises:
-        UsageError: There is none.
-    """
-    folder = Path(word)
-    if folder.is_dir() and not directory.is_run(folder):
-        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and directory.is_run(path)]
-        if not found:
-            raise UsageError(f"trust: there are no runs in {folder.absolute()}")
-        return found
-    return [find.find(word)]
-
-
 def _users(folders: list[Path]) -> tuple[list[tuple[str, OwnCode, list[str]]], list[str]]:
-    """Return the distinct own code in runs and sweeps, each with its digest and who uses it; and what can't be read."""
+    """Return the distinct code of runs, each with its digest and the runs that use it, and the problems with others."""
     found: dict[str, tuple[OwnCode, list[str]]] = {}
     problems = []
     for place in screen.track(list(_places(folders)), "reading"):
@@ -78,21 +63,21 @@ def _users(folders: list[Path]) -> tuple[list[tuple[str, OwnCode, list[str]]], l
 
 
 def _places(folders: list[Path]) -> Iterator[Path]:
-    """Yield runs, sweeps and the jobs of these."""
+    """Yield runs, sweeps and the jobs of sweeps."""
     for folder in folders:
         yield folder
         yield from directory.jobs(folder) if directory.is_sweep(folder) else ()
 
 
 def _own_code(place: Path) -> OwnCode | None:
-    """Return the own code of a run or a job, or what launches a sweep."""
+    """Return the custom code of a run, a job or a sweep's launcher; None if there is none."""
     if directory.is_sweep(place):
         return launcher_words.launcher_code(sweep_file.read(place))
     return user_code.of_run(RunDirectory(place))
 
 
 def _described(own: OwnCode, rundir: RunDirectory) -> dict[str, str]:
-    """Return lines about own code: what it is and what to read."""
+    """Return the lines about custom code: classes, files to read, packages, launcher."""
     lines: dict[str, str] = {}
     for group, section in own.sections:
         arguments = ", ".join(f"{key}={value}" for key, value in section.items() if key != "_target_")
@@ -110,12 +95,12 @@ def _described(own: OwnCode, rundir: RunDirectory) -> dict[str, str]:
 
 
 def _package(target: str) -> str:
-    """Return the installed package that a class comes from, with its version and place."""
+    """Return the installed package of a class with its version and place, in words."""
     top = target.partition(".")[0]
     names = metadata.packages_distributions().get(top, [])
     named = ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(names))
     place = own_modules.installed_file(target)
-    return f"{named or 'no package that is installed'}, {place or 'not here'}"
+    return f"{named or 'no installed package'}, {place or 'not found'}"
 
 
 def _plain(digest: str, own: OwnCode, places: list[str]) -> dict[str, Any]:
@@ -131,16 +116,16 @@ def _plain(digest: str, own: OwnCode, places: list[str]) -> dict[str, Any]:
 
 
 def _conclude(word: str, count: int, before: int, flags: dict[str, str]) -> None:
-    """Say what came of it, and what one may type next."""
+    """Print the result and the next commands."""
     again = shlex.quote(word)
     if not count:
         screen.say("nothing to trust: only code of trainer and torch")
     elif "forget" in flags:
-        screen.say(f"took {before} off your list of trusted code")
+        screen.say(f"removed {before} from your list of trusted code")
     elif "dry_run" in flags:
         screen.say(f"{before} of {count} on your list of trusted code")
         if before < count:
-            screen.next_commands({f"trainer trust {again}": "add it, once you have read it"})
+            screen.next_commands({f"trainer trust {again}": "add it once you have read it"})
     else:
-        screen.say(f"added {count - before} to your list of trusted code, {before} on it before")
+        screen.say(f"added {count - before} to your list of trusted code; {before} already on it")
         screen.next_commands({f"trainer trust {again} --forget": "undo it"})

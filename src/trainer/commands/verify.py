@@ -17,8 +17,8 @@ from trainer.terminal import screen
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
-    words = arguments.split(argv, ("--json", *arguments.HELP_FLAGS))
-    path = find.only("verify", words.overrides)
+    words = arguments.split(argv, ("--json",), "verify")
+    path = find.find(words.take_run(alone=True))
     folders = directory.jobs(path) if directory.is_sweep(path) else [path]
     found = [entry for folder in screen.track(folders, "verifying") for entry in entries(folder)]
     if directory.is_sweep(path):
@@ -29,20 +29,20 @@ def main(argv: list[str]) -> int:
         return 1 if wrong else 0
     for folder in dict.fromkeys([*folders, *(Path(entry["run"]) for entry in found)]):
         screen.heading(str(folder), "" if manifest.steps(RunDirectory(folder).checkpoints) else "no checkpoints yet")
-        screen.rows({entry["file"]: _said(entry) for entry in found if entry["run"] == str(folder)})
+        screen.rows({entry["file"]: _text(entry) for entry in found if entry["run"] == str(folder)})
     saved = [entry for entry in found if entry["step"] is not None]
     good = sum(entry["problem"] is None for entry in saved)
     screen.say(f"{good} of {len(saved)} checkpoints are good")
     again = f"trainer resume {shlex.quote(RunDirectory(path).short)}"
     if good < len(saved) and good:
-        screen.next_commands({again: "go on from the newest good one"})
+        screen.next_commands({again: "continue from the newest good one"})
     elif good < len(saved):
         screen.next_commands({f"{again} --force": "start over from step 0"})
     return 1 if wrong else 0
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
-    """Return what there is to say of each checkpoint of a run, the oldest first."""
+    """Return an entry for each checkpoint of a run, the oldest first, and for each problem with its other files."""
     found = []
     run = RunDirectory(folder)
     for step in manifest.steps(run.checkpoints):
@@ -51,7 +51,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
         try:
             size = manifest.verify(path)
         except TrainerError as error:
-            if not path.exists():  # the run goes on meanwhile and keeps its newest few
+            if not path.exists():  # the run is training and has pruned it
                 continue
             problem = str(error)
         found.append(_entry(folder, path.name, step, size or None, problem))
@@ -67,10 +67,10 @@ def _entry(
 
 
 def problems(run: RunDirectory, good: Sequence[int]) -> Iterator[agreement.Finding]:
-    """Yield what there is to say of the files of a run beside its checkpoints, of which some are good."""
+    """Yield the findings about the files of a run besides its checkpoints; `good` are the steps of intact ones."""
     try:
         yield from agreement.of_run(run, good)
-    except TrainerError as error:  # a checkpoint that has gone meanwhile
+    except TrainerError as error:  # a checkpoint has been pruned meanwhile
         yield "checkpoints", str(error), None
     try:
         yield "code", user_code.differing(run, run.read_code()), None
@@ -78,7 +78,7 @@ def problems(run: RunDirectory, good: Sequence[int]) -> Iterator[agreement.Findi
         yield "code", str(error), None
 
 
-def _said(entry: dict[str, Any]) -> str:
+def _text(entry: dict[str, Any]) -> str:
     if entry["problem"] is not None or entry["note"] is not None:
         return str(entry["problem"] or entry["note"])
     return f"good, {entry['bytes']:,} bytes"

@@ -1,4 +1,4 @@
-"""Plain config values against type annotations: does it fit, what would, and how is it written."""
+"""Checks plain config values against type annotations and says what an annotation allows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def fits(value: Any, kind: Any) -> tuple[bool, Any]:
-    """Say whether a plain value fits a type annotation, and return it converted (1e5 to a whole number).
+    """Return whether a plain value fits a type annotation, and the value converted (1e5 to an integer).
 
-    Annotations that say nothing about plain values (a Tensor, a Callable) fit none of them.
+    No value fits an annotation that allows no plain value (a Tensor, a Callable).
     """
     if kind is Any:
         return True, value
@@ -46,7 +46,7 @@ def fits(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def describe(kind: Any) -> str:
-    """Say in words what values an annotation allows; empty if it allows no plain value."""
+    """Return in words which values an annotation allows; empty if it allows no plain value."""
     if kind in _NAMES:
         return _NAMES[kind]
     if kind in (None, type(None)):
@@ -66,7 +66,7 @@ def describe(kind: Any) -> str:
 
 
 def choices(kind: Any) -> list[str]:
-    """Return the words that an annotation allows, [] if it is not a choice of words."""
+    """Return the words that an annotation allows; [] if it is not a choice of words."""
     if typing.get_origin(kind) is Literal:
         return [a for a in typing.get_args(kind) if isinstance(a, str)]
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -75,7 +75,7 @@ def choices(kind: Any) -> list[str]:
 
 
 def misfit(key: str, value: Any, kind: Any) -> UsageError:
-    """Refuse a value that does not fit the annotation of `key`."""
+    """Return the error for a value that does not fit the annotation of `key`."""
     if value is None:
         return refusal(f"{key}=null", "needs a value", describe(kind))
     if value == "???":

@@ -1,4 +1,4 @@
-"""The words behind `trainer run`: flags, group choices and values, checked before Hydra sees them."""
+"""Parses command lines: flags, group choices and values, checked before Hydra sees them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,24 +21,6 @@ from trainer.text import show
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-FLAGS = {
-    "-m": "multirun",
-    "--multirun": "multirun",
-    "--dry-run": "dry_run",
-    "--resolve": "resolve",
-    "--json": "json",
-    "--all": "all",
-    "--force": "force",
-    "--parameters": "parameters",
-    "--trust-code": "trust_code",
-    "--allow-data-change": "allow_data_change",
-    "--forget": "forget",
-    "--curves": "curves",
-    "--graph": "graph",
-    "--source": "source",
-    "-h": "help",
-    "--help": "help",
-}
 VALUED_FLAGS = {
     "-c": "cfg",
     "--cfg": "cfg",
@@ -60,11 +43,11 @@ VALUED_FLAGS = {
     "-cd": "config_dir",
     "--config-dir": "config_dir",
 }
+_SHORT = {"-m": "multirun", "-h": "help"}
 HELP_FLAGS, CONFIG_DIR_FLAGS = ("-h", "--help"), ("-cd", "--config-dir")
 RUN_FLAGS = (
     *("-m", "--multirun", "--dry-run", "--resolve", "-c", "--cfg", "-i", "--info", "-p", "--package"),
     *CONFIG_DIR_FLAGS,
-    *HELP_FLAGS,
 )
 INFO_DEFAULT = "all"
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -75,16 +58,32 @@ _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNOREC
 
 @dataclass
 class CommandLine:
-    """The arguments of `trainer run`, taken apart."""
+    """A parsed command line.
+
+    Args:
+        flags: The flags by name, each with its value or an empty string.
+        config_dirs: The values of --config-dir.
+        rows: The values of --row.
+        overrides: All other words.
+        name: The command.
+        argv: The words as they were typed.
+    """
 
     flags: dict[str, str] = field(default_factory=dict)
     config_dirs: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
+    name: str = "run"
+    argv: Sequence[str] = ()
+
+    @property
+    def command(self) -> str:
+        """The whole command with its secrets redacted."""
+        return shlex.join(["trainer", self.name, *secrets.words(self.argv)])
 
     @property
     def launcher(self) -> list[str]:
-        """The words that choose and set up a sweep's launcher."""
+        """The words that choose and configure a sweep's launcher."""
         return [word.lstrip("+") for word in self.overrides if word.lstrip("+").startswith("hydra")]
 
     @property
@@ -92,32 +91,54 @@ class CommandLine:
         """Whether -m was given."""
         return "multirun" in self.flags
 
+    def take_run(self, alone: bool = False) -> str:
+        """Remove the word that names a run from the overrides and return it.
+
+        Args:
+            alone: Whether any other word is refused.
+
+        Raises:
+            UsageError: No word names a run, or several do.
+        """
+        word, *others = self.overrides or [""]
+        if not word or ("=" in word and not Path(word).exists()):
+            raise self.which_run()
+        if alone and others:
+            raise self.which_run("one run at a time:")
+        self.overrides = others
+        return word
+
+    def which_run(self, reason: str = "which run?") -> UsageError:
+        """Return the error for a command that names no run, or several."""
+        return UsageError(f"{self.name}: {reason} `trainer {self.name} last`, a path, an id or its last four letters")
+
     def catalog(self) -> Catalog:
-        """Return what can be selected with these flags."""
+        """Return the options that can be selected, including those in --config-dir."""
         for folder in self.config_dirs:
             if not Path(folder).is_dir():
                 raise refusal(f"--config-dir={folder}", f"no such folder: {Path(folder).absolute()}")
         return Catalog(tuple(Path(folder) for folder in self.config_dirs))
 
 
-def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> CommandLine:
-    """Separate the flags, wherever they stand, from the overrides.
+def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "run") -> CommandLine:
+    """Separate the flags from the other words, which may come in any order.
 
     Args:
-        argv: The arguments of a command.
-        known: The flags that it has.
+        argv: The words after the command.
+        flags: The flags of the command besides --help.
+        name: The command.
 
     Raises:
-        UsageError: An unknown flag, or one without its value.
+        UsageError: A flag is unknown or has no value.
     """
-    words, rest = CommandLine(), list(argv)
+    words, rest, known = CommandLine(name=name, argv=argv), list(argv), (*flags, *HELP_FLAGS)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
         if not word.startswith("-") or word == "-":
             words.overrides.append(word)
-        elif word in FLAGS and word in known:
-            words.flags[FLAGS[word]] = ""
+        elif word in known and word not in VALUED_FLAGS:
+            words.flags[_SHORT.get(word) or word.lstrip("-").replace("-", "_")] = ""
         elif name in VALUED_FLAGS and name in known:
             if VALUED_FLAGS[name] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
                 value, equals = INFO_DEFAULT, "="
@@ -132,16 +153,22 @@ def split(argv: list[str], known: Collection[str] = RUN_FLAGS) -> CommandLine:
             else:
                 words.flags[VALUED_FLAGS[name]] = value
         else:
-            flags = [flag for flag in known if flag.startswith("--")]
             if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
-                raise refusal(word, "is no flag but a setting", (), setting if equals else f"{setting}=VALUE")
-            raise unknown(word, "no such flag", word, flags)
+                raise refusal(word, "is a setting, not a flag", (), setting if equals else f"{setting}=VALUE")
+            raise unknown(word, "no such flag", word, [flag for flag in known if flag.startswith("--")])
     return words
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One job's words: what the groups select, the values set over it, and sections in place of what is selected."""
+    """The words of one job.
+
+    Args:
+        groups: The group choices, as `model=mlp`.
+        values: The settings, which override the values of the selected options.
+        swept: The values of the swept keys.
+        sections: Sections that replace the selected ones.
+    """
 
     groups: tuple[str, ...]
     values: tuple[Override, ...]
@@ -150,11 +177,11 @@ class Choice:
 
 
 def jobs(words: CommandLine, catalog: Catalog) -> list[Choice]:
-    """Expand the overrides into one Choice a job; without -m exactly one.
+    """Expand the overrides into one Choice per job; without -m there is exactly one.
 
     Raises:
-        UsageError: A word that is not an override, an unknown option, a key given twice, several
-            values without -m, or more jobs than anyone means.
+        UsageError: A word is not an override, an option is unknown, a key is given twice, a key has
+            several values without -m, or there are more jobs than max_jobs.
     """
     overrides = [parse(word, catalog) for word in words.overrides]
     _refuse_repeats(overrides)
@@ -169,7 +196,7 @@ def jobs(words: CommandLine, catalog: Catalog) -> list[Choice]:
 
 
 def word(key: str, value: Any) -> str:
-    """Write a setting as one would type it, whatever characters its value holds."""
+    """Return a setting as it would be typed, with quotes if its value needs them."""
     return f"{key}={_written(value)}"
 
 
@@ -187,43 +214,43 @@ def _written(value: Any) -> str:
 
 
 def parse(word: str, catalog: Catalog) -> Override:
-    """Read one override with Hydra's grammar.
+    """Parse one override with Hydra's grammar.
 
     Raises:
-        UsageError: It can't be read; the message says how to write it.
+        UsageError: The word is not a valid override; the message says how to write it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     key, equals, value = word.partition("=")
-    (told,) = secrets.words([word])
+    (shown,) = secrets.words([word])
     if not equals and word in (*GROUPS, *SETTINGS):
-        raise refusal(told, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
+        raise refusal(shown, "has no value", f"{word}={'OPTION' if word in GROUPS else 'VALUE'}, without spaces")
     if not equals and not word.startswith("~"):
         found = catalog.group_of(word)
         if Path(word).suffix in (".csv", ".parquet"):
             option = "" if word.endswith(".csv") else " data=parquet"
             found = f"experiment=table{option} data.path={word} data.target=COLUMN"
-        raise refusal(told, "is not key=value", (), found or None)
+        raise refusal(shown, "is not key=value", (), found or None)
     if not key.strip("+~ "):
-        raise refusal(told, "has no key", "key=value")
+        raise refusal(shown, "has no key", "key=value")
     if equals and not value:
-        raise refusal(told, "has no value", f"{key}=VALUE, or {key}=null")
+        raise refusal(shown, "has no value", f"{key}=VALUE, or {key}=null")
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         if key in GROUPS:
             raise catalog.unknown(key, value) from error
-        raise _unreadable(told, key, told.partition("=")[2]) from error
+        raise _unreadable(shown, key, shown.partition("=")[2]) from error
 
 
 def _unreadable(word: str, key: str, value: str) -> UsageError:
     for opening, closing in ("[]", "{}", "()"):
         if value.count(opening) != value.count(closing):
             position = len(key) + 1 + value.rfind(opening if opening in value else closing)
-            return refusal(word, f"the {value[position - len(key) - 1]!r} at character {position + 1} has no partner")
+            return refusal(word, f"the {value[position - len(key) - 1]!r} at character {position + 1} is unbalanced")
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    return refusal(word, "can't be read", (), f"""'{key}="{quoted}"'""")
+    return refusal(word, "can't be parsed", (), f"""'{key}="{quoted}"'""")
 
 
 def _refuse_repeats(overrides: list[Override]) -> None:
@@ -238,28 +265,28 @@ def _refuse_repeats(overrides: list[Override]) -> None:
 
 
 def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
-    """Return the values that an override stands for, as text; one without a sweep."""
+    """Return the values of an override as text; only a sweep has several."""
     from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep
 
     key, word, pattern = override.key_or_group, str(override.input_line), override.value()
     if override.is_delete():
-        raise refusal(word, "settings are set, not deleted", f"{key}={'OPTION' if key in GROUPS else 'null'}")
+        raise refusal(word, "settings can't be deleted", f"{key}={'OPTION' if key in GROUPS else 'null'}")
     if key.startswith("hydra") and not key.startswith(("hydra/launcher", "hydra.launcher.")):
         allowed = ["hydra/launcher", "hydra.launcher.KEY"]
         hint = {"hydra.run.dir": "run_dir", "hydra.sweep.dir": "run_dir", "hydra.job.name": "name"}.get(key)
         raise refusal(key, "trainer does not use it", allowed, hint or nearest(key, allowed))
     if key.startswith("hydra"):
         if not multirun:
-            raise refusal(word, "is for sweeps, and this is one run", (), f"-m {word}")
+            raise refusal(word, "is only for sweeps", (), f"-m {word}")
         if override.is_sweep_override() or (key == "hydra/launcher" and not isinstance(pattern, str)):
-            raise refusal(word, "a sweep has one launcher, with one value for each of its settings")
+            raise refusal(word, "a sweep has one launcher, and each setting of it has one value")
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not multirun:
         together = f", or {key}=[{word.partition('=')[2]}] for "
         if key in SEVERAL:
             one = f"{together}all of them"
-        elif key in SETTINGS:  # none of ours is a list
+        elif key in SETTINGS:  # none of these settings is a list
             one = ""
         else:
             one = ", or one option" if key in GROUPS else f"{together}one list"
@@ -267,12 +294,12 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
     if isinstance(pattern, Glob):
         return pattern.filter(list(catalog.options(key)))
     if isinstance(pattern, IntervalSweep):
-        raise refusal(word, "an interval has no values to run one after the other; list the values")
+        raise refusal(word, "an interval has infinitely many values; list the values")
     return list(override.sweep_string_iterator())
 
 
 def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Override]:
-    """Return the override once for each of its values, groups matched to their options."""
+    """Return one override per value; options of groups get their exact names."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     key = override.key_or_group
@@ -283,7 +310,7 @@ def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Overri
 
 
 def _matched(group: str, text: str, catalog: Catalog) -> str:
-    """Return the option that a word names, or the list of options where a group takes several."""
+    """Return the option that a word names, or a list of options if the group takes several."""
     if group in SEVERAL and text[:1] == "[":
         found = [catalog.match(group, name) for name in names(text)]
         if len({*found}) < len(found):
@@ -301,7 +328,7 @@ def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:
         if key in swept:
             chosen[key] = show(value) if isinstance(value, bool) else override.get_value_element_as_str()
         if key in GROUPS:
-            if value is not None:  # experiment=null: none is the default, and Hydra has no word for that
+            if value is not None:  # experiment=null is the default, and Hydra has no word for it
                 groups.append(str(override.input_line))
         elif not key.startswith("hydra"):
             values.append(override)

@@ -1,4 +1,4 @@
-"""What can be selected: groups and their options, read from the config folders without Hydra."""
+"""The groups and their options, read from the config folders without Hydra."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trainer.errors import UsageError, nearest, refusal
 
 GROUPS = {
     "model": "what is trained",
-    "data": "what it learns from",
-    "loss": "what training makes small",
-    "optim": "how the weights move",
+    "data": "what the model learns from",
+    "loss": "what training minimizes",
+    "optim": "how the weights are updated",
     "schedule": "how the learning rate changes",
     "device": "where to compute",
-    "logger": "where the numbers go besides metrics.jsonl; several as [a,b]",
-    "experiment": "recipes: all of these together",
+    "logger": "where metrics go besides metrics.jsonl; several as [a,b]",
+    "experiment": "recipes that choose all of these together",
 }
 
 LAUNCHERS = (
@@ -26,10 +26,10 @@ LAUNCHERS = (
     "local",
     "processes",
     "vectorized",
-)  # they write no job into a file
-SEVERAL = ("logger",)  # groups of which any number may be chosen: logger=[tensorboard,csv]
+)  # launchers that write no job to a file
+SEVERAL = ("logger",)  # groups that take several options: logger=[tensorboard,csv]
 
-# What people call these elsewhere; a message leads from there to the option.
+# Names that other tools use; error messages suggest the option for them.
 OTHER_NAMES = {
     "model": {"linear_regression": "linear", "perceptron": "mlp", "module": "two_layer", "net": "two_layer"},
     "data": {"null": "none", "mnist": "digits", "triples": "integer_triples", "synthetic": "random"},
@@ -58,12 +58,12 @@ OTHER_NAMES = {
 
 
 def names(choice: str) -> list[str]:
-    """Return the options that a choice names, one or, in brackets, several."""
+    """Return the options that a choice names: one, or several in brackets."""
     return [name.strip() for name in choice.strip("[]").split(",") if name.strip()]
 
 
 def shipped_configs() -> Path:
-    """Return the folder of the shipped configs: inside the package in a wheel, beside src/ in a checkout."""
+    """Return the folder of the shipped configs: in the package if installed from a wheel, else beside src/."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parents[1] / "configs"
@@ -71,20 +71,20 @@ def shipped_configs() -> Path:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The options of every group in the shipped configs, ./configs and further folders, in that order."""
+    """The options of every group in the shipped configs, in further folders and in ./configs, in that order."""
 
     extra: tuple[Path, ...] = ()
     shipped_only: bool = False
 
     @cached_property
     def folders(self) -> list[Path]:
-        """Return the config folders that exist; an option is taken from the first that has it."""
+        """The config folders that exist; the first one that has an option wins."""
         users = () if self.shipped_only else (*self.extra, Path("configs"))
         own = [folder.resolve() for folder in users if folder.is_dir()]
         return list(dict.fromkeys([shipped_configs(), *own]))
 
     def options(self, group: str) -> dict[str, Path]:
-        """Return the files of a group by option name."""
+        """Return the file of each option of a group."""
         files: dict[str, Path] = {}
         for folder in self.folders:
             for file in sorted(filter(Path.is_file, (folder / group).glob("*.yaml"))):
@@ -92,14 +92,14 @@ class Catalog:
         return files
 
     def defaults(self) -> dict[str, str]:
-        """Return the option of each group that is used unless another is chosen."""
-        # Read without YAML, which a help would need for nothing else.
+        """Return the default option of each group."""
+        # Read without a YAML parser, because importing one would slow down every --help.
         text = (shipped_configs() / "config.yaml").read_text(encoding="utf-8")
         chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
         return {group: name for group, name in chosen.items() if name != "null"}
 
     def warnings(self) -> list[str]:
-        """Say which of the user's files are not used because an option of that name comes first."""
+        """Return a warning for each of the user's files that is hidden by an option of the same name."""
         lines = []
         for folder in self.folders[1:]:
             for group in GROUPS:
@@ -107,19 +107,19 @@ class Catalog:
                     used = self.options(group).get(file.stem, file)
                     if used != file:
                         whose = "the shipped " if self.is_shipped(used) else ""
-                        lines.append(f"{file} is not used: {whose}{group}={file.stem} has that name")
+                        lines.append(f"{file} is ignored: {whose}{group}={file.stem} has the same name")
         return lines
 
     @staticmethod
     def is_shipped(file: Path) -> bool:
-        """Say whether an option's file came with the package."""
+        """Return whether the file of an option is shipped with the package."""
         return file.parents[1] == shipped_configs()
 
     def match(self, group: str, word: str) -> str:
-        """Return the option that `word` names, whatever its case.
+        """Return the option that `word` names; case is ignored.
 
         Raises:
-            UsageError: There is none; the message has the nearest.
+            UsageError: There is no such option; the message suggests the nearest.
         """
         options = self.options(group)
         by_lower = {name.lower(): name for name in options}
@@ -130,7 +130,7 @@ class Catalog:
         raise self.unknown(group, word)
 
     def unknown(self, group: str, word: str) -> UsageError:
-        """Refuse an option that a group does not have."""
+        """Return the error for an option that a group does not have."""
         options = self.options(group)
         near = OTHER_NAMES.get(group, {}).get(word.lower()) or nearest(word, options)
         suggestion = f"{group}={near}" if near else self.group_of(word)
@@ -138,17 +138,17 @@ class Catalog:
         return refusal(f"{group}={word}", reason, options, suggestion)
 
     def _misplaced(self, group: str, word: str) -> str:
-        """Say where a file of that name lies that is not read."""
+        """Return a remark about a file of that name in the wrong place; empty if there is none."""
         if not re.fullmatch(r"[\w-]+", word):
             return ""
         for folder in reversed(self.folders):
             for file in sorted(folder.rglob(f"{word}.y*ml")):
                 if file.parent.name not in GROUPS or file.suffix != ".yaml":
-                    return f"; {near_path(file)} is not read: the place is {near_path(folder / group / word)}.yaml"
+                    return f"; move {near_path(file)} to {near_path(folder / group / word)}.yaml"
         return ""
 
     def group_of(self, word: str) -> str | None:
-        """Return `group=option` for the option called `word` in whichever group has one."""
+        """Return `group=option` for the first group that has an option called `word`; None if no group has one."""
         for group in GROUPS:
             names = {name.lower(): name for name in self.options(group)} | OTHER_NAMES.get(group, {})
             if word.lower() in names:
@@ -157,12 +157,12 @@ class Catalog:
 
 
 def near_path(file: Path) -> str:
-    """Return a path as seen from the working directory where it lies below it."""
+    """Return a path relative to the working directory if the path is below it."""
     return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def summary(file: Path) -> str:
-    """Return the comment line that says what an option is; empty if there is none."""
+    """Return the first comment line of an option's file, which describes it; empty if there is none."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the words of a command make of the settings of a run; without Hydra where there are none."""
+"""Applies the words of a command to the settings of a run; without words, Hydra is not imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainer.config.settings import Settings
 
 
 def changed_by(words: CommandLine, stored: Settings) -> tuple[Settings, dict[str, str]]:
-    """Return a run's settings with the words of the command applied, and what these select from the groups."""
+    """Return a run's settings with the words of a command applied, and the options that the words choose by group."""
     if not words.overrides:
         return stored, {}
     from trainer.config.compose import override

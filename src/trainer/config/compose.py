@@ -1,4 +1,4 @@
-"""Composes the configuration of each job with Hydra and hands it on as checked, plain Settings."""
+"""Composes the configuration of each job with Hydra and returns it as checked Settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer.config import option_files, secrets, settings, targets
+from trainer.config import hydra_private, option_files, secrets, settings, targets
 from trainer.config.arguments import Choice
 from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_path, shipped_configs
 from trainer.config.hydra_errors import explained
@@ -29,12 +29,12 @@ from trainer.config.settings import COMPONENTS, LOGGER, Settings
 from trainer.errors import UsageError, nearest, refusal
 from trainer.text import show
 
-SCHEMA = "schema"  # stands first in config.yaml's defaults
+SCHEMA = "schema"  # the first entry of the defaults in config.yaml
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One composed configuration: its settings, what the groups select, and remarks for the user."""
+    """One composed job: its settings, the option of each group, and remarks for the user."""
 
     settings: Settings
     choices: dict[str, str]
@@ -42,27 +42,27 @@ class JobConfig:
 
 
 class UserConfigs(SearchPathPlugin):
-    """Appends the user's config folders, so that a stray config.yaml there can't replace the shipped one."""
+    """Appends the user's config folders, so that a config.yaml there can't replace the shipped one."""
 
     folders: ClassVar[list[Path]] = []
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append them behind the shipped ones."""
+        """Append the folders after the shipped one."""
         for folder in self.folders:
             search_path.append("user", f"file://{folder}")
 
 
 def register(catalog: Catalog) -> None:
-    """Tell Hydra of our schema and of the config folders; again each time, for launchers may swap its registries."""
+    """Register the schema and the config folders with Hydra, every time: launchers may replace its registries."""
     here, path = {"", str(Path.cwd())}, sys.path[:]
-    sys.path[:] = [folder for folder in path if folder not in here]  # a hydra_plugins there is none of ours
+    sys.path[:] = [folder for folder in path if folder not in here]  # loads no plugins from there
     Plugins.instance()
     sys.path[:] = path
     UserConfigs.folders = catalog.folders[1:]
     reserved = (SCHEMA, *(f"hydra/launcher/{name}" for name in LAUNCHERS))
     for file in (folder / f"{name}.yaml" for folder in UserConfigs.folders for name in reserved):
-        if file.exists():  # Hydra would take it for ours
-            raise refusal(near_path(file), "would take the place of one of trainer's own", "another name")
+        if file.exists():  # Hydra would use it instead of ours
+            raise refusal(near_path(file), "has the name of a file of trainer's", "another name")
     ConfigStore.instance().store(name=SCHEMA, node=settings.defaults(), provider="trainer")
     if UserConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserConfigs)
@@ -70,22 +70,20 @@ def register(catalog: Catalog) -> None:
 
 @contextmanager
 def hydra_setup(catalog: Catalog) -> Iterator[None]:
-    """Let Hydra find the shipped configs and the user's, for the duration of a block."""
+    """Let Hydra find the shipped and the user's configs within a block."""
     register(catalog)
-    outer = GlobalHydra.instance().hydra  # of an application of the user's that calls us
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = outer
+    with (
+        hydra_private.outer_set_aside(),
+        initialize_config_dir(str(shipped_configs()), job_name="trainer", version_base="1.3"),
+    ):
+        yield
 
 
 def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[JobConfig]:
     """Compose and check the configuration of every job.
 
     Raises:
-        UsageError: A configuration is wrong; names the key, the value and what is allowed.
+        UsageError: A configuration is invalid; names the key, the value and what is allowed.
     """
     composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
     jobs: list[JobConfig] = []
@@ -103,11 +101,11 @@ def compose_jobs(choices: list[Choice], catalog: Catalog) -> list[JobConfig]:
 
 
 def merged_files(groups: Iterable[str], catalog: Catalog) -> list[tuple[Path, str]]:
-    """Return the files that Hydra composes for groups, each merged over those before it, and the section it fills.
+    """Return the config files that Hydra merges, in order of increasing precedence, each with the section it fills.
 
     Args:
         groups: The words that choose options.
-        catalog: What can be selected.
+        catalog: The options that can be selected.
     """
     with hydra_setup(catalog), explained():
         loader = GlobalHydra.instance().config_loader()
@@ -116,13 +114,13 @@ def merged_files(groups: Iterable[str], catalog: Catalog) -> list[tuple[Path, st
     for one in merged:
         places = (folder / f"{one.config_path}.yaml" for folder in catalog.folders)
         file = None if one.config_path.startswith("hydra") else next(filter(Path.is_file, places), None)
-        if file is not None:  # what is Hydra's own and the schema are no files
+        if file is not None:  # Hydra's configs and the schema have no file here
             found.append((file, one.package.removeprefix("_global_").removeprefix(".")))
     return found
 
 
 def _composed(groups: tuple[str, ...], catalog: Catalog) -> tuple[DictConfig, dict[str, str]]:
-    """Return what Hydra composes of groups, without what is Hydra's own, and the option of each group."""
+    """Return the composed config without its `hydra` section, and the chosen option of each group."""
     config = compose("config", list(groups), return_hydra_config=True)
     chosen = config.hydra.runtime.choices
     options = {group: str(chosen[group]) for group in GROUPS if group not in SEVERAL and chosen.get(group) is not None}
@@ -134,14 +132,14 @@ def _composed(groups: tuple[str, ...], catalog: Catalog) -> tuple[DictConfig, di
 
 
 def _move_down(section: DictConfig, files: dict[str, Path]) -> None:
-    """Give the logger whose file has no @package line a section of its own, as those have that do.
+    """Move the settings of a logger whose file has no @package line to a section under its name.
 
     Args:
-        section: What Hydra has composed of all chosen loggers.
-        files: The files that are chosen, by the sections that they fill.
+        section: The logger section that Hydra has composed.
+        files: The selected files by the sections that they fill.
 
     Raises:
-        UsageError: There are several such files, of which the last has won.
+        UsageError: Several files lack the line, so Hydra has merged them into one.
     """
     above = {}
     for key, file in [item for item in files.items() if item[0].startswith(f"{LOGGER}.")]:
@@ -149,7 +147,7 @@ def _move_down(section: DictConfig, files: dict[str, Path]) -> None:
         if "_target_" in content and f"@package {key}" not in file.read_text(encoding="utf-8"):
             above[key] = content
     for key in above if len(above) > 1 else ():
-        raise refusal(near_path(files[key]), f"is one of several loggers, so it needs the line # @package {key}")
+        raise refusal(near_path(files[key]), f"needs the line # @package {key} to be one of several loggers")
     for key, content in above.items():
         name = key.removeprefix(f"{LOGGER}.")
         own = {str(argument): section.pop(argument) for argument in content}
@@ -165,13 +163,13 @@ def _job(config: DictConfig, options: dict[str, str], choice: Choice, catalog: C
 
 
 def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:
-    """Set the typed values in a config and check the whole."""
+    """Set the typed values in a config and check the result."""
     keys = {override.key_or_group for override in choice.values}
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if one in keys:
             config[other] = None
     for group, section in choice.sections.items():
-        # An object that takes the place of another when a run goes on, or the same class, keeps what was set for it.
+        # A section of the same class keeps the values that were set before.
         before = config[group] if config[group].get("_target_") == section.get("_target_") else {}
         config[group] = {**section, **before, **{key: value for key, value in section.items() if value is not None}}
     for override in choice.values:
@@ -185,7 +183,7 @@ def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:
 
 
 def set_value(config: DictConfig, override: Override) -> None:
-    """Set one typed `key=value` in a config, whether or not the key is there yet."""
+    """Set one typed `key=value` in a config; the key need not exist."""
     key, value = override.key_or_group, override.value()
     parents = key.split(".")[:-1]
     for depth in range(1, len(parents) + 1):
@@ -197,18 +195,18 @@ def set_value(config: DictConfig, override: Override) -> None:
 
 
 def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig, catalog: Catalog) -> UsageError:
-    """Refuse a key that is none of ours."""
+    """Return the error for an unknown setting in a config."""
     typed = {override.key_or_group.split(".")[0]: str(override.input_line).lstrip("+") for override in values}
-    return no_such_setting(typed.get(key, key), _leaves(config), catalog)
+    return no_such_setting(typed.get(key, key), _keys(OmegaConf.to_container(config)), catalog)
 
 
 def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> UsageError:
-    """Refuse a key that is none of ours, leading to a nested key of that name or to the nearest one.
+    """Return the error for an unknown setting; it suggests a nested setting of that name, or the nearest name.
 
     Args:
         what: The key, or the word as it was typed.
-        leaves: The dotted keys that there are.
-        catalog: What can be selected.
+        leaves: The dotted keys that exist.
+        catalog: The options that can be selected.
     """
     key, _, value = what.partition("=")
     root = key.partition(".")[0].lower()
@@ -221,7 +219,7 @@ def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> Usage
     return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
 
 
-# What settings are called elsewhere.
+# Names that other tools use for settings.
 OTHER_KEYS = {
     "launcher": "hydra/launcher",
     "n_jobs": "hydra.launcher.n_jobs",
@@ -246,18 +244,18 @@ OTHER_KEYS = {
 }
 
 
-def _leaves(config: Any, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        node = config._get_node(key)
+def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested settings, including sections."""
+    for key, value in tree.items():
         yield f"{prefix}{key}"
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            yield from _leaves(node, f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], catalog: Catalog) -> list[str]:
-    """Drop what an experiment sets for an option that was swapped for one without such a setting; say so.
+    """Drop the settings of an experiment that the options chosen in the command do not have; return remarks.
 
-    What the new option has as well stays as the experiment sets it: the learning rate is remarked on.
+    Settings that a chosen option does have keep the experiment's value; there is a remark about the learning rate.
     """
     if "experiment" not in options:
         return []
@@ -270,47 +268,47 @@ def _settle_swaps(config: DictConfig, choice: Choice, options: dict[str, str], c
         if group not in COMPONENTS or option == its_own or not isinstance(content, dict):
             continue
         for key, value in content.items():
-            what = f"{group}.{key}={show(value)} is what experiment={options['experiment']} sets for its own {group}"
+            what = f"{group}.{key}={show(value)} is set by experiment={options['experiment']} for its own {group}"
             if key not in option_files.read(catalog.options(group)[option], group):
                 with open_dict(config):
                     config[group].pop(key)
-                notes.append(f"{what}; {word} goes without")
+                notes.append(f"{what}; {word} has no such setting")
             elif key == "lr" and f"{group}.lr" not in typed:
-                notes.append(f"{what}; {group}.lr=... sets it for {word}")
+                notes.append(f"{what}; {group}.lr=... changes it for {word}")
     sections = {str(name): section for name, section in config[LOGGER].items() if OmegaConf.is_dict(section)}
     for name in [name for name, section in sections.items() if "_target_" not in section]:
         with open_dict(config):
             config[LOGGER].pop(name)
-        notes.append(f"{LOGGER}.{name} is what experiment={options['experiment']} sets; no such logger was chosen")
+        notes.append(f"{LOGGER}.{name} is set by experiment={options['experiment']}, but this logger was not chosen")
     return notes
 
 
 def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
-    """Return the settings of an existing run with the words of a resume applied.
+    """Return the settings of an existing run with the words of a command applied.
 
     Raises:
-        UsageError: A word is wrong; names the key, the value and what is allowed.
+        UsageError: A word is invalid; names the key, the value and what is allowed.
     """
     config = OmegaConf.create(stored.to_dict())
     with hydra_setup(catalog), explained():
         for word in choice.groups:
             group = word.partition("=")[0]
             if group == "experiment":
-                raise refusal(word, "an experiment starts a run; it can't change one")
+                raise refusal(word, "an experiment can start a run but not change one")
             if group in COMPONENTS:
                 config[group] = compose("config", [word])[group]
             elif group in SEVERAL:
                 config[group] = _composed((word,), catalog)[0][group]
-            else:  # a section of our own: the option names some of its settings
+            else:  # the device: an option sets only some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
         changed = _apply(config, choice, catalog)
     if targets.own_targets(changed) - targets.own_targets(stored):
-        targets.search_working_directory()  # what is typed now is the user's
+        targets.search_working_directory()  # the user has typed these classes: they may be there
     return changed
 
 
 def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> int:
-    """Answer --cfg and --info, which Hydra prints itself."""
+    """Let Hydra print the output of --cfg and --info."""
     import hydra
 
     words = [*choice.groups, *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]
@@ -319,7 +317,7 @@ def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> 
     printed = io.StringIO()
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["trainer run", *asked, *words, "hydra.output_subdir=null", "hydra/job_logging=none"]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing and exiting
     try:
         with explained(), redirect_stdout(printed):
             hydra.main(version_base="1.3", config_path=str(shipped_configs()), config_name="config")(lambda _: None)()

@@ -1,4 +1,4 @@
-"""What the source of a class says of an argument of its constructor: what it is, and where it stands. Without torch."""
+"""Reads what the source of a class says about a constructor argument: its description and its line. Without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 _HEADER = re.compile(r"\s*(?:Args|Arguments|Parameters|Other Parameters|Keyword Arg(?:ument)?s)\s*:?\s*", re.IGNORECASE)
 _DEFAULT = re.compile(r"\(default\b(?:[^()]|\([^()]*\))*\)", re.IGNORECASE)
 _ROLE = re.compile(r"(?::[\w:]+:)?(`+)~?([^`]+?)(?:\s*<[^`]*>)?\1_*")  # :class:`name`, ``name``, `name <link>`__
-_SENTENCE = re.compile(r".{25,}?[.](?=\s+[A-Z'\"(:])")  # not shorter: "A float in [0.0, 1.0]." says little
+_SENTENCE = re.compile(r".{25,}?[.](?=\s+[A-Z'\"(:])")  # at least 25 characters: "A float in [0.0, 1.0]." says little
 _WORDS = {"None": "null", "True": "true", "False": "false"}
 
 
@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
     Args:
         file: The file.
-        name: Its path below the folder that its package is in.
+        name: Its path relative to the folder of its package.
         line: The line, counted from 1.
     """
 
@@ -32,29 +32,30 @@ class Place(NamedTuple):
 
 
 def sentence(cls: type[Any], name: str) -> str:
-    """Return what a docstring of a class says of an argument, one sentence; empty if none says anything.
+    """Return the first sentence about an argument in the docstrings of a class; empty if there is none.
 
     Args:
-        cls: The class; it, its bases or their constructors have docstrings in the style of Google, torch or numpydoc.
+        cls: The class. The docstrings of the class, its bases and their constructors may be in Google, torch or
+            numpydoc style.
         name: The argument.
     """
     texts = (_described(doc, name) for doc in _docstrings(cls))
     parts = (part.strip() for text in texts for part in _DEFAULT.split(text))
     text = _ROLE.sub(r"\2", next(filter(None, parts), ""))
     first = _SENTENCE.match(text)
-    told = (first[0] if first else text).rstrip(". ")
-    return re.sub(r"\b(?:None|True|False)\b", lambda match: _WORDS[match[0]], told)
+    found = (first[0] if first else text).rstrip(". ")
+    return re.sub(r"\b(?:None|True|False)\b", lambda match: _WORDS[match[0]], found)
 
 
 def place(cls: type[Any], name: str) -> Place | None:
-    """Return where a class names an argument, in its constructor or as a field; None if there is no source."""
+    """Return where a class declares an argument, in its constructor or as a field; None without source."""
     parts = (inspect.unwrap(cls.__init__), *cls.__mro__)
     return next((names[name] for names in map(_named_in, parts) if name in names), None)
 
 
-@functools.lru_cache(maxsize=64)  # to find a class, its whole file is parsed
+@functools.lru_cache(maxsize=64)  # to find a class, its whole file must be parsed
 def _named_in(part: Any) -> dict[str, Place]:
-    """Return where the arguments of a function, or the annotated fields of a class, are named; none without source."""
+    """Return where a function declares its arguments, or a class its annotated fields; {} without source."""
     try:
         file, (_, first) = inspect.getsourcefile(part), inspect.getsourcelines(part)
     except (OSError, TypeError):
@@ -82,7 +83,7 @@ def _docstrings(cls: type[Any]) -> Iterator[str]:
 
 
 def _described(doc: str, name: str) -> str:
-    """Return the text of an argument in a docstring, on one line."""
+    """Return the description of an argument in a docstring, on one line; empty if there is none."""
     lines = doc.splitlines()
     start = next((i for i, line in enumerate(lines) if _HEADER.fullmatch(line)), len(lines))
     is_numpydoc = start + 1 < len(lines) and re.fullmatch(r"\s*-{3,}\s*", lines[start + 1])
@@ -90,7 +91,7 @@ def _described(doc: str, name: str) -> str:
     for number, line in enumerate(lines[start + 1 :], start + 1):
         if (match := entry.fullmatch(line)) is None:
             continue
-        text = [] if is_numpydoc else [match[2] or ""]  # numpydoc has the type there
+        text = [] if is_numpydoc else [match[2] or ""]  # in numpydoc style, the type is there
         for more in lines[number + 1 :]:
             if not more.strip() or len(more) - len(more.lstrip()) <= len(match[1]):
                 break
@@ -104,7 +105,7 @@ def _first_line(node: ast.FunctionDef | ast.ClassDef) -> int:
 
 
 def _names(node: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, int]]:
-    """Yield the arguments of a function, or the annotated fields of a class, with their lines."""
+    """Yield the arguments of a function, or the annotated fields of a class, and their lines."""
     if isinstance(node, ast.ClassDef):
         for part in node.body:
             if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):

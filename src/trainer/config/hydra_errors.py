@@ -1,4 +1,4 @@
-"""Turns what Hydra, OmegaConf and YAML raise into one line that says what to do."""
+"""Turns errors of Hydra, OmegaConf and YAML into one line that says what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.errors import UsageError, refusal, unknown
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn whatever Hydra, OmegaConf or YAML raise in a block into one line that says what to do."""
+    """Convert errors of Hydra, OmegaConf or YAML in a block to UsageErrors."""
     try:
         yield
     except yaml.YAMLError as error:
@@ -25,11 +25,11 @@ def explained() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_explain(error)) from error
     except RecursionError as error:
-        raise UsageError("an interpolation refers to itself; look for ${...} in what you changed") from error
+        raise UsageError("an interpolation refers to itself; check the ${...} in what you changed") from error
 
 
 def explain_yaml(error: yaml.YAMLError) -> str:
-    """Say where in which file a YAML error is, and what it is."""
+    """Return the file, line and column of a YAML error, and the problem."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -1,4 +1,4 @@
-"""The YAML files of options: which ones a command selects, what they hold, and which one is to blame."""
+"""The YAML files of options: which files a command selects, their contents, and which file an error is in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.text import show
 
 
 def selected(words: Iterable[str], catalog: Catalog) -> dict[str, Path]:
-    """Return the files that words select, directly or by an experiment, each by the section that it fills."""
+    """Return the files that words select, directly or through an experiment, by the section that each file fills."""
     chosen = dict(word.split("=", 1) for word in words)
     found = {}
     if (experiment := catalog.options("experiment").get(chosen.get("experiment", ""))) is not None:
@@ -42,7 +42,7 @@ def read(file: Path, group: str) -> dict[str, Any]:
         group: Its group, or the section that it fills.
 
     Raises:
-        UsageError: It does not hold what an option of its group must; names the file.
+        UsageError: The file is not a valid option of its group; names the file.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
@@ -54,31 +54,31 @@ def read(file: Path, group: str) -> dict[str, Any]:
     except (OSError, OmegaConfBaseException) as error:
         raise refusal(str(file), " ".join(str(error).split())) from error
     if not isinstance(content, dict):
-        raise refusal(str(file), f"holds a {type(content).__name__}", "KEY: VALUE lines")
+        raise refusal(str(file), f"is a {type(content).__name__}", "KEY: VALUE lines")
     if group.partition(".")[0] in (*COMPONENTS, LOGGER) and not content.keys() & {"_target_", "defaults"}:
-        raise refusal(str(file), "has no _target_, the class that it selects", "a line such as _target_: module.Class")
+        raise refusal(str(file), "has no _target_, which names its class", "a line such as _target_: module.Class")
     if group == "experiment":
         _require_experiment(file, content, text)
     return {str(key): value for key, value in content.items()}
 
 
 def _require_experiment(file: Path, content: dict[Any, Any], text: str) -> None:
-    """Refuse an experiment that Hydra would put in the wrong place, or whose choices it would not take."""
+    """Refuse an experiment that Hydra would put in the wrong section, or whose choices Hydra would ignore."""
     example = "lines such as - override /model: mlp"
     lines = content.get("defaults") or []
     if not isinstance(lines, list):
-        raise refusal(str(file), f"defaults={show(lines)} is no list", example)
+        raise refusal(str(file), f"defaults={show(lines)} is not a list", example)
     for line in lines:
         key = str(next(iter(line), "")) if isinstance(line, dict) else ""
         _, override, name = key.partition("override /")
         if key in GROUPS or (override and name not in GROUPS and not name.startswith("hydra/")):
-            raise refusal(str(file), f"{show(line)} in its defaults", example)
+            raise refusal(str(file), f"has the entry {show(line)} in its defaults", example)
     if not re.search(r"^#\s*@package\s+_global_\s*$", text, re.M):
-        raise refusal(str(file), "an experiment needs the line # @package _global_ at its top")
+        raise refusal(str(file), "an experiment needs # @package _global_ as its first line")
 
 
 def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) -> UsageError:
-    """Return a refusal with the file that the blamed setting stands in, unless it was typed."""
+    """Return a refusal that names the file that sets the invalid setting; unchanged if the setting was typed."""
     for choice in choices if error.key else ():
         if any(value.key_or_group == error.key for value in choice.values):
             break
@@ -91,6 +91,6 @@ def with_source(error: UsageError, choices: Iterable[Choice], catalog: Catalog) 
 
 
 def chosen_by(experiment: dict[str, Any], group: str) -> str | None:
-    """Return the option of a group that an experiment selects; several stand in brackets."""
+    """Return the option of a group that an experiment selects, several in brackets; None if it selects none."""
     lines = [line for line in experiment.get("defaults") or [] if isinstance(line, dict)]
     return next((show(line[f"override /{group}"]) for line in lines if f"override /{group}" in line), None)

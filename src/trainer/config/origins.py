@@ -1,4 +1,4 @@
-"""Where the value of each setting comes from: what was typed, the lines of the files behind it, and the schema."""
+"""Finds where each setting gets its value: the command, lines of config files, or the schema."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DEFAULTS_KEY = re.compile(r"(override\s+)?(?:optional\s+)?/?(\w+)(?:@.*)?")
 
 
 class Source(NamedTuple):
-    """What gives a setting a value.
+    """A place that sets a value.
 
     Args:
-        value: The value that stands there.
+        value: The value set there.
         place: The file, as a user would name it, and the line.
-        remark: What else there is to say of it: the comment that stands beside it, what else was typed for it.
-        file: The file; None for what was typed.
-        line: The line, counted from 1; None where it is not known.
+        remark: A remark: the comment beside the value, or the typed word that implies it.
+        file: The file; None for the command.
+        line: The line, counted from 1; None if unknown.
     """
 
     value: Any
@@ -38,11 +38,11 @@ class Source(NamedTuple):
 
 
 def of(choice: Choice, catalog: Catalog) -> Mapping[str, list[Source]]:
-    """Return what gives the groups and the settings of a job a value, by dotted key; the first one counts.
+    """Return the sources of each group and setting of a job by dotted key; the first source wins.
 
     Args:
         choice: The words of the job.
-        catalog: What can be selected.
+        catalog: The options that can be selected.
     """
     found: defaultdict[str, list[Source]] = defaultdict(list)
     for key, (default, _) in settings.documented().items():
@@ -60,17 +60,17 @@ def of(choice: Choice, catalog: Catalog) -> Mapping[str, list[Source]]:
         for leaf, value in settings.flat({key: override.value()}).items():
             found[leaf].append(Source(value, COMMAND, "" if leaf == key else word))
         if (other := {"steps": "epochs", "epochs": "steps"}.get(key)) is not None:
-            found[other].append(Source(None, COMMAND, f"{word}, which takes its place"))
+            found[other].append(Source(None, COMMAND, f"replaced by {word}"))
     return {key: sources[::-1] for key, sources in found.items()}
 
 
 def of_source(value: Any, place: docstrings.Place, remark: str) -> Source:
-    """Return a default that stands in the source of a class."""
+    """Return the Source of a default in the source code of a class."""
     return Source(value, f"{place.name}:{place.line}", remark, place.file, place.line)
 
 
 def _read(file: Path, section: str) -> Iterator[tuple[str, Source]]:
-    """Yield what a file sets, by dotted key, and what its defaults list chooses, by group."""
+    """Yield the settings of a file by dotted key, and the choices of its defaults list by group."""
     shipped = shipped_configs()
     name = str("configs" / file.relative_to(shipped)) if file.is_relative_to(shipped) else near_path(file)
     text = file.read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def _read(file: Path, section: str) -> Iterator[tuple[str, Source]]:
 
 
 def _chosen(node: yaml.Node, of_root: bool) -> Iterator[tuple[str, str | None, int]]:
-    """Yield the group, the option and the line of what a defaults list chooses for the whole configuration."""
+    """Yield group, option and line of each choice that a defaults list makes for the whole configuration."""
     for item in node.value if isinstance(node, yaml.SequenceNode) else []:
         for key, value in item.value if isinstance(item, yaml.MappingNode) else []:
             match = _DEFAULTS_KEY.fullmatch(key.value)
@@ -109,7 +109,7 @@ def _leaves(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, tup
 
 
 def _line_and_comment(key: yaml.Node, value: yaml.Node, lines: list[str]) -> tuple[int, str]:
-    """Return the line of a setting and the comment that ends it."""
+    """Return the line of a setting and the comment after its value."""
     row, column = value.end_mark.line, value.end_mark.column
     after = lines[row][column:].strip() if row < len(lines) else ""
     return key.start_mark.line + 1, after if after.startswith("#") else ""

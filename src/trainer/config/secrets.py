@@ -1,4 +1,4 @@
-"""Keeps secrets out of every file and message: values under keys that end in token, secret, password or key."""
+"""Keeps secrets out of files and messages: the values of keys that end in token, secret, password or key."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
 _UNSET = re.compile(r"^([\w.]*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
 _COUNTING = re.compile(r"(token|key)$", re.IGNORECASE)
-_LEAST = 1000  # smaller numbers index a token or count keys
+_LEAST = 1000  # smaller numbers are token indices or counts of keys
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
-_SHORTEST = 6  # characters; shorter values would be found by chance everywhere
-_UNMISTAKABLE = 12  # so long a value is hidden also within a word
+_SHORTEST = 6  # characters; shorter values would match unrelated text
+_UNMISTAKABLE = 12  # characters; values this long are hidden within words, too
 _known: set[str] = set()
 
 
 def is_secret(key: str) -> bool:
-    """Say whether the value under a dotted key is a secret."""
+    """Return whether the value of a dotted key is a secret."""
     return _SECRET.search(key) is not None
 
 
 def tree(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as plain data with every secret replaced by a mark."""
+    """Return settings as plain data with every secret redacted."""
     return {key: _redacted(key, value) for key, value in data.items()}
 
 
@@ -39,7 +39,7 @@ def _redacted(key: str, value: Any) -> Any:
 
 
 def _holds(key: str, value: Any) -> bool:
-    """Say whether what stands under a key is a secret."""
+    """Return whether a value under a secret key is a secret; small numbers and flags are not."""
     if value is None or isinstance(value, bool):
         return False
     counts = isinstance(value, int | float) and abs(value) < _LEAST and _COUNTING.search(key)
@@ -47,13 +47,13 @@ def _holds(key: str, value: Any) -> bool:
 
 
 def know(data: Any) -> None:
-    """Hide the secrets in settings from here on in every message."""
+    """Redact the secrets of these settings in all later messages."""
     for _, value in secrets(data):
         _note(value)
 
 
 def words(typed: Iterable[str]) -> list[str]:
-    """Return the words of a command with every secret replaced by a mark, and hide these from here on."""
+    """Return the words of a command with every secret redacted, and redact these secrets in all later messages."""
     shown = []
     for word in typed:
         key, equals, value = word.partition("=")
@@ -70,14 +70,14 @@ def words(typed: Iterable[str]) -> list[str]:
 
 
 def _parsed(text: str) -> Any:
-    """Return a typed value, as far as it matters for being a secret."""
+    """Parse a typed value just far enough to tell whether it can be a secret."""
     if text.lower() in ("", "null", "true", "false"):
         return None
     return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text
 
 
 def hide(text: str) -> str:
-    """Return a text in which the secrets seen so far are replaced by a mark."""
+    """Return a text with all known secrets redacted."""
     for value in sorted(_known, key=len, reverse=True):
         pattern = re.escape(value)
         text = re.sub(pattern if len(value) >= _UNMISTAKABLE else rf"(?<!\w){pattern}(?!\w)", MARK, text)
@@ -85,12 +85,12 @@ def hide(text: str) -> str:
 
 
 def hide_lines(text: str) -> str:
-    """Return printed YAML without secrets: those seen so far, and whatever stands after a key of one."""
+    """Return printed YAML with all known secrets and the values of all secret keys redacted."""
     return _LINE.sub(rf"\1{MARK}", hide(text))
 
 
 def secrets(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the secrets in settings with their dotted keys; items of lists count from 0."""
+    """Yield the secrets in settings with their dotted keys; list items are numbered from 0."""
     items = data.items() if isinstance(data, Mapping) else enumerate(data)
     for key, value in items:
         if _holds(str(key), value):
@@ -100,7 +100,7 @@ def secrets(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def filled(data: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """Return settings with secrets put back where their marks stand.
+    """Return settings with redacted secrets filled in again.
 
     Args:
         data: Settings as plain data.
@@ -114,14 +114,14 @@ def filled(data: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def require_given(data: Mapping[str, Any]) -> None:
-    """Refuse settings that still have a mark where a secret is needed.
+    """Refuse settings with a redacted secret.
 
     Raises:
-        UsageError: They have; names the key.
+        UsageError: A secret is redacted; names its key.
     """
     for key, value in secrets(data):
         if value == MARK:
-            raise refusal(key, "is a secret, which is not kept with a run; it has to be given again", f"{key}=VALUE")
+            raise refusal(key, "is a secret, which is not stored with a run and must be given again", f"{key}=VALUE")
 
 
 def _note(value: Any) -> None:

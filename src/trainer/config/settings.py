@@ -1,7 +1,7 @@
-"""The settings that are ours: each with its type, default, limits and meaning, in one place.
+"""The settings of trainer: type, default, limits and meaning of each, in one place.
 
-What a group selects (model, data, loss, optim, schedule) is checked against the signature of
-its class instead; see training/build.py.
+The settings of a selected option (model, data, loss, optim, schedule) are checked against the
+signature of its class instead; see training/build.py.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from trainer.errors import refusal, unknown
 from trainer.text import show
 
 COMPONENTS = ("model", "data", "loss", "optim", "schedule")
-LOGGER = "logger"  # the group that selects any number of components, each in a section of its own
-OBJECT = "_object_"  # stands in place of _target_ where Python code has handed over an object: names its class
+LOGGER = "logger"  # a group that selects any number of components, each in a section under its name
+OBJECT = "_object_"  # replaces _target_ where Python code has passed an object; names its class
 
-# What changing a setting means for a run that is resumed.
-HARMLESS = "harmless"  # changes neither weights nor order
-REPLANS = "re-plans"  # changes what is still to come, as asked
-REFUSED = "refused"  # makes it another run
+# What changing a setting means when a run is resumed.
+HARMLESS = "harmless"  # does not affect the computation
+REPLANS = "re-plans"  # affects only the remaining steps
+REFUSED = "refused"  # would make it a different run
 
 
 def setting(
@@ -38,7 +38,7 @@ def setting(
     above: float | None = None,
     resume: str = REFUSED,
 ) -> Any:
-    """Declare a setting with its default, its meaning, its limits and what changing it on resume means."""
+    """Declare a setting: default, meaning, limits, and the effect of changing it on resume."""
     limits = {"least": least, "most": most, "above": above}
     return field(default=default, metadata={"doc": doc, "resume": resume, **limits})
 
@@ -55,50 +55,52 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class DeviceSettings:
-    """Where and in which numbers to compute."""
+    """The device and the number format of the computation."""
 
     type: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto", "auto is the first GPU if there is one, else the CPU", resume=REPLANS
+        "auto", "auto is the first GPU, or the CPU if there is none", resume=REPLANS
     )
-    index: int = setting(0, "which of several GPUs", least=0, resume=REPLANS)
-    dtype: Literal["float32", "float64", "bfloat16"] = setting("float32", "type of weights and data")
-    amp: bool = setting(False, "compute in bfloat16 where that is safe (autocast)")
-    threads: int | None = setting(None, "CPU threads; null is torch's own choice", least=1, most=4096, resume=REPLANS)
-    deterministic: bool = setting(False, "refuse operations whose bits differ from run to run", resume=REPLANS)
+    index: int = setting(0, "the GPU to use if there are several", least=0, resume=REPLANS)
+    dtype: Literal["float32", "float64", "bfloat16"] = setting("float32", "the number type of weights and data")
+    amp: bool = setting(False, "compute in bfloat16 where it is safe (autocast)")
+    threads: int | None = setting(None, "CPU threads; null is torch's default", least=1, most=4096, resume=REPLANS)
+    deterministic: bool = setting(False, "refuse operations that are not deterministic", resume=REPLANS)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole configuration: the root settings, the typed sections and the selected components."""
+    """A whole configuration: the settings of the root, its sections, and the selected components."""
 
     name: str | None = setting(None, "a label, shown in listings", resume=HARMLESS)
-    seed: int = setting(0, "seeds data, weights, order and everything random", least=0, most=2**32 - 1)
-    steps: int | None = setting(None, "optimizer steps to train; null is 500, or epochs", least=1, resume=REPLANS)
+    seed: int = setting(0, "seeds everything random: data, weights, row order", least=0, most=2**32 - 1)
+    steps: int | None = setting(
+        None, "optimizer steps to train; null is 500 unless epochs is set", least=1, resume=REPLANS
+    )
     epochs: int | None = setting(None, "passes over the training rows", least=1, resume=REPLANS)
-    batch_size: int | None = setting(None, "rows a batch; null is all rows up to 4,096, else 256", least=1)
-    accumulate: int = setting(1, "batches whose gradients make one step", least=1)
-    clip_norm: float | None = setting(None, "largest norm of the gradients", above=0, resume=REPLANS)
-    init_from: str | None = setting(None, "a run whose weights to start from")
+    batch_size: int | None = setting(None, "rows per batch; null is all rows up to 4,096, else 256", least=1)
+    accumulate: int = setting(1, "batches per optimizer step (gradient accumulation)", least=1)
+    clip_norm: float | None = setting(None, "clip the norm of all gradients to this", above=0, resume=REPLANS)
+    init_from: str | None = setting(None, "a run to take the initial weights from")
     log_every: int = setting(1, "steps between rows of metrics.jsonl", least=1, resume=HARMLESS)
-    eval_every: int | None = setting(None, "steps between evaluations; null is every epoch", least=1, resume=REPLANS)
-    monitor: str | None = setting(None, "the metric that best, patience and plateau watch", resume=REPLANS)
+    eval_every: int | None = setting(None, "steps between evaluations; null is once per epoch", least=1, resume=REPLANS)
+    monitor: str | None = setting(None, "the metric for best, patience and plateau", resume=REPLANS)
     mode: Literal["min", "max"] | None = setting(
-        None, "whether less or more of the monitored metric is better", resume=REPLANS
+        None, "whether a lower or a higher monitored metric is better", resume=REPLANS
     )
     patience: int | None = setting(None, "evaluations without improvement before stopping", least=1, resume=REPLANS)
     on_nonfinite: Literal["stop", "skip"] = setting(
-        "stop", "stop before, or skip, a step whose loss or gradients are not finite", resume=REPLANS
+        "stop", "on a non-finite loss or gradient, stop the run or skip the step", resume=REPLANS
     )
-    max_skips: int = setting(10, "steps in a row that on_nonfinite=skip may skip", least=1, resume=REPLANS)
+    max_skips: int = setting(10, "maximum number of consecutive steps that may be skipped", least=1, resume=REPLANS)
     max_divergence: float = setting(
         1e6, "stop when |loss| exceeds this times max(1, |first loss|)", above=0, resume=REPLANS
     )
     compile: Literal["step"] | None = setting(
-        None, "step compiles several steps into one program: for long runs, as compiling takes a while", resume=REPLANS
+        None, "step compiles several steps into one program; pays off in long runs", resume=REPLANS
     )
-    run_dir: str | None = setting(None, "where the run is written; null is runs/<id>")
-    resume: bool = setting(False, "start, or go on where run_dir stopped", resume=HARMLESS)
-    max_jobs: int = setting(10_000, "most jobs that -m may start", least=1, resume=HARMLESS)
+    run_dir: str | None = setting(None, "the directory of the run; null is runs/<id>")
+    resume: bool = setting(False, "continue the run in run_dir if there is one, else start it", resume=HARMLESS)
+    max_jobs: int = setting(10_000, "maximum number of jobs in a sweep", least=1, resume=HARMLESS)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
     model: dict[str, Any] = field(default_factory=dict)
@@ -110,17 +112,17 @@ class Settings:
 
     @property
     def selected(self) -> dict[str, dict[str, Any]]:
-        """What groups select, by the dotted names of the sections: one of each component, and any number of loggers."""
+        """The selected components by the dotted names of their sections; there may be any number of loggers."""
         loggers = {f"{LOGGER}.{name}": section for name, section in self.logger.items()}
         return {**{group: getattr(self, group) for group in COMPONENTS}, **loggers}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data, in the order in which they are declared."""
+        """Return the settings as plain data, in the order of their declaration."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
 def _plain(value: Any) -> Any:
-    """Return settings as plain data of their own; what dataclasses.asdict does, in a fraction of its time."""
+    """Return a deep copy as plain data, as dataclasses.asdict does, but several times faster."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -132,7 +134,7 @@ SECTIONS: dict[str, type] = {"checkpoint": CheckpointSettings, "device": DeviceS
 
 
 def defaults() -> dict[str, Any]:
-    """Return every setting at its default, components empty: what config.yaml starts from."""
+    """Return all settings at their defaults, with empty components: the start of config.yaml."""
     return Settings().to_dict()
 
 
@@ -153,7 +155,7 @@ def check(values: dict[str, Any]) -> Settings:
     """Turn plain data into Settings.
 
     Raises:
-        UsageError: An unknown key, or a value of another type or beyond its limits.
+        UsageError: A key is unknown, or a value has the wrong type or is out of range.
     """
     root = dict(values)
     _require_loggers(root.get(LOGGER))
@@ -169,7 +171,7 @@ def check(values: dict[str, Any]) -> Settings:
 
 
 def resume_kind(key: str) -> str:
-    """Return what changing `key` (dotted) means for a run that is resumed."""
+    """Return what changing a dotted key means when a run is resumed."""
     head, _, tail = key.partition(".")
     if head in ("optim", "schedule") and tail not in ("", "_target_", OBJECT):
         return REPLANS
@@ -183,15 +185,15 @@ def resume_kind(key: str) -> str:
 
 
 class Declared(NamedTuple):
-    """What is known of a setting of ours.
+    """The declaration of a setting.
 
     Args:
         owner: The class that declares it.
-        name: Its name there.
+        name: Its name in that class.
         kind: Its type.
-        doc: What it means.
-        limits: Between which numbers its value lies; empty if it has no limits.
-        resume: What changing it means for a run that is resumed.
+        doc: Its meaning.
+        limits: The range of its value in words; empty if it has none.
+        resume: What changing it means when a run is resumed.
     """
 
     owner: type[Any]
@@ -203,7 +205,7 @@ class Declared(NamedTuple):
 
 
 def declared(key: str) -> Declared:
-    """Return what is known of a setting of ours.
+    """Return the declaration of a setting of trainer.
 
     Raises:
         UsageError: There is no such setting.
@@ -218,7 +220,7 @@ def declared(key: str) -> Declared:
 
 
 class Change(NamedTuple):
-    """A setting that differs from the one the run was started with."""
+    """A setting that has changed since the run was started."""
 
     key: str
     old: Any
@@ -226,15 +228,15 @@ class Change(NamedTuple):
 
 
 def differences(stored: Settings, changed: Settings) -> list[Change]:
-    """Return the settings that differ, dotted, in the order of the schema."""
+    """Return the settings that differ, in the order of the schema."""
     old, new = flat(stored.to_dict()), flat(changed.to_dict())
-    shown = flat(secrets.tree(changed.to_dict()))  # a secret that is given again is no change
+    shown = flat(secrets.tree(changed.to_dict()))  # a secret given again is no change
     keys = (key for key in {**old, **new} if old.get(key) not in (new.get(key), shown.get(key)))
     return [Change(key, old.get(key), new.get(key)) for key in keys]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted keys."""
+    """Return nested settings as one dict by dotted key."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
@@ -259,7 +261,7 @@ def _check_section(cls: Any, values: Any, prefix: str) -> Any:
         kind, limits = types_[key], fields[key].metadata
         ok, value = fits(value, kind)
         if not ok and key in (*COMPONENTS, LOGGER) and isinstance(value, str):
-            reason = "names an option, and its settings stand here"
+            reason = "is the name of an option, but this section holds its settings"
             raise refusal(
                 f"{key}={value}", reason, f"{key}={value} in the command, - override /{key}: {value} in defaults"
             )
@@ -292,17 +294,17 @@ def _check_limits(what: str, value: float, limits: Mapping[str, Any]) -> None:
 def _require_loggers(sections: Any) -> None:
     """Refuse a setting of a logger that was not chosen."""
     if not isinstance(sections, dict):
-        return  # refused for its type
+        return  # refused later for its type
     loggers = [name for name, section in sections.items() if isinstance(section, dict) and "_target_" in section]
     for name, section in sections.items():
         if name not in loggers:
             what = f"{LOGGER}.{name}" + ("" if isinstance(section, dict) else f"={show(section)}")
             allowed = [f"{LOGGER}.{known}.KEY" for known in loggers] or f"{LOGGER}=OPTION"
-            raise refusal(what, "belongs to no logger that was chosen", allowed)
+            raise refusal(what, "no such logger was chosen", allowed)
 
 
 def _require_plain(value: Any, key: str) -> None:
-    """Refuse what is no plain value: files hold numbers that are finite, and text that is not to be obeyed."""
+    """Refuse a value that config.yaml can't hold: non-finite numbers, interpolations, control characters, objects."""
     if type(value) in SECTIONS.values():
         value = vars(value)
     if isinstance(value, dict):

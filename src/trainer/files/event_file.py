@@ -1,4 +1,4 @@
-"""Reads the records of TensorBoard's event files, which somebody else may have made; its own reader has no bounds."""
+"""Reads TensorBoard event files, which may be untrusted, with size limits that TensorBoard's own reader lacks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from trainer.files import reading
 
-LONGEST_RECORD = 2**20  # bytes; as protocol buffers some of them take 50 times as many
+LONGEST_RECORD = 2**20  # bytes; parsed as a protocol buffer, a record can take 50 times as many
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Yield the records of an event file up to the first that is cut off or damaged; longer ones are passed over.
+    """Yield the records of an event file up to the first truncated or damaged one; oversized records are skipped.
 
     Raises:
-        OSError: It can't be read.
+        OSError: The file can't be read.
     """
     with os.fdopen(reading.opened(path), "rb") as file:
         end = os.fstat(file.fileno()).st_size

@@ -1,8 +1,7 @@
-"""Whether the files that a run's data came from are still what they were. Without torch."""
+"""Fingerprints of data files, which show whether a run's data have changed. Without torch."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import os
@@ -12,31 +11,32 @@ from typing import Any
 
 from trainer.files import data_file
 
-_HASHED = 2**30  # bytes of a file up to which every one of them counts
+_HASHED = 2**30  # bytes; a larger file is sampled
 _SAMPLES, _SAMPLE = 256, 2**20
+_known: dict[tuple[Any, ...], str] = {}  # the jobs of a sweep share their files
 
 
 def of(path: Path) -> dict[str, Any]:
-    """Return the size and SHA-256 of a file; of one above 1 GiB that of 256 MiB spread evenly over it.
+    """Return the size and SHA-256 of a file; above 1 GiB, the SHA-256 of 256 MiB spread evenly over it.
 
     Raises:
-        OSError: It can't be read.
+        OSError: The file can't be read.
     """
     with data_file.opened(path) as file:
         found = os.fstat(file.fileno())
-        known = _sums(path, found.st_size, found.st_mtime_ns, found.st_ino)
-        if not known:
-            known.append(_sum(file, found.st_size))
-        return {"bytes": found.st_size, "sha256": known[0]}
+        version = path, found.st_size, found.st_mtime_ns, found.st_ino
+        if version not in _known:
+            _known[version] = _sum(file, found.st_size)
+        return {"bytes": found.st_size, "sha256": _known[version]}
 
 
 def of_all(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return the fingerprints of files by their paths."""
+    """Return the fingerprints of files by path."""
     return {str(path): of(path) for path in paths}
 
 
 def changed(recorded: Mapping[str, Any]) -> list[str]:
-    """Return those of the recorded files that are there and have changed, or are none that can be read by now."""
+    """Return the recorded files that exist but have changed or can no longer be read."""
     return [path for path, before in recorded.items() if _has_changed(Path(path), before)]
 
 
@@ -45,14 +45,8 @@ def _has_changed(path: Path, before: Any) -> bool:
         return bool(of(path) != before)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError):  # a pipe or a device in its place, a path that can be none
+    except (OSError, ValueError):  # replaced by a pipe or a device, or not a valid path
         return True
-
-
-@functools.lru_cache(maxsize=8)  # the jobs of a sweep have the same files
-def _sums(path: Path, size: int, *version: int) -> list[str]:
-    """Return where the sum of a file is kept, empty until it is known."""
-    return []
 
 
 def _sum(file: io.BufferedReader, size: int) -> str:

@@ -1,4 +1,4 @@
-"""When Python searches for garbage: not while much is made that stays, nor among what will stay to the end."""
+"""Keeps Python's garbage collector from scanning objects that stay alive anyway."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Do not search during a block that makes many objects that stay: imports, or the data of thousands of runs."""
+    """Turn collection off during a block that creates many long-lived objects: imports, data of thousands of runs."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -21,7 +21,7 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Do not search what is there already, half a million objects of torch's among it, for the duration of a block."""
+    """Exclude all existing objects, half a million of them torch's, from collection during a block."""
     gc.freeze()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reads single fields of a JSON file that listings go through by the thousand: status.json and sweep.json."""
+"""Reads single fields of status.json and sweep.json, fast enough to list thousands of runs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ _VALUE = msgspec.json.Decoder()
 
 
 def _fields(text: bytes) -> dict[str, Any]:
-    """Return the fields of an object, not decoded yet."""
     try:
         if not text.isascii():
-            text.decode()  # msgspec looks at a text when it decodes it
+            text.decode()  # msgspec validates UTF-8 only where it decodes
         return _FIELDS.decode(text)
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
     except msgspec.DecodeError:
-        # It refuses half of a surrogate pair, which stands for a name of a file that is no UTF-8.
+        # msgspec rejects lone surrogates, which represent file names that aren't UTF-8.
         data = plain_json.decoded(text.decode())
         plain_json.require_shallow(data)
         if not isinstance(data, dict):
-            raise Unreadable("holds no object") from None
+            raise Unreadable("is not a JSON object") from None
         return data
 
 
@@ -43,25 +42,25 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 class Fields(Mapping[str, Any]):
-    """The fields of a JSON file that have the kinds that a TypedDict gives them; any other is passed over.
+    """The fields of a JSON file, without those whose values do not have the types that a TypedDict declares.
 
-    A field is decoded and checked when it is asked for: of thousands of files only a few fields are. Control
-    characters in texts are escaped, which a terminal would obey.
+    A field is decoded and checked when it is read, since a listing reads only a few fields of each file. Control
+    characters in strings are escaped, because a terminal would obey them.
 
     Args:
         path: The file.
         kind: The TypedDict.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It is no JSON object, or more than such a file may hold.
+        OSError: The file can't be read.
+        ValueError: The file is not a JSON object or exceeds a limit.
     """
 
     __slots__ = ("_checks", "_fields", "_is_plain")
 
     def __init__(self, path: str | Path, kind: Any) -> None:
         text = content(path)
-        if len(text) > MOST_CONTAINERS:  # else it can't hold more, and to count takes as long as to decode
+        if len(text) > MOST_CONTAINERS:  # a shorter text can't exceed the limit, and counting is as slow as decoding
             plain_json.require_few(text)
         self._is_plain = plain_json.is_plain(text)
         self._checks = plain_json.checks(kind)
@@ -69,12 +68,12 @@ class Fields(Mapping[str, Any]):
         self._fields = fields if self._is_plain else {printable(key): value for key, value in fields.items()}
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a value, the default where there is none or one of another kind."""
+        """Return a value, or the default if it is missing or of another type."""
         if (raw := self._fields.get(key, _NONE)) is _NONE:
             return default
         try:
             value = _value(raw) if type(raw) is msgspec.Raw else raw
-        except (ValueError, RecursionError):  # as a number that none of Python's holds
+        except (ValueError, RecursionError):  # such as a number outside the range of a float
             return default
         if not self._is_plain:
             value = plain_json.escaped(value)
@@ -88,9 +87,9 @@ class Fields(Mapping[str, Any]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the keys whose values are of their kinds."""
+        """Yield the keys whose values have the declared types."""
         return (key for key in self._fields if self.get(key, _NONE) is not _NONE)
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of these keys."""
         return sum(1 for _ in self)

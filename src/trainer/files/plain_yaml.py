@@ -1,4 +1,4 @@
-"""YAML files of runs: written, and read again, though somebody else may have made them: plain values, not too many."""
+"""Writes and reads the YAML files of runs, which may be untrusted: plain values only, with limits."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from trainer.files.reading import Unreadable, content
 MOST_BYTES = 2**20
 MOST_LEVELS = 32
 MOST_VALUES = 10_000
-MOST_DIGITS = 100  # of a number; a longer one stays text, and so does what is not decimal
+MOST_DIGITS = 100  # of a number; longer and non-decimal numbers are read as strings
 
 
 def data(path: Path) -> Any:
-    """Return what a YAML file of plain values holds; one with aliases, tags or keys given twice is refused.
+    """Return the data of a YAML file of plain values.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It is no such file.
+        OSError: The file can't be read.
+        ValueError: The file is not YAML, exceeds a limit, or has aliases, tags or duplicate keys.
     """
     try:
         return copy.deepcopy(_parsed(content(path, MOST_BYTES).decode()))
-    except (TypeError, LookupError, AttributeError) as error:  # a constructor of PyYAML that met nonsense
+    except (TypeError, LookupError, AttributeError) as error:  # raised by PyYAML's constructors for malformed values
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
@@ -37,14 +37,14 @@ def data(path: Path) -> Any:
 
 
 def require_readable(data: Any) -> None:
-    """Refuse plain values that `data` would refuse when they are written, or return as others.
+    """Check that plain values, once written, can be read back by `data` unchanged.
 
     Raises:
-        ValueError: They are too many, or one is too long.
+        ValueError: There are too many values, or one is too long.
     """
     written = text(data)
     if (size := len(written.encode())) > MOST_BYTES:
-        raise Unreadable(f"has {size:,} bytes, more than the {MOST_BYTES:,} that such a file may have")
+        raise Unreadable(f"has {size:,} bytes, more than the limit of {MOST_BYTES:,}")
     try:
         _require_plain(written)
         found = yaml.load(written, _PlainLoader)
@@ -55,18 +55,18 @@ def require_readable(data: Any) -> None:
 
 
 def text(data: Any) -> str:
-    """Return plain values as YAML, in the order in which they are there."""
+    """Return plain values as YAML, in their own order."""
     return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
-@functools.lru_cache(maxsize=4)  # who trains a run looks at its configuration several times
+@functools.lru_cache(maxsize=4)  # training a run reads its configuration several times
 def _parsed(text: str) -> Any:
     _require_plain(text)
     return yaml.load(text, _PlainLoader)
 
 
 def _require_plain(text: str) -> None:
-    """Refuse aliases and nesting that a few bytes can blow up, and tags."""
+    """Refuse tags, and aliases and nesting, with which a few bytes could expand to gigabytes."""
     depth = count = 0
     for event in yaml.parse(text, _Loader):
         mark: Any = event.start_mark
@@ -85,16 +85,16 @@ def _require_plain(text: str) -> None:
                 raise yaml.composer.ComposerError(None, None, f"more than {most}", mark)
 
 
-# The parser and the writer in C where PyYAML was built with them.
+# The C parser and writer if PyYAML was built with them.
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """Return by their first character what plain texts are no texts, all of which PyYAML's writer would quote.
+    """Return, by first character, the patterns of unquoted scalars that are not strings.
 
-    Numbers are decimal: of other notations one takes time that grows with the square of its length (1:30:0), and one
-    makes numbers that Python does not print (0xff).
+    Only decimal numbers count: parsing sexagesimal numbers (1:30:0) takes time quadratic in their length, and Python
+    does not print numbers in hexadecimal (0xff).
     """
     kinds = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
     found = {
@@ -109,7 +109,7 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 
 class _PlainLoader(_Loader):  # type: ignore[misc]
-    """PyYAML's safe loader of decimal numbers, without dates, to which a key that is given twice is an error."""
+    """PyYAML's safe loader, restricted to decimal numbers, without dates, and with duplicate keys as errors."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = _resolvers()
 
@@ -117,7 +117,7 @@ class _PlainLoader(_Loader):  # type: ignore[misc]
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.value in seen:
-                problem = f"{key.value} is given twice" if isinstance(key, yaml.ScalarNode) else "a key that is no text"
+                problem = f"{key.value} is given twice" if isinstance(key, yaml.ScalarNode) else "a key is not a string"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -1,7 +1,7 @@
-"""Processes of Python that are started here look for no modules in the working directory.
+"""Keeps the working directory off the module search path of Python processes that a command starts.
 
-That may be a run that somebody has sent. `python -m` and `python -c` would look there first of all, even for modules of
-the standard library, and that is how joblib, multiprocessing and torch start their workers and helpers.
+The working directory may be a run from someone else. `python -m` and `python -c` search it before everything else,
+even before the standard library, and joblib, multiprocessing and torch start their workers that way.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NAME = "PYTHONSAFEPATH"
-_OURS = "trainer"  # any text switches it on; by this one it is told from what the user has set
+_OURS = "trainer"  # any nonempty value enables it; this one distinguishes our setting from the user's
 
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Keep processes that start meanwhile, of this one and of those, from looking into the working directory first."""
+    """Make every process started during a block, and its descendants, leave out the working directory."""
     if os.environ.get(_NAME):
         yield
         return
@@ -32,7 +32,7 @@ def safe_path() -> Iterator[None]:
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Undo that while a job is at work: the scripts that the user's own code starts find modules beside themselves."""
+    """Suspend `safe_path` during a block, so that scripts that the user's code starts find modules next to them."""
     is_ours = os.environ.get(_NAME) == _OURS
     lift()
     try:
@@ -43,10 +43,10 @@ def lifted() -> Iterator[None]:
 
 
 def lift(worker: int = 0) -> None:
-    """Undo that for good, in a process that has been started so.
+    """End `safe_path` for good in a process that was started under it.
 
     Args:
-        worker: Its number, which DataLoader tells.
+        worker: The worker's number, which DataLoader passes.
     """
     if os.environ.get(_NAME) == _OURS:
         del os.environ[_NAME]

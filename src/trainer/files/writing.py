@@ -1,26 +1,26 @@
-"""File operations whose effect survives a crash; all that a save does to the disk goes through here."""
+"""File operations that survive a crash; saving goes through this module only."""
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import IO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-_AT_ONCE = 16  # files that a disk is told to write at the same time
+_AT_ONCE = 16  # files synced at the same time
 _put_off = ContextVar("put_off", default=False)
 
 
 @contextmanager
 def together(folder: Path) -> Iterator[None]:
-    """Put off waiting for the disk to the end of a block that fills a new folder: many files at once take far less."""
+    """Sync a new folder once at the end of a block instead of file by file, which is much faster for many files."""
     before = _put_off.set(True)
     try:
         yield
@@ -28,11 +28,11 @@ def together(folder: Path) -> Iterator[None]:
         _put_off.reset(before)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for _ in pool.map(_sync_path, _paths(folder)):
-            pass  # raises what a thread has met
+            pass  # raises the errors of the threads
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Create a file and return when its content is on the disk."""
+    """Create a file and return once its content is on disk."""
     descriptor = os.open(path, _NEW, 0o666)
     try:
         _write_all(descriptor, content)
@@ -42,7 +42,7 @@ def write(path: Path, content: bytes | memoryview) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append to a file, which is created if need be, whole or not at all as far as the disk lets it."""
+    """Append to a file, created if missing; on failure, remove the part that was written."""
     file = Appending(path)
     try:
         file.write(content)
@@ -51,10 +51,10 @@ def append(path: Path, content: bytes) -> None:
 
 
 class Appending:
-    """A file that grows at its end.
+    """A file open for appending.
 
     Args:
-        path: The file; created if need be.
+        path: The file; created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class Appending:
         self.closed = False
 
     def write(self, content: bytes) -> None:
-        """Append to the file, whole or not at all as far as the disk lets it."""
+        """Append to the file; on failure, remove the part that was written."""
         try:
             _write_all(self._descriptor, content)
         except OSError:
@@ -72,26 +72,35 @@ class Appending:
         self.size += len(content)
 
     def sync(self) -> None:
-        """Return when all of it is on the disk."""
+        """Return once the content is on disk."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file, unless it has been closed already."""
+        """Close the file if it is still open."""
         if not self.closed:
             self.closed = True
             os.close(self._descriptor)
 
 
-def new_file(path: Path) -> tuple[int, Path]:
-    """Create a hidden file of a new name beside another, readable for whom the umask lets, and open it."""
-    while True:
-        name = _hidden(path)
-        with suppress(FileExistsError):
-            return os.open(name, _NEW, 0o666), name
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a hidden file that replaces another at the end of the block, unless the block fails."""
+    staged = _hidden(path)
+    try:
+        with open(os.open(staged, _NEW, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            _sync(file.fileno())
+        os.replace(staged, path)
+    except BaseException:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def new_folder(path: Path) -> Path:
-    """Create a hidden folder of a new name beside another, readable for whom the umask lets."""
+    """Create a hidden folder with a new name next to another, with the permissions of the umask."""
     while True:
         name = _hidden(path)
         with suppress(FileExistsError):
@@ -100,26 +109,27 @@ def new_folder(path: Path) -> Path:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename within a folder and return when the new name is on the disk."""
+    """Rename within a folder and return once the new name is on disk."""
     os.rename(source, target)
     sync_folder(target.parent)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file whole: a reader sees the old content or the new."""
+    """Replace a file atomically: a reader sees the old content or the new."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     staged.unlink(missing_ok=True)
     try:
         write(staged, content)
         os.replace(staged, path)
     except OSError:
-        _forget(staged)
+        with suppress(OSError):  # a leftover is deleted when the run is resumed
+            staged.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 def make_folders(path: Path) -> None:
-    """Create a folder, and those above it, unless they are there already; return when their names are on the disk."""
+    """Create a folder and its parents where missing, and return once their names are on disk."""
     if not path.is_dir():
         make_folders(path.parent)
         try:
@@ -131,32 +141,32 @@ def make_folders(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return when a file and its name are on the disk."""
+    """Return once a file and its name are on disk."""
     _sync_path(path)
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Return when the names in a folder are on the disk."""
+    """Return once the names in a folder are on disk."""
     if not _put_off.get():
         _sync_path(path)
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Raise OSError if a file system has less than `size` bytes left, before anything is written."""
+    """Raise OSError if a file system has less than `size` bytes free."""
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if free < size:
-        raise OSError(errno.ENOSPC, f"{size:,} bytes are to be written and {free:,} are free", str(folder))
+        raise OSError(errno.ENOSPC, f"{size:,} bytes are needed and {free:,} are free", str(folder))
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder and what is in it; what can't be deleted stays, for nothing depends on it."""
+    """Delete a folder and its contents; anything that can't be deleted is left, since nothing depends on it."""
     shutil.rmtree(path, ignore_errors=True)
 
 
 def _paths(folder: Path) -> Iterator[str]:
-    """Yield a folder and all that is in it, but for empty folders, which hold nothing that could be lost."""
+    """Yield a folder and everything in it except empty folders, which hold nothing to lose."""
     for place, folders, files in os.walk(folder):
         if folders or files:
             yield place
@@ -183,9 +193,4 @@ def _write_all(descriptor: int, content: bytes | memoryview) -> None:
 
 
 def _hidden(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-
-
-def _forget(path: Path) -> None:
-    with suppress(OSError):  # what stays is tidied away when the run goes on
-        path.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}")

@@ -1,12 +1,9 @@
-"""`trainer run --dry-run`: what would run, how large it is, and about how long it would take."""
+"""`trainer run --dry-run`: shows the jobs that would run, their sizes, and how long they would take."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-
-from rich.table import Table
-from rich.text import Text
 
 from trainer.config import secrets
 from trainer.config.arguments import Choice
@@ -24,26 +21,18 @@ _MEASURED_STEPS = 50
 
 
 def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
-    """Check every job, measure a few of its steps, print them as a table; nothing is created."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("job", no_wrap=True)
-    what = list(choices[0].swept) or ["model", "data", "loss", "optim"]
-    for key in what:
-        table.add_column(key, overflow="fold")
-    for title in ("parameters", "rows", "steps", "about"):
-        table.add_column(title, justify="right")
-    total = 0.0
+    """Check every job, measure a few of its steps and print a table; nothing is created."""
+    keys = list(choices[0].swept) or ["model", "data", "loss", "optim"]
+    lines, total = [], 0.0
     for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
         built = prepare(job.settings, job.choices)
         steps, rows = built.run.steps, built.run.batches.rows
-        seconds = steps * seconds_a_step(built)
+        seconds = steps * seconds_per_step(built)
         total += seconds
         chosen = {**job.choices, **built.choices}
-        cells = [Text(secrets.tree(choice.swept).get(key) or chosen[key]) for key in what]
-        table.add_row(
-            f"{index:03d}", *cells, f"{num_parameters(built.run):,}", f"{rows:,}", f"{steps:,}", duration(seconds)
-        )
-    screen.table(table)
+        cells = [f"{index:03d}", *(secrets.tree(choice.swept).get(key) or chosen[key] for key in keys)]
+        lines.append([*cells, f"{num_parameters(built.run):,}", f"{rows:,}", f"{steps:,}", duration(seconds)])
+    screen.table(screen.columns(("job", *keys), ("parameters", "rows", "steps", "about"), lines, unbroken=("job",)))
     if len(jobs) > 1:
         screen.say(f"{len(jobs):,} jobs, about {duration(total)} one after the other; nothing was created")
     else:
@@ -56,8 +45,8 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     return 0
 
 
-def seconds_a_step(built: Built) -> float:
-    """Measure a run's step by taking some; the run is used up."""
+def seconds_per_step(built: Built) -> float:
+    """Return the seconds per step of a run, measured on some steps; the run can't be used afterwards."""
     run = built.run
     end = time.perf_counter() + MEASURED_SECONDS
     run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")

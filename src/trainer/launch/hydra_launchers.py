@@ -1,4 +1,4 @@
-"""The launchers as Hydra knows them: their configs, which one is asked for, and whether it may be used."""
+"""Registers the launchers with Hydra, and builds the one that a command or a sweep selects."""
 
 from __future__ import annotations
 
@@ -9,61 +9,61 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra._internal.callbacks import Callbacks
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from trainer.config import hydra_private
 from trainer.config.arguments import CommandLine
 from trainer.config.catalog import LAUNCHERS, Catalog
 from trainer.config.compose import hydra_setup
 from trainer.config.hydra_errors import explained
 from trainer.errors import refusal, unknown
 from trainer.launch.launcher_words import is_harmless, launcher_name, launcher_words, words_of
-from trainer.launch.launchers import Local, Processes, Vectorized
+from trainer.launch.launchers import EachLauncher, Local, Processes, Vectorized
 from trainer.runs.sweep_file import Sweep
 
-IN_PROCESS = ("basic", "local", "vectorized")  # launchers whose jobs run in this process, and not at the same time
-_HYDRAS_OWN = Plugins.is_in_toplevel_plugins_module
+IN_PROCESS = ("basic", "local", "vectorized")  # launchers that run one job at a time in this process
 
 
 @contextmanager
 def launching(sweep: Sweep) -> Iterator[None]:
-    """Let Hydra find what a sweep's launcher is set up with, for the duration of a block."""
+    """Let Hydra find the configuration of a sweep's launcher for the duration of a block."""
     with hydra_setup(_launcher_catalog(words_of(sweep), sweep["launcher"]["config_dirs"])), explained():
         yield
 
 
 def _launcher_catalog(words: Sequence[str], config_dirs: Sequence[str]) -> Catalog:
-    """Return where the configuration of a launcher comes from: of a harmless one from no file but the shipped ones."""
+    """Return the catalog for a launcher; a harmless launcher uses shipped files only."""
     harmless = all(map(is_harmless, words))
     return Catalog(shipped_only=True) if harmless else Catalog(tuple(map(Path, config_dirs)))
 
 
 def require_no_secrets_in_files(launcher: str, secrets: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse jobs that hold a secret for a launcher that hands them on in files.
+    """Refuse a launcher that writes jobs to files if their settings hold a secret.
 
     Raises:
-        UsageError: One does; names the key.
+        UsageError: They do; names the key.
     """
     key = next((key for values in secrets for key in values), None)
     if key is not None and launcher not in LAUNCHERS:
         what = f"hydra/launcher={launcher}"
-        raise refusal(what, f"writes its jobs to files, and {key} is a secret", " or ".join(LAUNCHERS))
+        raise refusal(what, f"writes its jobs to files, but {key} is a secret", " or ".join(LAUNCHERS))
 
 
 def asked_launcher(words: CommandLine, path: Path) -> HydraLauncher:
-    """Build the launcher that a command asks for.
+    """Build the launcher that a command selects.
 
     Args:
-        words: The command line.
-        path: Directory of the sweep.
+        words: The words of the command.
+        path: The sweep's directory.
 
     Raises:
-        UsageError: There is no such launcher, or it lacks a setting.
+        UsageError: There is no such launcher, or it has no such setting.
     """
     typed = launcher_words(words.launcher)
     with hydra_setup(_launcher_catalog(typed, words.config_dirs)), explained():
@@ -82,7 +82,7 @@ def asked_launcher(words: CommandLine, path: Path) -> HydraLauncher:
 def make_launcher(
     words: Sequence[str], path: Path, task: Callable[[DictConfig], None] = lambda config: None
 ) -> HydraLauncher:
-    """Build a launcher, which is told where the jobs are, and to write no files of Hydra's own."""
+    """Build a launcher for a sweep's directory; it writes none of Hydra's usual files."""
     register()
     folder = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
     fixed = [
@@ -94,8 +94,9 @@ def make_launcher(
         "hydra/hydra_logging=none",
     ]
     config = compose("config", [*words, *fixed], return_hydra_config=True)
-    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
-    return Plugins.instance().instantiate_launcher(context, task, config)
+    callbacks: Any = Callback()  # has the methods of Hydra's private Callbacks, which do nothing without a config
+    context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)
+    return hydra_private.launcher(config, context, task, ours=EachLauncher.__module__)
 
 
 @dataclass
@@ -121,9 +122,8 @@ class VectorizedConfig:
 
 
 def register() -> None:
-    """Tell Hydra of the launchers; again each time, for its registries may have been swapped."""
-    # Hydra 1.3 builds plugins of hydra_plugins.* only, which are found by their place; ours are registered by hand.
-    Plugins.is_in_toplevel_plugins_module = staticmethod(_is_plugin)  # type: ignore[method-assign, assignment]
+    """Register the launchers with Hydra, every time: its registries may have been replaced."""
+    hydra_private.accept_launchers(EachLauncher.__module__)
     for name, launcher, node in (
         ("local", Local, LocalConfig),
         ("processes", Processes, ProcessesConfig),
@@ -131,7 +131,3 @@ def register() -> None:
     ):
         Plugins.instance().register(launcher)
         ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="trainer")
-
-
-def _is_plugin(name: str) -> bool:
-    return name.startswith(f"{Local.__module__}.") or _HYDRAS_OWN(name)

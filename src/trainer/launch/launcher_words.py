@@ -1,4 +1,4 @@
-"""The words that choose and set up the launcher of a sweep. Without torch and Hydra."""
+"""The words that select and configure the launcher of a sweep. No torch, no Hydra."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ DEFAULT = "local"
 _CHOICE = re.compile(r"hydra/launcher=")
 _HARMLESS = re.compile(
     rf"hydra/launcher=({'|'.join(LAUNCHERS)})"
-    r"|hydra\.launcher\.(n_jobs|verbose|timeout|batch_size|max_nbytes)=-?[0-9]{1,2}"  # no thousands of processes
+    r"|hydra\.launcher\.(n_jobs|verbose|timeout|batch_size|max_nbytes)=-?[0-9]{1,2}"  # at most 99 processes
     r"|hydra\.launcher\.(backend|prefer)=(loky|multiprocessing|threading|processes|threads)"
 )
 
 
 def words_of(sweep: Sweep) -> list[str]:
-    """Return the words that choose and set up the launcher of a sweep."""
+    """Return the words that select and configure the launcher of a sweep."""
     return launcher_words(sweep["launcher"]["overrides"], sweep["launcher"]["name"])
 
 
 def launcher_words(typed: Sequence[str], otherwise: str = DEFAULT) -> list[str]:
-    """Return words that choose and set up a launcher, with the choice among them."""
+    """Return typed words for a launcher, with `hydra/launcher=` added if it is missing."""
     return [*typed] if any(map(_CHOICE.match, typed)) else [f"hydra/launcher={otherwise}", *typed]
 
 
 def launcher_name(typed: Sequence[str]) -> str:
-    """Return the launcher that words choose."""
+    """Return the name of the launcher that words select."""
     return next(word for word in launcher_words(typed) if _CHOICE.match(word)).partition("=")[2]
 
 
 def is_harmless(word: str) -> bool:
-    """Return whether a word chooses or sets up a launcher that executes nothing but the jobs."""
+    """Return whether a word can only make a launcher execute the jobs, and no other code."""
     return _HARMLESS.fullmatch(word) is not None
 
 
 def launcher_code(sweep: Sweep) -> OwnCode | None:
-    """Return what the launcher of a sweep could execute, None for one that only trains the jobs."""
+    """Return the code that the launcher of a sweep could execute, None if it only trains the jobs."""
     if all(map(is_harmless, words_of(sweep))):
         return None
     folders = [str(Path(folder).absolute()) for folder in sweep["launcher"]["config_dirs"]]

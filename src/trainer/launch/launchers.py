@@ -1,12 +1,13 @@
-"""Launchers of our own beside Hydra's: `local`, one job after the other, and `processes`, as many as there are cores.
+"""The launchers that trainer adds to Hydra's: `local`, `processes` and `vectorized`.
 
-Hydra's launchers compose the configuration of a job when it starts, which takes longer than many a job. Ours do that
-too when they are called as Hydra calls them; but jobs that have been written before the first one starts need none of
-it, and for these there is `each`.
+Hydra's launchers compose the configuration of a job when it starts, which takes longer than many jobs. So do these when
+Hydra calls them. But trainer writes all jobs before the first one starts, and runs them through `each`, which composes
+nothing.
 """
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -30,37 +31,37 @@ from omegaconf import DictConfig, open_dict
 from trainer.errors import RunFailed, refusal
 from trainer.launch.owner import Owner
 
-IDLE_SECONDS = 0.25  # between two calls of what is called while jobs run
-_LEAVE_SECONDS = 30.0  # that a process is given to save its job when it is no longer wanted
+IDLE_SECONDS = 0.25  # seconds between two calls of `idle`
+_LEAVE_SECONDS = 30.0  # the time that a process has to save its job before it must end
 T = TypeVar("T")
 R = TypeVar("R")
 Idle = Callable[[], None]
 
 
 class EachLauncher(Launcher):
-    """A launcher that can also call a function for each of several items, with no configuration composed in between."""
+    """A launcher that can also call a function for each item of a sequence, without composing configurations."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands to every launcher."""
+        """Store the arguments that Hydra passes to every launcher."""
         self._context, self._task, self._config = hydra_context, task_function, config
 
     @abstractmethod
     def each(
         self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
     ) -> Iterator[tuple[T, R | RunFailed]]:
-        """Call a function for each item, starting them in order; what it raises is raised here.
+        """Call a function for each item, starting in order; its exceptions are raised here.
 
         Args:
-            function: What to call.
-            items: What to call it with.
+            function: The function.
+            items: Its arguments, one for each call.
             idle: Called about four times a second meanwhile.
 
         Yields:
-            Item and result in the order in which they end; RunFailed where the process of an item has died.
+            Each item and its result when it ends; the result is RunFailed if the process of the item died.
         """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Compose and run each job as Hydra asks for it."""
+        """Compose and run each job, as Hydra does."""
         setup_globals()
         self._configure_log()
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ class EachLauncher(Launcher):
 
 
 class Local(EachLauncher):
-    """One job after the other, in this process."""
+    """Runs one job after another, in this process."""
 
     def __init__(self) -> None:
         """Take no settings."""
@@ -97,22 +98,22 @@ class Local(EachLauncher):
     def each(
         self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
     ) -> Iterator[tuple[T, R | RunFailed]]:
-        """Call a function for each item, here."""
+        """Call a function for each item, in this process."""
         with calling(idle):
             for item in items:
                 yield item, function(item)
 
 
 class Vectorized(Local):
-    """Like local, but a function may have a method `together`, which does all items as it sees fit.
+    """Trains jobs that differ only in numbers as one program, in this process.
 
-    The jobs of a sweep have: those that differ only in numbers are trained as one.
+    To do so it passes all items to the method `together` of the function, if there is one.
     """
 
     def each(
         self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
     ) -> Iterator[tuple[T, R | RunFailed]]:
-        """Call a function for each item, here, or for all of them together."""
+        """Call a function for each item, or its method `together` for all of them."""
         together = getattr(function, "together", None)
         if together is None:
             yield from super().each(function, items, idle)
@@ -122,23 +123,23 @@ class Vectorized(Local):
 
 
 class Processes(EachLauncher):
-    """As many jobs at once as there are processes, which are forked from this one and have one thread each.
+    """Runs several jobs at once, in processes that are forked from this one and have one thread each.
 
-    A fork takes over what has been imported and nothing that runs: there must be no other thread here, and no GPU must
-    be in use. That is why whatever computes, the checking of jobs included, is done in the forks.
+    A fork inherits imported modules but no threads and no GPU context, so this process must have no other thread and
+    use no GPU. Therefore everything that computes, including the check of the jobs, happens in the forks.
 
     Args:
-        n_jobs: Processes; None is one for each core that this process may use.
+        n_jobs: Number of processes; None means one for each core that this process may use.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self._num_jobs = n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands to every launcher.
+        """Store the arguments that Hydra passes to every launcher.
 
         Raises:
-            UsageError: There can't be so many processes here.
+            UsageError: `n_jobs` is below 1, or the system can't fork.
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         if self._num_jobs is not None and self._num_jobs < 1:
@@ -151,14 +152,14 @@ class Processes(EachLauncher):
     def each(
         self, function: Callable[[T], R], items: Sequence[T], idle: Idle | None = None
     ) -> Iterator[tuple[T, R | RunFailed]]:
-        """Call a function for each item in forked processes, which are there when this returns."""
+        """Call a function for each item in forked processes, which exist when this returns."""
         count = min(self._num_jobs or num_cores(), len(items))
         return _results([_Worker(function, items) for _ in range(count)], function, items, idle)
 
     def _run(self, overrides: Sequence[str], number: int) -> JobReturn:
         returned = super()._run(overrides, number)
         if returned.status is JobStatus.FAILED:
-            returned.return_value = _portable(returned._return_value)
+            returned.return_value = _portable(_error_of(returned))
         elif isinstance(problem := _portable(returned), Exception):
             returned.status, returned.return_value = JobStatus.FAILED, problem
         return returned
@@ -196,7 +197,7 @@ def _results(
 
 
 class _Worker(Generic[T, R]):
-    """A forked process that calls a function for items whose numbers it is given, one at a time."""
+    """A forked process that calls a function for one item at a time."""
 
     def __init__(self, function: Callable[[T], R], items: Sequence[T]) -> None:
         fork = multiprocessing.get_context("fork")
@@ -209,22 +210,22 @@ class _Worker(Generic[T, R]):
 
     @property
     def ends(self) -> list[Any]:
-        """What becomes ready when there is a result or the process has died."""
+        """Objects to wait for: they become ready when there is a result or the process has died."""
         return [self._connection, self._process.sentinel]
 
     @property
     def has_ended(self) -> bool:
-        """Whether the item is done with, or the process."""
+        """Whether the item or the process has ended."""
         return self._connection.poll() or not self._process.is_alive()
 
     def give(self, index: int) -> None:
-        """Begin with an item; a process that has died by itself meanwhile is met when the result is taken."""
+        """Start an item; if the process has died meanwhile, `take` notices."""
         self.index = index
         with suppress(BrokenPipeError):
             self._connection.send(index)
 
     def take(self) -> tuple[int, R | RunFailed]:
-        """Return the number of the item and the result, RunFailed if the process has died over it."""
+        """Return the index of the item and the result, RunFailed if the process died."""
         assert self.index is not None
         index, self.index = self.index, None
         try:
@@ -238,9 +239,9 @@ class _Worker(Generic[T, R]):
         return index, value
 
     def end(self) -> None:
-        """Let the process end, which saves the job that it is at."""
+        """Let the process save its job and end."""
         with suppress(OSError):
-            self._connection.send(None)  # it would not see this end closed: processes forked later have copies of it
+            self._connection.send(None)  # closing is not enough: processes forked later hold copies of this end
         self._connection.close()
         if self.index is not None:
             self._process.terminate()
@@ -256,13 +257,11 @@ def _serve(
     function: Callable[[T], R],
     items: Sequence[T],
 ) -> None:
-    """Call a function for the items whose numbers come in, until nobody is at the other end."""
+    """Call a function for the items whose indices arrive, until the other end is closed."""
     not_mine.close()
-    sys.stdout = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # a live display is its owner's to draw
+    sys.stdout = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # only the owner draws on a live display
     if "torch" in sys.modules:
-        from trainer.training import (
-            devices,  # not at the top: an application of Hydra's may use these launchers without torch
-        )
+        from trainer.training import devices  # not at the top: other Hydra applications may not have torch
 
         devices.one_thread()
     with suppress(EOFError, OSError, KeyboardInterrupt):
@@ -276,8 +275,17 @@ def _serve(
             mine.send(answer)
 
 
+def _error_of(failed: JobReturn) -> Exception:
+    """Return the error of a failed job, which Hydra prints and raises when its value is read."""
+    with redirect_stderr(io.StringIO()):
+        try:
+            return RuntimeError(str(failed.return_value))
+        except Exception as error:
+            return error
+
+
 def _portable(value: Any) -> Any:
-    """Return a value if it comes through a pipe of multiprocessing, else an exception that says what it is."""
+    """Return a value that can be pickled, or an exception that describes the value."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(value))
         return value
@@ -287,9 +295,9 @@ def _portable(value: Any) -> Any:
 
 
 def _death(code: int) -> str:
-    """Say how a process ended that was not to end."""
+    """Return a description of how a process died."""
     if code >= 0:
-        return f"its process ended with exit code {code} in the middle of it"
+        return f"its process ended with exit code {code} before the job was done"
     name = signal.Signals(-code).name
     return f"its process was ended by {name}" + (" (is the memory full?)" if name == "SIGKILL" else "")
 
@@ -297,12 +305,14 @@ def _death(code: int) -> str:
 def _returned(result: JobReturn | RunFailed, overrides: Sequence[str]) -> JobReturn:
     if isinstance(result, JobReturn):
         return result
-    return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=result)
+    failed = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+    failed.return_value = result
+    return failed
 
 
 @contextmanager
 def calling(idle: Idle | None) -> Iterator[None]:
-    """Call something about four times a second, by a thread, for the duration of a block."""
+    """Call a function about four times a second, in a thread, for the duration of a block."""
     if idle is None:
         yield
         return

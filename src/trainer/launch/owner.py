@@ -1,4 +1,4 @@
-"""The process that a worker works for: once it is gone, whatever has ended it, the worker ends as well."""
+"""The process that a worker works for: a worker ends soon after its owner."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.25
-_LEAVE_SECONDS = 30.0  # that a job is given to save when nobody wants it any more
-_at_work = threading.RLock()  # held while this process is at a job
-_watching: set[tuple[int, Owner]] = set()  # by which process: a fork takes the set over, and not the thread
+_LEAVE_SECONDS = 30.0  # the time that a job has to save when its owner has ended
+_at_work = threading.RLock()  # held while this process runs a job
+_watching: set[tuple[int, Owner]] = set()  # with the pid, because a fork inherits the set but not the thread
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told from a later one that gets the same number by when it started.
+    """A process, identified beyond its pid, which a later process may get.
 
     Args:
-        pid: Its number.
-        started: When it started, in ticks since the machine did; None where the system does not say.
-        place: Where the number means this process: a machine since it was started, and a namespace there.
+        pid: The pid.
+        started: Start time of the process in clock ticks since boot; None if the system does not provide it.
+        place: Where the pid is valid: host name, boot id and pid namespace.
     """
 
     pid: int
@@ -44,7 +44,7 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended; of a process in another place, as on another machine, nothing is known."""
+        """Whether it has ended; False for a process in another place, such as another machine."""
         if self.place != _place():
             return False
         if self.started is not None:
@@ -57,7 +57,7 @@ class Owner:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Be at a job of the owner's for the duration of a block; without one, a worker ends soon after its owner."""
+        """Run a job of the owner in a block: if the owner ends, this worker ends after the block."""
         if self.is_me:
             yield
             return
@@ -66,7 +66,7 @@ class Owner:
             yield
 
     def _watch(self) -> None:
-        """Let a thread end this process when the owner is gone, unless there is such a thread."""
+        """Start a thread that ends this process when the owner ends, unless it is running."""
         if (os.getpid(), self) not in _watching:
             _watching.add((os.getpid(), self))
             threading.Thread(target=self._end_with, name="owner", daemon=True).start()
@@ -79,9 +79,9 @@ class Owner:
 
 
 def _started(pid: int) -> int | None:
-    """Return when a process started, None if it has ended or the system does not say."""
+    """Return the start time of a process, None if it has ended or the system does not provide it."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # its name may have spaces
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # the name may contain spaces
     except OSError:
         return None
     return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -1,10 +1,11 @@
-"""Continues a run in its own directory, with the settings that the user changes now."""
+"""Resumes a run in its directory, with or without changed settings."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,51 +17,57 @@ from trainer.errors import TrainerError, nearest, refusal
 from trainer.runs import directory, user_code, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.open import require_unedited
-from trainer.runs.user_code import Opened, OwnCode
+from trainer.runs.user_code import OwnCode
 from trainer.text import show
 
 if TYPE_CHECKING:
-    from trainer.launch.start import Begun
-    from trainer.session.display import Standing
+    from trainer.session.display import Display, Standing
+    from trainer.session.session import Request, Session
 
-AUTO_LOSS = "trainer.losses.Auto"  # stands for the loss that fits the target
+AUTO_LOSS = "trainer.losses.Auto"  # replaced by the loss that suits the targets
 
 
 class ChangedJob(NamedTuple):
-    """A job of a sweep with what its files become."""
+    """A job of a sweep whose settings change.
+
+    Args:
+        rundir: Its directory.
+        status: The new content of status.json.
+        preprocess: The new content of preprocess.json; None keeps the old one.
+        sources: The user's modules that it imports, by path.
+        changes: The changed settings.
+    """
 
     rundir: RunDirectory
-    config: dict[str, Any]
     status: dict[str, Any]
+    preprocess: dict[str, Any] | None
     sources: dict[str, bytes]
     changes: list[Change]
-    is_other_data: bool
 
-    def trusted(self, opened: Opened) -> list[str]:
-        """Let the user's list have what the job becomes, which the user has typed; return remarks on that."""
-        before = opened.code.get(self.rundir.path)
-        sources = user_code.to_keep(self.sources, before)
-        return user_code.trust_next(self.rundir, before, self.status, sources)
-
-    def write(self, before: OwnCode | None) -> None:
-        """Write them: status.json first, as it vouches for the others; the old preprocessing is for the old data.
+    def trust(self, before: OwnCode | None) -> list[str]:
+        """Add the job's new code, which the user has typed, to the trust list; return remarks for the user.
 
         Args:
-            before: The job's own code as it was opened.
+            before: The job's custom code so far.
         """
-        code = user_code.keep(self.rundir, self.sources, before)
-        self.rundir.write_status({**self.status, "code": code})
-        if self.is_other_data:
-            self.rundir.remove_preprocess()
-        self.rundir.write_config(self.config)
+        return user_code.trust_next(self.rundir, before, self.status, user_code.to_keep(self.sources, before))
+
+    def write(self, before: OwnCode | None) -> None:
+        """Write the new files.
+
+        Args:
+            before: The job's custom code so far.
+        """
+        from trainer.session.prepare import replace_settings
+
+        status = {**self.status, "code": user_code.keep(self.rundir, self.sources, before)}
+        replace_settings(self.rundir, lambda: self.rundir.write_status(status), self.status["config"], self.preprocess)
 
 
 def changed_job(
     rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool
 ) -> ChangedJob | None:
-    """Return what config.yaml and status.json of a job become under changed settings.
-
-    None if they stay as they are: nothing changes, or it is done and has nothing left to do.
+    """Return a job of a sweep with changed settings, None if nothing changes or the job has nothing left to do.
 
     Raises:
         UsageError: The changes are wrong for this job.
@@ -73,9 +80,8 @@ def changed_job(
     from trainer.checkpoints import store
     from trainer.session.prepare import rebuild
     from trainer.session.run_state import put_back, require_length
-    from trainer.session.status_writer import preprocess_of, superseded
+    from trainer.session.status_writer import preprocess_of, with_settings
     from trainer.session.trial_step import try_out
-    from trainer.training.build import resolved
 
     found, _ = store.newest(rundir.checkpoints)
     vouching.require_resumable(rundir, None if found is None else found.path, force)
@@ -87,18 +93,21 @@ def changed_job(
     if status.get("state") == "done" and found is not None and found.step >= built.run.steps:
         return None
     swept = {key: swept_value(changed, choices, key, value) for key, value in status.get("swept", {}).items()}
-    config, preprocess = redact.tree(resolved(built).to_dict()), preprocess_of(built)
-    sums = vouching.planned(rundir, config, preprocess)
-    now = {"name": changed.name, "steps": built.run.steps, "choices": choices, "swept": swept, "config": config}
-    segments = superseded(status.get("segments", []), rundir.read_config(), config)
-    before = {"sums_before": status["sums"]} if status.get("sums", sums) != sums else {}
-    status = {**status, "state": "waiting", **now, "sums": sums, **before, "segments": segments}
-    is_other = preprocess is not None and rundir.read_preprocess() != preprocess
-    return ChangedJob(rundir, config, status, user_code.used(changed), changes, is_other)
+    status = with_settings({**status, "state": "waiting", "choices": choices, "swept": swept}, rundir, built)
+    preprocess = preprocess_of(built)
+    is_same = preprocess == rundir.read_preprocess()
+    return ChangedJob(rundir, status, None if is_same else preprocess, user_code.used(changed), changes)
 
 
 def swept_value(changed: Settings, choices: dict[str, str], key: str, before: str) -> str:
-    """Return what a swept key is now."""
+    """Return the value of a swept setting after a change.
+
+    Args:
+        changed: The settings after the change.
+        choices: The option selected from each group.
+        key: The dotted key of the setting, or a group.
+        before: Its value before, as typed.
+    """
     if key in choices:
         return choices[key]
     if redact.is_secret(key):
@@ -115,12 +124,17 @@ def _number(text: str) -> Any:
 
 
 def as_composed(stored: Settings, composed: Settings) -> Settings:
-    """Return composed settings in which null stands for what it stood for when the run was started."""
+    """Return composed settings in which null has the meaning that it had when the run was started.
+
+    Args:
+        stored: The settings the run was started with, without nulls.
+        composed: The settings composed from the words of today's command.
+    """
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
     if composed.epochs is not None:
         filled.pop("steps", None)
     if stored.init_from is not None and composed.init_from in ("best", "last", stored.init_from):
-        filled["init_from"] = stored.init_from  # what these words meant then
+        filled["init_from"] = stored.init_from  # the run that these words named at the start
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
     widths = {
@@ -134,110 +148,111 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
     return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
 
 
-def go_on(
-    rundir: RunDirectory,
-    stored: Settings,
-    changed: Settings,
-    chosen: dict[str, str],
-    command: str,
-    overrides: list[str],
-    force: bool,
-) -> int:
-    """Continue a run under changed settings.
-
-    Args:
-        rundir: The run's directory.
-        stored: The settings it has had.
-        changed: Those that it goes on with.
-        chosen: What the command selects from the groups.
-        command: What the user typed, for the record.
-        overrides: The settings that the user typed, for the record.
-        force: Whether to make changes that make it another run, and to start over if no checkpoint is good.
+def go_on(rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], request: Request) -> int:
+    """Resume a run, and return the exit code; the arguments are those of `continuation`.
 
     Raises:
-        UsageError: A change would make it another run, or leaves nothing to do.
+        UsageError: A change would make it a different run, or leaves nothing to do.
     """
     from trainer.terminal import run_screen, screen
 
-    continued = continuation(rundir, stored, changed, chosen, force)
+    continued = continuation(rundir, stored, changed, chosen, request)
     if continued.is_complete:
         from trainer.session.logger_repair import repair
 
-        repair(rundir, stored, command, screen.note)
+        repair(rundir, stored, request.command, screen.note)
         run_screen.complete(rundir)
         return 0
     from trainer.launch.start import follow
 
     with screen.busy("preparing"):
-        begun = continued.begin(command)
-    return follow(begun, command, overrides, force).exit_code
+        session = continued.begin()
+    return follow(session).exit_code
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A run that is about to go on: where it stands, what it goes on with, and what of that has changed."""
+    """A run that is about to be resumed.
+
+    Args:
+        rundir: Its directory.
+        status: Its status so far.
+        settings: The settings it continues with.
+        choices: The option selected from each group.
+        changes: The changed settings.
+        request: What the user typed.
+    """
 
     rundir: RunDirectory
     status: dict[str, Any]
     settings: Settings
     choices: dict[str, str]
     changes: list[Change]
-    force: bool = False
+    request: Request
 
-    @property
+    @cached_property
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
         return self.status.get("state") == "done" and not self.changes and is_whole(self.rundir)
 
-    def begin(self, command: str, objects: Mapping[str, Any] | None = None) -> Begun:
-        """Check what the run goes on with.
+    def begin(self, objects: Mapping[str, Any] | None = None) -> Session:
+        """Build the run and try a step; nothing is written yet.
 
         Args:
-            command: What the user typed, for whoever finds the run in use.
-            objects: Parts that are there already, by group.
+            objects: Parts passed as Python objects, by group.
         """
-        from trainer.launch.start import Begun
         from trainer.session.prepare import rebuild
+        from trainer.session.session import Session
         from trainer.session.trial_step import try_out
-        from trainer.terminal import run_screen
+        from trainer.terminal import run_screen, screen
 
         if not self.is_complete:
-            self.rundir.require_free()  # at once
-        if not self.force:
-            require_unedited(self.rundir)  # else it would be built of other parts, or refused for what these lack
+            self.rundir.require_free()  # before the parts are built, which takes time
+        if not self.request.force:
+            require_unedited(self.rundir)  # before an edited file causes another error
         built = rebuild(self.rundir, self.settings, self.choices, objects)
         try_out(built)
 
-        def open_screen(standing: Standing) -> None:
+        def show(standing: Standing) -> Display:
             run_screen.resuming(self.rundir, self.status, standing.first_step, self.changes)
             run_screen.header(built, {**self.choices, **built.choices}, self.rundir)
+            return run_screen.progress(standing)
 
-        return Begun(self.rundir, built, open_screen)
+        return Session(self.rundir, built, self.request, show, screen.note)
 
 
 def continuation(
-    rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], force: bool = False
+    rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], request: Request
 ) -> Continuation:
-    """Return a run that is to go on under changed settings; the arguments are those of `go_on`.
+    """Return a run that is about to be resumed.
+
+    Args:
+        rundir: The run's directory.
+        stored: Its settings so far.
+        changed: The settings it continues with.
+        chosen: The options that the command selects from the groups.
+        request: What the user typed; `force` allows changes that make it a different run.
 
     Raises:
-        UsageError: A change would make it another run.
+        UsageError: A change would make it a different run.
     """
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
-    changes = require_possible(rundir, stored, changed, force, choices)
-    return Continuation(rundir, status, changed, choices, changes, force)
+    changes = require_possible(rundir, stored, changed, request.force, choices)
+    return Continuation(rundir, status, changed, choices, changes, request)
 
 
 def is_whole(rundir: RunDirectory) -> bool:
-    """Say whether the newest checkpoint of a run, and what the run keeps beside it, are there and as they were."""
+    """Return whether the newest checkpoint of a run and the files beside it are present and unchanged."""
     saved = manifest.steps(rundir.checkpoints)
     try:
         if not saved or not manifest.verify(path := rundir.checkpoints / manifest.name_of(saved[-1])):
             return False
-        then = vouching.recorded(path)
-        lacks = then is not None and then["preprocess"] is not None and vouching.kept(rundir)["preprocess"] is None
-        return not lacks and not vouching.resume_problems(rundir, path)
+        recorded = vouching.recorded(path)
+        is_needed = recorded is not None and recorded["preprocess"] is not None
+        if is_needed and vouching.Kept(rundir).preprocess_sum is None:
+            return False
+        return not vouching.resume_problems(rundir, path)
     except TrainerError:
         return False
 
@@ -245,10 +260,10 @@ def is_whole(rundir: RunDirectory) -> bool:
 def require_possible(
     rundir: RunDirectory, stored: Settings, changed: Settings, force: bool, choices: dict[str, str]
 ) -> list[Change]:
-    """Return the changes of a resume.
+    """Return the changes from one configuration to another.
 
     Raises:
-        UsageError: One would make it another run.
+        UsageError: A change would make it a different run; `force` allows it.
     """
     changes, known = differences(stored, changed), flat(stored.to_dict())
     for change in changes:
@@ -258,23 +273,23 @@ def require_possible(
             old = rundir.read_status().get("choices", {}).get(group) if rest == "_target_" else show(change.old)
             raise refusal(
                 redact.words([what])[0],
-                f"would make it another run (it has {old})",
-                f"a new run, which may start from these weights with init_from={rundir.short}; or --force",
+                f"would make it a different run (it has {old})",
+                f"a new run that starts from these weights with init_from={rundir.short}, or --force",
                 None if change.key in known else nearest(change.key, known),
             )
     return changes
 
 
 def resumed(settings: Settings) -> Path | None:
-    """Return the run or sweep that resume=true goes on with; None if one is to begin.
+    """Return the run or sweep that `resume=true` continues; None if there is none yet.
 
     Raises:
-        UsageError: The settings don't say which, or one can't look.
+        UsageError: run_dir is missing or can't be read.
     """
     if not settings.resume:
         return None
     if settings.run_dir is None:
-        raise refusal("resume=true", "which run? it needs run_dir", "run_dir=PATH resume=true")
+        raise refusal("resume=true", "which run? set run_dir", "run_dir=PATH resume=true")
     path = Path(settings.run_dir)
     try:
         return path if directory.is_run(path) else None

@@ -1,12 +1,11 @@
-"""Starts and continues sweeps: every job is written before the first one starts."""
+"""Starts sweeps, and trains their jobs: every job is written before the first one starts."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,9 @@ from trainer.analysis import failure
 from trainer.config import secrets as redact
 from trainer.config.arguments import Choice, CommandLine
 from trainer.config.compose import JobConfig
-from trainer.config.settings import check
 from trainer.errors import RunFailed, UsageError, refusal
 from trainer.files import safe_start, writing
+from trainer.files.plain_json import as_json
 from trainer.launch import launchers
 from trainer.launch.hydra_launchers import (
     IN_PROCESS,
@@ -37,27 +36,31 @@ from trainer.runs import entries, sweep_file, trust_list
 from trainer.runs.directory import RunDirectory
 from trainer.runs.sweep_file import Sweep
 from trainer.session import bounds, prepare
+from trainer.session.job import Job
 from trainer.session.logger_repair import repair
 from trainer.session.prepare import Plan
+from trainer.session.session import Request
 from trainer.session.stopping import Stopping
 from trainer.terminal import run_tables, screen
 from trainer.terminal.sweep_overview import Overview
 from trainer.text import count, typed
 
-WHY_SECONDS = 30.0  # for finding out why jobs failed
+WHY_SECONDS = 30.0  # the time to find out why jobs failed
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def start(path: Path, jobs: Sequence[JobConfig], choices: Sequence[Choice], words: CommandLine, command: str) -> int:
-    """Check and write all jobs of a sweep, run them, and return the exit code.
+def start(
+    path: Path, jobs: Sequence[JobConfig], choices: Sequence[Choice], words: CommandLine, request: Request
+) -> int:
+    """Check and write all jobs of a sweep, train them, and return the exit code.
 
     Args:
-        path: Directory to create.
+        path: The directory to create.
         jobs: The composed jobs.
-        choices: Their words, in the same order.
-        words: The whole command line.
-        command: The same as it was typed.
+        choices: The words of each job, in the same order.
+        words: The words of the command.
+        request: What the user typed.
 
     Raises:
         UsageError: A job or the launcher is wrong; nothing has been created.
@@ -69,7 +72,8 @@ def start(path: Path, jobs: Sequence[JobConfig], choices: Sequence[Choice], word
     def plan(index: int) -> Plan:
         status = {"choices": jobs[index].choices, "swept": redact.tree(choices[index].swept)}
         try:
-            return prepare.plan(jobs[index].settings, status, threads=None if name in IN_PROCESS else 1)
+            built = prepare.prepare(jobs[index].settings, jobs[index].choices)
+            return prepare.plan_of(built, status, threads=None if name in IN_PROCESS else 1)
         except UsageError as error:
             raise error.within(f"job {index} ({typed(status['swept'])})") from error
 
@@ -78,17 +82,17 @@ def start(path: Path, jobs: Sequence[JobConfig], choices: Sequence[Choice], word
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
-    digests = {f"{index:03d}": own.digest for index, one in enumerate(plans) if (own := one.own_code) is not None}
     names = [f"{index:03d}" for index in range(len(plans))]
+    digests = {job: own.digest for job, one in zip(names, plans, strict=True) if (own := one.own_code) is not None}
     sweep: Sweep = {
         "format": sweep_file.FORMAT,
         "name": jobs[0].settings.name,
-        "command": command,
+        "command": request.command,
         "launcher": {"name": name, "overrides": words.launcher, "config_dirs": _absolute(words.config_dirs)},
         "swept": list(choices[0].swept),
         "jobs": names,
     }
-    content = _as_json(sweep)
+    content = as_json({**sweep})
     bounds.require_json("sweep.json", content)
     own = launcher_code(sweep)
     for note in trust_list.remarks({*digests.values(), *([own.digest] if own else [])}):
@@ -100,18 +104,22 @@ def start(path: Path, jobs: Sequence[JobConfig], choices: Sequence[Choice], word
             writing.replace(staged / "sweep.json", content)
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
-    secrets = dict(zip(names, all_secrets, strict=True))
-    return launch(path, sweep, command, redact.words(words.overrides), digests, secrets=secrets)
+    return launch(path, sweep, request, digests, dict(zip(names, all_secrets, strict=True)))
 
 
 def checked(launcher: HydraLauncher, check: Callable[[T], R], jobs: Sequence[T]) -> list[R]:
-    """Return what a check returns for each job; it is done where the launcher would do the job, if it is one of ours.
+    """Check each job, in the same processes as the launcher if it is one of ours, and return the results.
+
+    Args:
+        launcher: The sweep's launcher.
+        check: Called with each job.
+        jobs: The jobs.
 
     Raises:
         UsageError: A job is wrong.
     """
     each = launcher.each if isinstance(launcher, EachLauncher) else Local().each
-    results, found = each(check, jobs), {}  # processes are forked before a display has a thread
+    results, found = each(check, jobs), {}  # forks processes, so it comes before the display starts a thread
     for one, result in screen.track(results, "checking the jobs", len(jobs)):
         if isinstance(result, RunFailed):
             raise UsageError(f"job {one}: {result}")
@@ -121,10 +129,7 @@ def checked(launcher: HydraLauncher, check: Callable[[T], R], jobs: Sequence[T])
 
 @contextmanager
 def staging(path: Path) -> Iterator[Path]:
-    """Yield a new folder that gets its name after the block: what it holds is there whole or not at all.
-
-    Nothing of the user's is in its way, for the name it has until then is new.
-    """
+    """Yield a new folder under a temporary name, and rename it after the block: readers see all of it or nothing."""
     writing.make_folders(path.parent)
     staged = writing.new_folder(path)
     try:
@@ -139,54 +144,51 @@ def staging(path: Path) -> Iterator[Path]:
 def launch(
     path: Path,
     sweep: Sweep,
-    command: str,
-    overrides: list[str],
+    request: Request,
     digests: Mapping[str, str],
-    force: bool = False,
-    secrets: Mapping[str, Mapping[str, Any]] | None = None,
+    secrets: Mapping[str, Mapping[str, Any]],
 ) -> int:
-    """Run the jobs of a sweep that are not done, with its own launcher, and return the exit code.
+    """Train the jobs of a sweep that are not done, print their results, and return the exit code.
 
     Args:
-        path: Its directory.
-        sweep: What its sweep.json says, with a launcher that may be used.
-        command: What the user typed, for the record.
-        overrides: The settings that the user typed, for the record.
-        digests: Those of the jobs' own code, as it was checked, by job.
-        force: Let a job start over if it should have a good checkpoint and has none, and take modules as they are now.
-        secrets: What the jobs' directories do not hold, by job and dotted key.
+        path: The sweep's directory.
+        sweep: The content of its sweep.json, with a launcher that may be used.
+        request: What the user typed.
+        digests: Digests of the jobs' custom code when it was checked, by job.
+        secrets: The secrets in the settings by job and dotted key; the directories do not hold them.
 
     Raises:
-        UsageError: Another process trains it or one of its jobs.
+        UsageError: Another process trains the sweep.
         RunFailed: The launcher failed.
     """
-    require_no_secrets_in_files(sweep["launcher"]["name"], (secrets or {}).values())
-    task = Task(path.absolute(), command, tuple(overrides), force, dict(digests), dict(secrets or {}), Owner.me())
-    require_free(path, sweep)
+    require_no_secrets_in_files(sweep["launcher"]["name"], secrets.values())
+    task = Task(path.absolute(), request, dict(digests), dict(secrets), Owner.me())
     problem = None
     screen.note(f"{count(len(sweep['jobs']), 'job')} in {path}")
-    with RunDirectory(path).lock(command), Stopping(on_signal=task.marker.touch) as stopping, launching(sweep):
+    with (
+        RunDirectory(path).lock(request.command),
+        Stopping(on_signal=task.marker.touch) as stopping,
+        launching(sweep),
+    ):
         task.marker.unlink(missing_ok=True)
-        todo = waiting(path, sweep, command)
-        finished = [RunDirectory(path / name) for name in sweep["jobs"] if name not in todo]
+        unfinished = waiting(path, sweep, request.command)
         launcher = make_launcher(words_of(sweep), path, task.compose)
         try:
-            train(launcher, task, todo, Overview(path, sweep["jobs"]))
+            train(launcher, task, unfinished, Overview(path, sweep["jobs"]))
         except KeyboardInterrupt:
-            pass  # a job has been stopped; its status says so
-        except Exception as error:  # a launcher may raise anything when a worker dies
+            pass  # a job was stopped; its status says so
+        except Exception as error:  # a launcher may raise any exception when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
     if stopping.signal is None:
-        repair_loggers(finished, command, task)
-        find_out([RunDirectory(path / name) for name in sweep["jobs"]], command, task)
+        repair_loggers([task.job(name) for name in sweep["jobs"] if name not in unfinished])
+        find_out([task.job(name) for name in sweep["jobs"]])
     ended = [entries.entry(path / name) for name in sweep["jobs"]]
     if stopping.signal is not None:
         done = sum(one.state == "done" for one in ended)
-        screen.note(
-            f"stopped by {signal.Signals(stopping.signal).name} with {done:,} of {count(len(ended), 'job')} done"
-        )
+        by = "Ctrl-C" if stopping.signal == signal.SIGINT else stopping.signal.name
+        screen.note(f"stopped ({by}): {done:,} of {count(len(ended), 'job')} done")
     run_tables.print_results(path, ended, sweep["swept"])
     if stopping.signal is not None:
         return 128 + stopping.signal
@@ -196,7 +198,7 @@ def launch(
 
 
 def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: Overview) -> None:
-    """Hand the jobs of these names to a launcher, and show how they stand until all have ended."""
+    """Let a launcher train jobs, and show their progress until all have ended."""
     if isinstance(launcher, EachLauncher):
         results = launcher.each(task, names, overview)
         with overview:
@@ -208,45 +210,34 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
             launcher.launch([[f"run_dir='{name}'"] for name in names], initial_job_idx=0)
 
 
-def repair_loggers(rundirs: Sequence[RunDirectory], command: str, task: Task) -> None:
-    """Give the loggers of finished jobs what a kill has kept from them."""
-    for rundir in rundirs:
-        if rundir.read_status().get("config", {}).get("logger"):
+def repair_loggers(jobs: Iterable[Job]) -> None:
+    """Add the rows that loggers of finished jobs lack because of a kill."""
+    for job in jobs:
+        name = job.rundir.path.name
+        if job.rundir.read_status().get("config", {}).get("logger"):
             with suppress(UsageError):
-                told = partial(_note_of_job, rundir.path.name)
-                repair(rundir, check(task.opened(rundir.path.name)), command, told)
+                repair(job.rundir, job.settings(), job.request.command, partial(_note_of_job, name))
 
 
 def _note_of_job(name: str, text: str) -> None:
     screen.note(f"{name}: {text}")
 
 
-def find_out(rundirs: Sequence[RunDirectory], command: str, task: Task) -> None:
-    """Find out why jobs failed whose numbers ran away, until that has taken a while; an interrupt ends it."""
+def find_out(jobs: Iterable[Job]) -> None:
+    """Find out why jobs diverged, within a time limit; an interrupt ends it."""
     end = time.monotonic() + WHY_SECONDS
-    failed = [one for one in rundirs if failure.is_open(one.read_status())]
+    failed = [job for job in jobs if failure.is_open(job.rundir.read_status())]
     with suppress(KeyboardInterrupt):
-        for rundir in screen.track(failed, "finding out why jobs failed", len(failed)) if failed else ():
-            status = rundir.read_status()
+        for job in screen.track(failed, "finding out why jobs failed", len(failed)) if failed else ():
+            choices = job.rundir.read_status().get("choices") or {}
             if time.monotonic() > end:
                 return
             with suppress(UsageError):
-                config = redact.filled(task.opened(rundir.path.name), task.secrets.get(rundir.path.name) or {})
-                failure.find_out(rundir, check(config), status.get("choices") or {}, command)
-
-
-def require_free(path: Path, sweep: Sweep) -> None:
-    """Refuse a sweep that another process trains, or a job of; nothing is changed.
-
-    Raises:
-        InUse: Names what is in use, and by whom.
-    """
-    for rundir in (RunDirectory(path), *(RunDirectory(path / name) for name in sweep["jobs"])):
-        rundir.require_free()
+                failure.find_out(job.rundir, job.settings(), choices, job.request.command)
 
 
 def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
-    """Return the jobs that are not done, marked as waiting."""
+    """Mark the jobs that are not done as waiting, and return their names."""
     names = []
     for name in sweep["jobs"]:
         rundir = RunDirectory(path / name)
@@ -259,16 +250,16 @@ def waiting(path: Path, sweep: Sweep, command: str) -> list[str]:
     return names
 
 
-def described(path: Path, words: CommandLine, command: str) -> Sweep:
-    """Return what sweep.json says of a sweep, which may be somebody else's, with a launcher that may be used.
+def open_sweep(path: Path, words: CommandLine, command: str) -> Sweep:
+    """Return the content of sweep.json, with a launcher that the user trusts.
 
     Args:
-        path: Its directory.
-        words: What the user types now; a launcher among it takes the place of the sweep's.
-        command: The whole command, to be typed again with one.
+        path: The sweep's directory.
+        words: The words of the command; a launcher among them replaces the sweep's.
+        command: The whole command, for the message.
 
     Raises:
-        UsageError: The launcher could run anything; the message says what to type.
+        UsageError: The launcher could run any code; the message says what to type.
     """
     sweep = sweep_file.read(path)
     if words.launcher:
@@ -286,26 +277,22 @@ def described(path: Path, words: CommandLine, command: str) -> Sweep:
 
 
 def keep_launcher(path: Path, sweep: Sweep) -> None:
-    """Write sweep.json anew if a sweep has another launcher, which the user has typed and so trusts."""
+    """Write sweep.json if the user has typed another launcher, and trust that launcher."""
     if sweep != sweep_file.read(path):
         if (own := launcher_code(sweep)) is not None:
             trust_list.add([own.digest])
-        writing.replace(path / "sweep.json", _as_json(sweep))
+        writing.replace(path / "sweep.json", as_json({**sweep}))
 
 
 def _absolute(folders: Sequence[str]) -> list[str]:
     return [str(Path(folder).absolute()) for folder in folders]
 
 
-def _as_json(sweep: Sweep) -> bytes:
-    return (json.dumps(sweep, indent=1) + "\n").encode()
-
-
 def require_no_secrets(launcher: list[str]) -> None:
-    """Refuse words that set up a launcher and hold a secret.
+    """Refuse a secret in the settings of a launcher.
 
     Raises:
-        UsageError: One does.
+        UsageError: There is one.
     """
     if redact.words(launcher) != launcher:
         raise refusal("hydra.launcher", "sweep.json keeps its settings, and one of them is a secret")

@@ -1,4 +1,4 @@
-"""What a launcher calls for each job of a sweep, here or in a worker process."""
+"""The function that a launcher calls for each job of a sweep."""
 
 from __future__ import annotations
 
@@ -12,27 +12,35 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from trainer.errors import RunFailed, TrainerError, UsageError
+from trainer.errors import RunFailed, TrainerError
 from trainer.files import safe_start
 from trainer.launch import groups
 from trainer.launch.owner import Owner
 from trainer.runs.directory import RunDirectory
-from trainer.session import train as job
+from trainer.session import job
+from trainer.session.job import Job
+from trainer.session.session import Request
 from trainer.session.stopping import Stopping
 from trainer.terminal import screen
 from trainer.training.stacked import stack
 
-STOP = "stop"  # while a file of this name is in the sweep's directory, no further job starts
+STOP = "stop"  # no further job starts while the sweep's directory holds a file of this name
 
 
 @dataclass(frozen=True)
 class Task:
-    """Trains the job of a name: what is called for each, here or in a worker process."""
+    """Trains jobs of a sweep: a launcher calls it with the name of each job, in this process or in a worker.
+
+    Args:
+        path: The sweep's directory.
+        request: What the user typed.
+        digests: Digests of the jobs' custom code when it was checked, by job.
+        secrets: The secrets in the settings by job and dotted key.
+        owner: The process that runs the sweep.
+    """
 
     path: Path
-    command: str
-    overrides: tuple[str, ...]
-    force: bool
+    request: Request
     digests: Mapping[str, str]
     secrets: Mapping[str, Mapping[str, Any]]
     owner: Owner
@@ -42,76 +50,46 @@ class Task:
         """The file that keeps further jobs from starting."""
         return self.path / STOP
 
+    def job(self, name: str) -> Job:
+        """Return the job with a name."""
+        return Job(RunDirectory(self.path / name), self.request, self.digests.get(name), self.secrets.get(name, {}))
+
     def __call__(self, name: str) -> None:
-        """Train a job; how it ends stands in its status.json."""
+        """Train a job; its status.json records how it ended."""
         with safe_start.lifted(), self.owner.working():
             if not self.marker.exists() and not self.owner.is_gone:
-                self._train(name)
-
-    def opened(self, name: str) -> dict[str, Any]:
-        """Return the configuration of a job, whose own code may be imported from then on.
-
-        Raises:
-            UsageError: The code is not what was checked.
-        """
-        rundir = RunDirectory(self.path / name)
-        return job.opened(rundir, self.command, self.force, self.digests.get(name))
-
-    def _train(self, name: str) -> None:
-        rundir, digest, secrets = RunDirectory(self.path / name), self.digests.get(name), self.secrets.get(name)
-        job.execute(rundir, self.command, list(self.overrides), self.force, self._stopping(), secrets, digest)
+                job.execute(self.job(name), self._stopping())
 
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
-        """Train jobs that differ only in numbers as one, and the others singly; yield their names as they end."""
-        for group in groups.groups([RunDirectory(self.path / name) for name in names]):
+        """Train jobs that differ only in numbers as one program, the others separately; yield each name at its end."""
+        for group in groups.groups([self.job(name) for name in names]):
             if self.marker.exists():
                 return
-            size, how = self._size_of(group)
+            size, how = groups.size_of(group)
             screen.note(f"{groups.named(group)} {how}")
             for part in groups.parts(group, size):
                 if len(part) == 1:
-                    self(part[0].path.name)
-                    yield part[0].path.name, None
+                    self(part[0].rundir.path.name)
+                    yield part[0].rundir.path.name, None
                 elif not self.marker.exists():
                     yield from self._at_once(part)
 
-    def _size_of(self, group: Sequence[RunDirectory]) -> tuple[int, str]:
-        name = group[0].path.name
-        try:
-            self.opened(name)
-        except UsageError:
-            return 1, "singly: the first one can't be opened"  # which it says itself when it is its turn
-        return groups.size_of(group, self.secrets.get(name, {}))
-
-    def _at_once(self, rundirs: Sequence[RunDirectory]) -> Iterator[tuple[str, None]]:
-        seconds = groups.seconds_between_writes(len(rundirs))
+    def _at_once(self, jobs: Sequence[Job]) -> Iterator[tuple[str, None]]:
+        seconds = groups.seconds_between_writes(len(jobs))
         with self._stopping() as stopping:
-            loops = [
-                job.executing(
-                    rundir,
-                    self.command,
-                    list(self.overrides),
-                    self.force,
-                    stopping,
-                    self.secrets.get(rundir.path.name),
-                    self.digests.get(rundir.path.name),
-                    seconds,
-                )
-                for rundir in rundirs
-            ]
-            for number in stack.train(loops):
-                yield rundirs[number].path.name, None
+            for number in stack.train([job.executing(one, stopping, seconds) for one in jobs]):
+                yield jobs[number].rundir.path.name, None
 
     def compose(self, config: DictConfig) -> None:
-        """Train the job that a configuration of Hydra's names."""
+        """Train the job that a Hydra configuration names."""
         self(config.run_dir)
         if self.marker.exists() and self.owner.is_me:
             raise KeyboardInterrupt
 
     def note_death(self, name: str, problem: RunFailed) -> None:
-        """Let the status of a job say that its process has died over it."""
+        """Record in the status of a job that its process has died."""
         rundir = RunDirectory(self.path / name)
-        with suppress(OSError, TrainerError), rundir.lock(self.command):
+        with suppress(OSError, TrainerError), rundir.lock(self.request.command):
             if rundir.read_status().get("state") in ("waiting", "running"):
                 rundir.write_status({**rundir.read_status(), "state": "failed", "error": str(problem)})
 

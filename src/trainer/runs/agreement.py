@@ -1,4 +1,4 @@
-"""Whether the files of a run, or of a sweep, agree with each other: what `verify` says of them. Without torch."""
+"""Checks whether the files of a run, or of a sweep, agree with each other, for `verify`. Without torch."""
 
 from __future__ import annotations
 
@@ -15,51 +15,47 @@ from trainer.files.plain_json import has_shape
 from trainer.files.sums import sum_of
 from trainer.runs import directory, sweep_file, vouching
 from trainer.runs.directory import RunDirectory
-from trainer.runs.status import Sums
-from trainer.runs.vouching import Recorded
+from trainer.runs.vouching import Kept, Recorded
 
 _PREPROCESS = 1  # the format of preprocess.json
 _UNRECORDED = "not recorded"
-_EVALUATED = ("validation_loss", "validation_accuracy")  # by the loop; after the last step no checkpoint has them
+_EVALUATED = ("validation_loss", "validation_accuracy")  # evaluated after the last step, so in no checkpoint
 Finding = tuple[str, str | None, str | None]
 
 
 class _State(TypedDict):
-    """What is compared of where a run stood."""
-
     validation: dict[str, Any]
 
 
 class _Training(TypedDict):
-    """What a checkpoint holds beside the weights."""
-
     state: _State
 
 
 class _Saved(TypedDict):
-    """What state.json holds."""
+    """The part of state.json that is compared."""
 
     training: _Training
 
 
 def of_run(run: RunDirectory, good: Sequence[int]) -> Iterator[Finding]:
-    """Yield what there is to say of the files beside a run's checkpoints: the file, what is wrong, what is to be noted.
+    """Yield (file, problem, note) for the files of a run besides its checkpoints.
 
     Args:
         run: The run.
-        good: The steps of the checkpoints that are whole.
+        good: The steps of the good checkpoints.
     """
+    kept = Kept(run)
     then = {step: vouching.recorded(run.checkpoints / manifest.name_of(step)) for step in good}
     known = {step: one for step, one in then.items() if one is not None}
     for step in good:
         path = run.checkpoints / manifest.name_of(step)
-        if then[step] is None and (problem := vouching.unrecorded_problem(run, path)) is not None:
+        if then[step] is None and (problem := vouching.unrecorded_problem(kept, path)) is not None:
             yield f"checkpoints/{path.name}/{manifest.MANIFEST}", problem, None
-    yield "status.json", _status_problem(run, good, bool(known)), None
+    yield "status.json", _status_problem(kept, good, known), None
     for file, (problem, note) in {
-        "config.yaml": _config(run, known),
-        "preprocess.json": _preprocess(run, known),
-        "metrics.jsonl": (_rows_problem(run, known, good), None),
+        "config.yaml": (_config_problem(kept, known), None),
+        "preprocess.json": _preprocess(kept, known),
+        "metrics.jsonl": (_rows_problem(kept, known, good), None),
     }.items():
         if problem is None and note is None and len(known) < len(good) and (run.path / file).exists():
             note = _UNRECORDED + (f" by {len(good) - len(known)} of {len(good)} checkpoints" if known else "")
@@ -67,7 +63,7 @@ def of_run(run: RunDirectory, good: Sequence[int]) -> Iterator[Finding]:
 
 
 def of_sweep(path: Path) -> str | None:
-    """Return what is wrong with the sweep.json of a directory, which names the jobs and what differs between them."""
+    """Return the problem of the sweep.json in a directory, which names the jobs and the swept keys."""
     try:
         sweep = sweep_file.read(path)
     except UsageError as error:
@@ -79,57 +75,65 @@ def of_sweep(path: Path) -> str | None:
     return None
 
 
-def _status_problem(run: RunDirectory, good: Sequence[int], is_sealed: bool) -> str | None:
-    """Return what is wrong with status.json: its own sum, which it may have to have, or where the run stands."""
-    status = run.read_status()
-    if "state" not in status:
-        return "can't be read; it is made anew when the run goes on"
-    raw = plain_json.json_data(run.path / "status.json", as_is=True)
+def _status_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorded]) -> str | None:
+    """Return the problem of status.json: its own sum, which newer runs must have, or its progress."""
+    if "state" not in kept.status:
+        return "can't be read; resuming the run recreates it"
+    raw = plain_json.json_data(kept.rundir.path / "status.json", as_is=True)
     if raw.get("format", 1) != 1:
-        return f"has format {raw['format']}, and this version reads 1; use the version that wrote it"
-    if good and (problem := _standing_problem(run, status, good)) is not None:
+        return f"has format {raw['format']}, but this version reads 1; use the version that wrote it"
+    if good and (problem := _progress_problem(kept, good, known)) is not None:
         return problem
-    if (problem := vouching.seal_problem(raw, is_sealed)) is not None:
-        return f"{problem}; `trainer resume` writes what the checkpoints say"
+    if (problem := vouching.seal_problem(raw, is_expected=bool(known))) is not None:
+        return f"{problem}; `trainer resume` restores it from the checkpoints"
     return None
 
 
-def _standing_problem(run: RunDirectory, status: Mapping[str, Any], good: Sequence[int]) -> str | None:
-    """Compare step, best and metrics with what the checkpoints say, as far as they come from there."""
-    best = status.get("best")
-    if best is not None and best["step"] in good:
+def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorded]) -> str | None:
+    """Compare step, best and metrics with the checkpoints that recorded them."""
+    run, status = kept.rundir, kept.status
+    best, is_at_end = status.get("best"), _is_best_at_end(kept, good)
+    if best is not None and best["step"] in good and not is_at_end:
         then = _state(run, best["step"])
         if (then.get("best_step"), then.get("best_value")) != (best["step"], best["value"]):
             return _differs("best", best["value"], then.get("best_value"), best["step"])
     if status.get("state") not in ("done", "stopped") or good[-1] != manifest.steps(run.checkpoints)[-1]:
-        return (
-            None  # it goes on writing after a checkpoint, was killed before it wrote again, or the last one is broken
-        )
+        return None  # a run that has not ended may be ahead of its checkpoints; so is one whose last is damaged
     state, step = _state(run, good[-1]), good[-1]
     if (ended := status.get("step", 0)) != step:
-        return f"says that the run ended at step {ended:,}, and the newest checkpoint is of step {step:,}"
+        return f"says that the run ended at step {ended:,}, but the newest checkpoint is from step {step:,}"
     found = {"best": (best or {}).get("step"), "skipped": status.get("skipped"), **status.get("metrics", {})}
     then = {"best": state.get("best_step"), "skipped": state.get("skipped"), "loss": state.get("loss")}
-    if state.get("validation_step") == step:  # else it was evaluated once more at its end
+    if is_at_end:
+        then["best"] = step
+    if state.get("validation_step") == step:  # else the run was evaluated again at its end
         then.update(state["validation"])
-    saved = vouching.recorded(run.checkpoints / manifest.name_of(step))
-    changed = saved is None or saved["config"] != status.get("sums", {}).get("config")
+    changed = step not in known or known[step]["config"] != status.get("sums", {}).get("config")
     for name, value in then.items():
         if name == "best" and changed and found["best"] is None:
-            continue  # it was resumed with another metric to watch, and took no step
+            continue  # resumed with another metric to monitor, without taking a step
         if found.get(name) != value:
             return _differs(name, found.get(name), value, step)
     more = [name for name in status.get("metrics", {}) if name not in _names(status, state, changed)]
     return f"has been edited: the checkpoint of step {step:,} has no {', '.join(more)}" if more else None
 
 
+def _is_best_at_end(kept: Kept, good: Sequence[int]) -> bool:
+    """Return whether the best evaluation is the one after the last step, which no checkpoint holds."""
+    status, state = kept.status, _state(kept.rundir, good[-1])
+    best, step = status.get("best"), state.get("step")
+    if best is None or status.get("state") != "done" or best["step"] != step or state.get("validation_step") == step:
+        return False
+    return best["value"] is not None and best["value"] == status.get("metrics", {}).get(best["metric"])
+
+
 def _names(status: Mapping[str, Any], state: Mapping[str, Any], changed: bool) -> Collection[str]:
-    """Return the metrics that a run which has ended may have.
+    """Return the metrics allowed in the status of a run that has ended.
 
     Args:
-        status: Where it stands.
-        state: Where it stood when its last checkpoint was saved.
-        changed: Whether it has another configuration since.
+        status: The status.
+        state: The loop's state in the last checkpoint.
+        changed: Whether the configuration has changed since then.
     """
     known = {"loss", *state["validation"]}
     evaluated = status.get("state") == "done" and state.get("validation_step") != state.get("step")
@@ -141,15 +145,15 @@ def _names(status: Mapping[str, Any], state: Mapping[str, Any], changed: bool) -
 
 
 def _differs(name: str, now: Any, then: Any, step: int) -> str:
-    return f"has been edited: {name} is {now}, and {then} in the checkpoint of step {step:,}"
+    return f"has been edited: {name} is {now}, but {then} in the checkpoint of step {step:,}"
 
 
 def _state(run: RunDirectory, step: int) -> dict[str, Any]:
-    """Return where a run stood, as a checkpoint says it; null for a number that was not finite."""
+    """Return the loop's state in a checkpoint, with None for numbers that were not finite."""
     file = run.checkpoints / manifest.name_of(step) / manifest.STATE
     data = plain_json.json_data(file)
     if not has_shape(_Saved)(data):
-        raise BadCheckpoint(f"{file} does not hold what it must")
+        raise BadCheckpoint(f"{file} lacks required fields or has fields of the wrong type")
     state: dict[str, Any] = _finite(data["training"]["state"])
     return state
 
@@ -160,64 +164,63 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _config(run: RunDirectory, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
-    status = run.read_status()
+def _config_problem(kept: Kept, known: Mapping[int, Recorded]) -> str | None:
     try:
-        config = run.read_config()
-        settings.check(config)
+        settings.check(kept.config)
     except UsageError as error:
-        return str(error), None
+        return str(error)
     for step, then in known.items():
-        if (problem := vouching.config_problem(run, manifest.name_of(step), then)) is not None:
-            return problem, None
-    if "config" in status and status["config"] != config and not _is_in_between(status, sum_of(config), known):
-        return "has changed: status.json repeats another configuration", None
-    return None, None
+        if (problem := vouching.config_problem(kept, manifest.name_of(step), then)) is not None:
+            return problem
+    if kept.status.get("config", kept.config) != kept.config and not _is_in_between(kept, known):
+        return "has changed: status.json has another configuration"
+    return None
 
 
-def _is_in_between(status: Mapping[str, Any], config: str, known: Mapping[int, Recorded]) -> bool:
-    """Say whether a resume was ended between status.json, which comes first, and config.yaml."""
-    starts = vouching.starts_after(status, None)
-    before: list[Sums] = [*[*known.values()][-1:], *starts]
-    return status.get("state") in ("running", "waiting") and config in [one["config"] for one in before]
+def _is_in_between(kept: Kept, known: Mapping[int, Recorded]) -> bool:
+    """Return whether a resume was interrupted between writing status.json, which comes first, and config.yaml."""
+    configs = [one["config"] for one in (*[*known.values()][-1:], *kept.starts_after(None))]
+    return kept.status.get("state") in ("running", "waiting") and sum_of(kept.config) in configs
 
 
-def _preprocess(run: RunDirectory, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
+def _preprocess(kept: Kept, known: Mapping[int, Recorded]) -> tuple[str | None, str | None]:
+    """Return (problem, note)."""
     try:
-        data = run.read_preprocess()
+        data = kept.rundir.read_preprocess()
     except UsageError as error:
         return str(error), None
     if data is not None and not (isinstance(data, dict) and data.get("format") == _PREPROCESS):
-        return "holds no preprocessing of this version", None
+        return "has a format that this version can't read", None
     if not known:
         return None, None
-    problem = vouching.going_on_problem(run, manifest.name_of(max(known)), known[max(known)])
+    problem = vouching.resume_preprocess_problem(kept, manifest.name_of(max(known)), known[max(known)])
     if problem is not None:
         return problem, None
     others = []
     for step, then in known.items():
-        problem = vouching.preprocess_problem(run, manifest.name_of(step), then)
-        if problem is not None and not vouching.is_replaced(run, then):
+        problem = vouching.preprocess_problem(kept, manifest.name_of(step), then)
+        if problem is not None and not kept.is_replaced(then):
             return problem, None
         others += [f"{step:,}"] if problem is not None else []
-    return None, f"good, and not that of step {', '.join(others)}: the data were others then" if others else None
+    return None, f"good, but different from that of step {', '.join(others)}, which used other data" if others else None
 
 
-def _rows_problem(run: RunDirectory, known: Mapping[int, Recorded], good: Sequence[int]) -> str | None:
-    """Compare metrics.jsonl with what the newest checkpoint records, which covers what the older ones do."""
-    rows = {step: known[step]["metrics"] for step in sorted(known)[-1:] if "metrics" in known[step]}
-    status = run.read_status()
+def _rows_problem(kept: Kept, known: Mapping[int, Recorded], good: Sequence[int]) -> str | None:
+    """Compare metrics.jsonl with the record of the newest checkpoint, which covers those of the older ones."""
+    file, step = kept.rundir.metrics, max(known, default=0)
+    then = known[step].get("metrics") if known else None
     try:
-        sums = vouching.first_rows(run.metrics, [one["size"] for one in rows.values()])
-        size = run.metrics.stat().st_size if run.metrics.exists() else 0
-    except OSError as error:
-        return f"can't be read: {error.strerror}"
-    for step, one in rows.items():
-        if one["size"] > size:
-            return f"is shorter than when step {step:,} was saved: its last rows are lost"
-        if sums.get(one["size"]) != one["sha256"]:
-            return f"has been edited since step {step:,} was saved: put it back, or `trainer resume` it with --force"
-    has_ended = status.get("state") in ("done", "stopped") and rows and max(good) == status.get("step")
-    if has_ended and max(rows) == max(good) and size > rows[max(rows)]["size"]:
-        return f"has {size - rows[max(rows)]['size']:,} bytes more than the run wrote; `trainer resume` cuts them off"
+        found = vouching.sum_of_first(file, then["size"] if then else 0)  # must be readable in any case
+        size = file.stat().st_size if file.exists() else 0
+    except (OSError, ValueError) as error:
+        return f"can't be read: {getattr(error, 'strerror', error)}"
+    if then is None:
+        return None
+    if then["size"] > size:
+        return f"is shorter than when step {step:,} was saved: its last rows are lost"
+    if found != then["sha256"]:
+        return f"has been edited since step {step:,} was saved: put it back, or `trainer resume` it with --force"
+    has_ended = kept.status.get("state") in ("done", "stopped") and max(good) == kept.status.get("step")
+    if has_ended and step == max(good) and size > then["size"]:
+        return f"has {size - then['size']:,} bytes that the run did not write; `trainer resume` removes them"
     return None

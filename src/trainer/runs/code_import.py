@@ -1,14 +1,13 @@
-"""Imports the user's modules from the bytes that a run kept of them: no folder of the run joins sys.path."""
+"""Imports the user's modules from the copies kept with a run, without adding a folder of the run to sys.path."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,48 +18,39 @@ _executed: WeakKeyDictionary[ModuleType, bytes] = WeakKeyDictionary()
 
 
 class Source(NamedTuple):
-    """A module's source, and the file that it was read from."""
+    """A module's source, and the file it was read from."""
 
     content: bytes
     file: Path
 
 
 class CodeImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds and loads modules of certain names, each from bytes in memory.
+    """Finds and loads modules of certain names from bytes in memory.
 
     Args:
-        sources: The sources by the path that a module of that name has below a folder of sys.path.
+        sources: The sources by path relative to a folder of sys.path.
     """
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = dict(sources)
         self._sources = {name_of(path): source for path, source in sources.items()}
-        self._packages = {name_of(path) for path in sources if path.endswith("/__init__.py")}
-        parents = (name.rpartition(".")[0] for name in self._sources)
-        self._packages |= {parent for name in parents if name for parent in _and_above(name)} - {""}
+        self._packages = {".".join(folder.parts) for path in sources for folder in PurePosixPath(path).parents} - {""}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return how a module of a known name is loaded, None of any other name."""
+        """Return the spec of a module of a known name, None for other names."""
         if fullname.partition(".")[0] in sys.stdlib_module_names:
-            return None  # as when the run was trained: what the user has there comes last
-        is_package = fullname in self._packages
-        if fullname not in self._sources:
-            if not is_package:
-                return None
-            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = []
-            return spec
-        file = str(self._sources[fullname].file)
-        spec = importlib.machinery.ModuleSpec(fullname, self, origin=file, is_package=is_package)
+            return None  # as when the run was trained, the standard library takes precedence over the user's modules
+        source, is_package = self._sources.get(fullname), fullname in self._packages
+        if source is None:
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True) if is_package else None
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(source.file), is_package=is_package)
         spec.has_location = True
-        if is_package:
-            spec.submodule_search_locations = []
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute a module and remember what was executed."""
+        """Execute a module and remember the executed source."""
         _executed[module] = self._sources[module.__name__].content
         super().exec_module(module)
 
@@ -80,10 +70,10 @@ class CodeImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def install(sources: Mapping[str, Source]) -> None:
-    """Let modules be imported from memory, before others of their names.
+    """Make modules importable from memory, ahead of others with the same names.
 
     Raises:
-        UsageError: One of them is imported already, or to be imported, with another content.
+        UsageError: A module with other content is already imported or importable from memory.
     """
     before = next((one for one in sys.meta_path if isinstance(one, CodeImporter)), None)
     known = {} if before is None else before.sources
@@ -99,12 +89,12 @@ def install(sources: Mapping[str, Source]) -> None:
 
 
 def uninstall() -> None:
-    """Forget the modules that could be imported from memory; those that have been imported stay."""
+    """Make modules no longer importable from memory; those already imported stay."""
     sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, CodeImporter)]
 
 
 def executed(module: ModuleType) -> bytes | None:
-    """Return the source of a module as it was executed, as far as that is known; None where there is no source."""
+    """Return the source of a module as it was executed, else as it is in its file; None if it has no source."""
     if module not in _executed:
         file: Any = getattr(module, "__file__", None)
         try:
@@ -115,15 +105,5 @@ def executed(module: ModuleType) -> bytes | None:
 
 
 def name_of(path: str) -> str:
-    """Return the name of the module that has a path below a folder of sys.path."""
+    """Return the name of the module with a path relative to a folder of sys.path."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def sum_of(content: bytes) -> str:
-    """Return the SHA-256 of a source, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _and_above(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]

@@ -1,23 +1,18 @@
-"""Reads what a run measured, step by step, from its metrics.jsonl. Without torch and NumPy."""
+"""Reads the metrics of a run from its metrics.jsonl. Without torch and NumPy."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from trainer.files import reading
+from trainer.files import plain_json
 
-_BLOCK = 2**20  # bytes read at a time
-_LONGEST = 2**20  # bytes of a row
 _LARGEST_STEP = 2**53
-LARGEST = 1e150  # its square is still a number
+LARGEST = 1e150  # its square is still finite
 _MISSING = object()
 
 
@@ -26,15 +21,15 @@ class Curve:
     """One metric of a run.
 
     Args:
-        steps: Rising step numbers.
-        values: As many values; nan where the run had no number to reckon with.
+        steps: Step numbers in ascending order.
+        values: The value at each step; nan where it was missing or too large.
     """
 
     steps: Sequence[int] = field(default_factory=lambda: array("q"))
     values: Sequence[float] = field(default_factory=lambda: array("d"))
 
     def at(self, step: float) -> float:
-        """Return the value at a step, on the straight line between its neighbours; nan outside and at a gap."""
+        """Return the value at a step, linearly interpolated; nan outside the range and next to a missing value."""
         index = bisect_left(self.steps, step)
         if index == len(self.steps):
             return math.nan
@@ -48,25 +43,25 @@ class Curve:
 
     @property
     def last(self) -> float:
-        """The newest value; nan if there is none."""
+        """The last value; nan if there is none."""
         return self.values[-1] if self.values else math.nan
 
 
 def read(path: Path, metrics: Iterable[str]) -> dict[str, Curve]:
-    """Return metrics of a run by name; those that it never measured are missing.
+    """Return the curves of metrics by name, without those that the run never recorded.
 
-    A row that is no whole row of numbers is passed over, as the last one of a run that was killed while it wrote.
+    Damaged rows are skipped, such as the last row of a run that was killed while writing it.
 
     Args:
         path: A metrics.jsonl; a million rows take a few seconds.
-        metrics: The names to look for: loss, lr, validation_loss, ...
+        metrics: The names of the metrics: loss, lr, validation_loss, ...
 
     Raises:
-        OSError: It can't be read.
-        Unreadable: It is not made of rows.
+        OSError: The file can't be read.
+        Unreadable: A line is too long to be a row.
     """
     wanted = [(name, array("q"), array("d")) for name in metrics]
-    for row in _rows(path):
+    for row in plain_json.readable_rows(path):
         step = row.get("step")
         if type(step) is not int or not 0 <= step < _LARGEST_STEP:
             continue
@@ -83,31 +78,5 @@ def read(path: Path, metrics: Iterable[str]) -> dict[str, Curve]:
 
 
 def _finite(values: array[float]) -> array[float]:
-    """Return values with nan where they are too large to reckon with, as 1e999 in a file that somebody else wrote."""
+    """Return values, with nan for those too large to compute with, such as 1e999 in an untrusted file."""
     return array("d", (value if abs(value) <= LARGEST else math.nan for value in values))
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows that can be read, block by block, so that the size of the file does not matter."""
-    with os.fdopen(reading.opened(path), "rb") as file:
-        rest = b""
-        while block := file.read(_BLOCK):
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            if len(rest) > _LONGEST:
-                raise reading.Unreadable(f"has a row of more than {_LONGEST:,} bytes")
-            yield from _parsed(lines)
-        yield from _parsed([rest])
-
-
-def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of whole lines: all at once, which is fast, or one by one if one of them is damaged."""
-    try:
-        rows = json.loads(b"[" + b",".join(filter(None, lines)) + b"]")
-    except (ValueError, RecursionError):
-        if len(lines) == 1:
-            return
-        for line in lines:
-            yield from _parsed([line])
-        return
-    yield from (row for row in rows if isinstance(row, dict))

@@ -1,4 +1,4 @@
-"""A run directory: its id, config.yaml, status.json and the lock that keeps two writers apart."""
+"""A run directory: its name, its files and the lock that excludes a second writer. Without torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,23 @@ _FILES = (
 )
 REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv", "code")
 _MOST_LOCK_BYTES = 1000
-_LOCK_TRIES = 20  # 10 ms apart: whoever only looks whether it is held holds it for an instant
+_LOCK_TRIES = 20  # 10 ms apart: `is_held` holds the lock for an instant
 
 _JOB = re.compile(r"[0-9]{3,9}")
 
 
 class InUse(UsageError):
     """Another process holds the lock of a run directory."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The first files of a run: configuration, status, the user's modules by path, and any preprocessing."""
+
+    config: dict[str, Any]
+    status: dict[str, Any]
+    code: Mapping[str, bytes] = field(default_factory=dict)
+    preprocess: dict[str, Any] | None = None
 
 
 class RunDirectory:
@@ -49,10 +60,10 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    # Paths are made when they are asked for: a table of runs makes ten thousand of these objects.
+    # Paths are computed on demand, because a listing creates ten thousand of these objects.
     @property
     def metrics(self) -> Path:
-        """The file of rows."""
+        """The file of metrics, one row per line."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -62,17 +73,17 @@ class RunDirectory:
 
     @property
     def failure(self) -> Path:
-        """The folder of the step that the run failed at."""
+        """The folder of the step at which the run failed."""
         return self.path / "failure"
 
     @property
     def log(self) -> Path:
-        """The file that says what happened when."""
+        """The log file."""
         return self.path / "trainer.log"
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files, if that is a logger of the run."""
+        """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
@@ -93,63 +104,47 @@ class RunDirectory:
         return self.path / "config.yaml"
 
     @property
-    def _status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
     def _preprocess(self) -> Path:
         return self.path / "preprocess.json"
 
     @property
     def short(self) -> str:
-        """What one types to mean this run: four letters, a job of a sweep, or the path."""
+        """The name that a user types for this run: its last four letters, also with a job, or its path."""
         for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
             if _ID.fullmatch(folder.name) and folder.parent == RUNS:
                 return folder.name[-4:] + rest
-        return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # else it would be a flag
+        return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # not a flag
 
     @property
     def exists(self) -> bool:
         """Whether this is a run: a directory with a config.yaml."""
         return os.path.isfile(f"{self.path}/config.yaml")
 
-    def create(
-        self,
-        config: dict[str, Any],
-        status: dict[str, Any],
-        code: dict[str, bytes] | None = None,
-        preprocess: dict[str, Any] | None = None,
-    ) -> None:
-        """Make the directory with its configuration, first status, the user's modules and how data are prepared.
+    def create(self, contents: Contents) -> None:
+        """Create the directory with its first files.
 
         Raises:
-            UsageError: It can't be made, or another process has just made it.
+            UsageError: The directory can't be created, or another process has just created it.
         """
         try:
             writing.make_folders(self.path)
             with self.lock("trainer run"):
                 if self.exists:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
-                self.fill(config, status, code, preprocess)
+                self.fill(contents)
         except OSError as error:
             raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
 
-    def fill(
-        self,
-        config: dict[str, Any],
-        status: dict[str, Any],
-        code: dict[str, bytes] | None = None,
-        preprocess: dict[str, Any] | None = None,
-    ) -> None:
-        """Write what a run begins with; no other process may know of the directory, or the lock must be held."""
+    def fill(self, contents: Contents) -> None:
+        """Write the first files; the caller holds the lock, or no other process knows the directory."""
         writing.make_folders(self.checkpoints)
-        self.write_code(code or {})
-        self.write_preprocess(preprocess)
-        self.write_status({"format": FORMAT, **status})
-        self.write_config(config)  # comes last: with it the directory is a run
+        self.write_code(contents.code)
+        self.write_preprocess(contents.preprocess)
+        self.write_status({"format": FORMAT, **contents.status})
+        self.write_config(contents.config)  # last, because it turns the directory into a run
 
     def tidy(self) -> None:
-        """Delete what an interrupted write left, and put back a folder that is missing; the lock must be held."""
+        """Delete leftovers of interrupted writes, and restore missing folders; the caller holds the lock."""
         if not self.code.exists() and self._new_code.exists() and self._old_code.exists():
             writing.rename(self._new_code, self.code)
         for path in [p for name in REPLACED for p in self.path.glob(f".{name}.*")]:
@@ -158,7 +153,7 @@ class RunDirectory:
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration as plain data."""
-        from trainer.files import plain_yaml  # a table of runs does without YAML
+        from trainer.files import plain_yaml  # a listing needs no YAML
 
         try:
             loaded = plain_yaml.data(self._config)
@@ -167,7 +162,7 @@ class RunDirectory:
         except ValueError as error:
             raise UsageError(f"{self._config} can't be read: {' '.join(str(error).split())}") from error
         if not isinstance(loaded, dict):
-            raise UsageError(f"{self._config} holds no configuration")
+            raise UsageError(f"{self._config} is not a configuration")
         return {str(key): value for key, value in loaded.items()}
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -178,25 +173,25 @@ class RunDirectory:
         writing.replace(self._config, text.encode())
 
     def read_status(self) -> dict[str, Any]:
-        """Return what status.json holds that is of the right kind; {} when there is none yet or it can't be read."""
+        """Return the valid fields of status.json; {} if there is none yet or it can't be read."""
         return dict(self.status_as_needed())
 
     def status_as_needed(self) -> Mapping[str, Any]:
-        """Return the same, each value read only when it is asked for: a table of runs needs few of them."""
+        """Return the same as `read_status`, but decode each field only when it is read: a listing needs few."""
         try:
             return Fields(f"{self.path}/status.json", Status)
         except (OSError, ValueError):
             return {}
 
     def write_status(self, status: dict[str, Any]) -> None:
-        """Replace status.json, which ends with the sum of all the rest of it."""
-        writing.replace(self._status, as_json(sealed(status)))
+        """Replace status.json, adding the sum of its content."""
+        writing.replace(self.path / "status.json", as_json(sealed(status)))
 
     def read_preprocess(self) -> Any:
-        """Return what preprocess.json holds, None if there is none.
+        """Return the content of preprocess.json, None if there is none.
 
         Raises:
-            UsageError: It can't be read.
+            UsageError: The file can't be read.
         """
         try:
             return plain_json.preprocess_data(self._preprocess)
@@ -206,38 +201,38 @@ class RunDirectory:
             raise UsageError(f"{self._preprocess} can't be read: {error}") from error
 
     def write_preprocess(self, preprocess: dict[str, Any] | None) -> None:
-        """Replace preprocess.json; None leaves it."""
+        """Replace preprocess.json; None leaves it unchanged."""
         if preprocess is not None:
             writing.replace(self._preprocess, as_json(preprocess, in_ascii=False))
 
     def remove_preprocess(self) -> None:
-        """Delete preprocess.json; it is made anew from the data when it is needed."""
+        """Delete preprocess.json, which is recreated from the data when needed."""
         self._preprocess.unlink(missing_ok=True)
         writing.sync_folder(self.path)
 
     def read_code(self) -> dict[str, bytes]:
-        """Return the sources of modules that are kept, by their relative paths.
+        """Return the sources of the user's modules, by relative path.
 
         Raises:
-            OSError: One can't be read, or is a link.
-            Unreadable: They have more bytes than a run's modules may have.
+            OSError: A file can't be read or is a symlink.
+            Unreadable: The total size exceeds the limit.
         """
         sources: dict[str, bytes] = {}
         room = reading.MOST_CODE
-        # Where a kill came between two renames, the new ones are complete.
+        # If the process was killed between the two renames of `write_code`, the new folder is complete.
         code = self._new_code if self._old_code.exists() and not self.code.exists() else self.code
         if code.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link", str(code))
+            raise OSError(errno.ELOOP, "it is a symlink", str(code))
         for place, _, names in os.walk(code):
             for name in names:
-                if name.endswith(".py"):  # nothing else is ever imported
+                if name.endswith(".py"):  # other files are never imported
                     path = Path(place, name)
                     source = sources[path.relative_to(code).as_posix()] = reading.content(path, room)
                     room -= len(source)
         return dict(sorted(sources.items()))
 
     def write_code(self, sources: Mapping[str, bytes]) -> None:
-        """Keep the sources of modules, by their relative paths, and no others; readers see all old ones or all new."""
+        """Replace the sources of the user's modules atomically: readers see all old ones or all new ones."""
         if not sources and not self.code.exists():
             return
         writing.remove_tree(self._new_code)
@@ -253,27 +248,27 @@ class RunDirectory:
 
     @contextmanager
     def lock(self, command: str) -> Iterator[None]:
-        """Keep every other process from writing here for the duration of a block.
+        """Keep other processes from writing to the directory during a block.
 
         Raises:
-            InUse: Another process has it; names its holder.
+            InUse: Another process holds the lock; the message names it.
         """
         with self._lock_file(os.O_CREAT) as descriptor:
             before = os.pread(descriptor, _MOST_LOCK_BYTES, 0)
             _rewrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"))
             try:
                 yield
-            except UsageError:  # what is refused leaves all as it was
+            except UsageError:  # a refused command leaves everything unchanged
                 _rewrite(descriptor, before)
                 raise
 
     def require_free(self) -> None:
-        """Refuse where another process holds the lock; nothing is written.
+        """Check, without writing anything, that no other process holds the lock.
 
         Raises:
-            InUse: One does; names its holder.
+            InUse: Another process holds the lock; the message names it.
         """
-        if (self.path / "lock").exists():  # else nobody has trained it yet
+        if (self.path / "lock").exists():  # else it has never been trained
             with self._lock_file():
                 pass
 
@@ -293,10 +288,10 @@ class RunDirectory:
             os.close(descriptor)
 
     def require_own_files(self) -> None:
-        """Refuse a directory in which a link or a pipe stands where a file of the run is written or deleted.
+        """Refuse a directory with symlinks, hard links or special files where the run writes or deletes.
 
         Raises:
-            UsageError: There is one; names it.
+            UsageError: There is one; the message names it.
         """
         folders = (self.checkpoints, self.failure, self.code, self._new_code, self._old_code, self.tensorboard)
         for path in (*(self.path / name for name in _FILES), *folders):
@@ -312,7 +307,7 @@ class RunDirectory:
                 _require_kind(path, stat.S_ISREG)
 
     def is_held(self) -> bool:
-        """Say whether a living process holds the lock."""
+        """Return whether a live process holds the lock."""
         try:
             descriptor = reading.opened(self.path / "lock")
         except OSError:
@@ -330,11 +325,11 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     try:
         found = path.lstat()
     except OSError:
-        return  # not there yet
+        return  # does not exist yet
     is_link = stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
     if is_link or not is_kind(found.st_mode):
-        what = "a link" if is_link else "something else than a run has there"
-        raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
+        what = "a link" if is_link else "not the kind of file that belongs there"
+        raise UsageError(f"{path} is {what}: a run writes, reads and deletes only in its own directory")
 
 
 def _rewrite(descriptor: int, content: bytes) -> None:
@@ -349,31 +344,31 @@ def _acquire(descriptor: int) -> bool:
         except BlockingIOError:
             time.sleep(0.01)
         except OSError:
-            return True  # a file system without locks: there it is up to the user to keep two writers apart
+            return True  # a file system without locks, where the user has to prevent two writers
         else:
             return True
     return False
 
 
 def is_sweep(path: Path) -> bool:
-    """Say whether a directory holds a sweep."""
+    """Return whether a directory is a sweep."""
     return os.path.isfile(f"{path}/sweep.json")
 
 
 def jobs(path: Path) -> list[Path]:
-    """Return the job directories of a sweep, in their order."""
+    """Return the job directories of a sweep, in order."""
     with os.scandir(path) as found:
         names = [one.name for one in found if _JOB.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
     return [path / name for name in sorted(names, key=int)]
 
 
 def is_run(path: Path) -> bool:
-    """Say whether a directory holds a run or a sweep."""
+    """Return whether a directory is a run or a sweep."""
     return RunDirectory(path).exists or is_sweep(path)
 
 
 def every() -> list[Path]:
-    """Return the directories of all runs and sweeps in ./runs, the oldest first."""
+    """Return the directories of all runs and sweeps in ./runs, oldest first."""
     if not RUNS.is_dir():
         return []
     return [path for name in sorted(os.listdir(RUNS)) if is_run(path := RUNS / name)]

@@ -1,4 +1,4 @@
-"""A run as its status.json tells it. Without torch."""
+"""Summaries of runs, read from status.json. Without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.runs.directory import RunDirectory, is_sweep, jobs
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as its status.json tells it."""
+    """A run, summarized from its status.json."""
 
     path: Path
     state: str
@@ -30,27 +30,27 @@ class RunSummary:
 
     @property
     def short(self) -> str:
-        """What one types to mean it."""
+        """The short name that a user types for it."""
         return RunDirectory(self.path).short
 
     @property
     def swept(self) -> Mapping[str, str]:
-        """What a sweep set in it."""
+        """The values that its sweep set."""
         return self.status.get("swept") or {}
 
     @property
     def step(self) -> int:
-        """Finished steps."""
+        """The number of finished steps."""
         return int(self.status.get("step", 0))
 
     @property
     def steps(self) -> int:
-        """Steps that it is to take."""
+        """The number of steps to train."""
         return int(self.status.get("steps", 0))
 
     @cached_property
     def metrics(self) -> Mapping[str, float | None]:
-        """The newest loss and the newest evaluation."""
+        """The latest loss and the latest evaluation."""
         return self.status.get("metrics") or {}
 
     @cached_property
@@ -60,31 +60,31 @@ class RunSummary:
 
     @property
     def error(self) -> str | None:
-        """What it failed for."""
+        """The error that ended it."""
         return self.status.get("error")
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """Its settings."""
+        """Its configuration."""
         return self.status.get("config") or {}
 
     @cached_property
     def choices(self) -> Mapping[str, str]:
-        """What the groups select."""
+        """The option selected in each group."""
         return self.status.get("choices") or {}
 
     @property
     def segments(self) -> Sequence[Mapping[str, Any]]:
-        """Its starts: the first one and each resume."""
+        """Its first start and each resume."""
         return self.status.get("segments") or []
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that is known of it as plain data."""
+        """Return everything known about it as plain data."""
         return {"run": self.short, "path": str(self.path), **self.status, "state": self.state}
 
 
 def entry(path: Path) -> RunSummary:
-    """Read the run in a directory; one that nobody trains any more and that has not ended was interrupted."""
+    """Read the run in a directory; a running run whose lock no process holds was interrupted."""
     rundir = RunDirectory(path)
     status = rundir.status_as_needed()
     state = status.get("state", "unreadable")
@@ -92,7 +92,7 @@ def entry(path: Path) -> RunSummary:
 
 
 def entries(folders: Iterable[Path]) -> list[RunSummary]:
-    """Read the runs in directories, and of sweeps every job."""
+    """Read the runs in directories, and every job of the sweeps."""
     found = []
     with garbage.uncollected():
         for folder in folders:
@@ -101,7 +101,7 @@ def entries(folders: Iterable[Path]) -> list[RunSummary]:
 
 
 def typed(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return the words that a run was started with, by key, without those that would be refused a second time."""
+    """Return the overrides that started a run, by key, without those that can't be reused."""
     segments = status.get("segments") or [{}]
     words = dict(word.lstrip("+").partition("=")[::2] for word in segments[0].get("overrides", ()))
     words.update(status.get("swept") or {})
@@ -109,7 +109,7 @@ def typed(status: Mapping[str, Any]) -> dict[str, str]:
 
 
 def may_be_typed(key: str, value: str) -> bool:
-    """Say whether a word of a status.json, which somebody else may have written, is a setting that does no harm."""
+    """Return whether an override from a status.json, which may be untrusted, is a setting that is safe to use."""
     root = key.partition(".")[0]
     harmless = root in (*GROUPS, *Settings.__dataclass_fields__) and not key.endswith("_target_") and value != MARK
     return harmless and key not in ("run_dir", "resume")

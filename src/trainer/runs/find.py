@@ -1,8 +1,7 @@
-"""Finds a run by what people type for it: last, best, four letters, an id, a path. Without torch."""
+"""Finds a run by what a user types for it: last, best, four letters, an id or a path. Without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import UsageError, nearest
@@ -14,7 +13,7 @@ def find(word: str) -> Path:
     """Return the directory of a run or a sweep.
 
     Raises:
-        UsageError: There is none, or several fit; the message lists them.
+        UsageError: No run or several runs match; the message lists them.
     """
     path = Path(word)
     try:
@@ -34,7 +33,7 @@ def find(word: str) -> Path:
         if not named:
             raise UsageError("last: there are no runs here yet; start one with `trainer run`")
     if len(named) > 1:
-        raise UsageError(f"{word}: several runs fit: {', '.join(p.name for p in named)}")
+        raise UsageError(f"{word}: several runs match: {', '.join(p.name for p in named)}")
     if named:
         found = named[0] / job if job else named[0]
         if is_run(found):
@@ -48,16 +47,16 @@ def find(word: str) -> Path:
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
 
 
-def only(command: str, words: Sequence[str]) -> Path:
-    """Return the directory of the one run or sweep that the words of a command name.
+def find_all(word: str) -> list[Path]:
+    """Return all runs and sweeps in a directory, or the one run or sweep that a word names.
 
     Raises:
-        UsageError: They name none or several, or there is no such run.
+        UsageError: There is no such directory, run or sweep.
     """
-    if len(words) != 1:
-        which = "one run at a time" if words else "which run?"
-        raise UsageError(f"{command}: {which} `trainer {command} last`, or a path, an id or its four letters")
-    return find(words[0])
+    folder = Path(word)
+    if folder.is_dir() and not is_run(folder):
+        return [path for path in sorted(folder.iterdir()) if path.is_dir() and is_run(path)]
+    return [find(word)]
 
 
 def _jobs(path: Path) -> str:

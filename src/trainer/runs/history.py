@@ -1,4 +1,4 @@
-"""How a run came to be what it is: stretches of steps, each under settings of its own. Without torch."""
+"""The history of a run: segments of steps, each trained with different settings. Without torch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ENDED = ("done", "stopped", "failed")
 
 
 class NothingYet(UsageError):
-    """A run has saved nothing that could be compared."""
+    """A run has saved nothing that can be compared."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a run under the same settings.
+    """The steps that a run trained with the same settings.
 
     Args:
-        settings: Its configuration.
-        segments: The starts that made it, as status.json describes them.
+        settings: The settings.
+        segments: The starts that trained these steps, as recorded in status.json.
     """
 
     settings: Settings
@@ -32,19 +32,19 @@ class Segment:
 
     @property
     def first_step(self) -> int:
-        """Steps that were finished before it."""
+        """The number of steps finished before this segment."""
         return int(self.segments[0]["from_step"])
 
 
 @dataclass(frozen=True)
 class History:
-    """How a run came to be what it is.
+    """The history of a run.
 
     Args:
         rundir: The run.
-        status: What its status.json says.
-        legs: Its stretches, one for each change of settings; what a later start has taken back is left out.
-        end: How many steps can be compared: of a run that was interrupted, those up to its last checkpoint.
+        status: The content of its status.json.
+        legs: Its segments, one for each change of settings, without steps that a later start discarded.
+        end: The number of steps that can be compared; for an interrupted run, those up to its last checkpoint.
     """
 
     rundir: RunDirectory
@@ -54,32 +54,32 @@ class History:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing follows that was never saved."""
+        """Whether the run ended, so that all of its steps were saved."""
         return self.status.get("state") in _ENDED
 
     @property
     def failure(self) -> str | None:
-        """What it failed for."""
+        """The error that ended the run."""
         return self.status.get("error") if self.status.get("state") == "failed" else None
 
 
 def course(rundir: RunDirectory, config: dict[str, Any], secrets: dict[str, Any]) -> History:
-    """Read how a run came about.
+    """Read the history of a run.
 
     Args:
         rundir: The run.
-        config: Its configuration now.
-        secrets: What its directory does not hold, by dotted key.
+        config: Its current configuration.
+        secrets: The values that are not stored with the run, by dotted key.
 
     Raises:
         NothingYet: There is nothing to compare.
-        UsageError: It does not say how it began.
+        UsageError: status.json does not record how the run began.
     """
     status = rundir.read_status()
     ended = status.get("state") in _ENDED
     end = int(status.get("step", 0)) if ended else max(manifest.steps(rundir.checkpoints), default=0)
     if not status.get("segments") or (end == 0 and status.get("state") != "failed"):
-        raise NothingYet(f"{rundir.path} has saved nothing yet that could be compared")
+        raise NothingYet(f"{rundir.path} has saved nothing yet that can be compared")
     legs: list[Segment] = []
     for segment, own in _configured(status.get("segments", []), config):
         filled = redact.filled(own, secrets)
@@ -90,12 +90,12 @@ def course(rundir: RunDirectory, config: dict[str, Any], secrets: dict[str, Any]
         else:
             legs.append(Segment(settings, [segment]))
     if not legs or legs[0].first_step != 0:
-        raise refusal(str(rundir.path / "status.json"), "does not say how the run began")
+        raise refusal(str(rundir.path / "status.json"), "does not record how the run began")
     return History(rundir, status, legs, end)
 
 
 def _configured(segments: list[dict[str, Any]], config: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the segments that count, each with its configuration: the one it holds, or else that of the next."""
+    """Return the starts whose steps were kept, each with its configuration; by default that of the next start."""
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for segment in reversed(segments):
         config = segment.get("config", config)

@@ -1,4 +1,4 @@
-"""The directory of a run that is to begin: where the user wants it, or a new id."""
+"""Chooses the directory of a new run: the one the user asked for, or a new id."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 
 
 def new_path(asked: str | None) -> Path:
-    """Return the directory for a new run: the one asked for, or runs/<id> with letters no other run has.
+    """Return the directory for a new run: the one asked for, or runs/<id> with four letters that no other run has.
 
     Raises:
-        UsageError: It exists already, or its name would need quoting everywhere.
+        UsageError: It already exists, can't be created, or has control characters in its name.
     """
     if asked is None:
         names = os.listdir(RUNS) if RUNS.is_dir() else []
@@ -27,7 +27,7 @@ def new_path(asked: str | None) -> Path:
         while True:
             letters = "".join(chooser.choices(_CONSONANTS, k=4))
             name = f"{time.strftime('%Y%m%d-%H%M%S')}-{letters}"
-            # Within a second the letters rise, so that the last name is the newest run.
+            # Within a second the letters ascend, so that the last name is the newest run.
             if letters not in taken and (name > newest or name[:15] < newest[:15]):
                 return RUNS / name
     path = Path(asked)
@@ -46,9 +46,9 @@ def new_path(asked: str | None) -> Path:
 
 
 def _is_fresh(path: Path) -> bool:
-    """Say whether a directory holds nothing but what `create` makes before it makes a run of it."""
+    """Return whether a directory is empty or holds only the leftovers of an interrupted `RunDirectory.create`."""
     rest = {p.name for p in path.iterdir() if not p.name.startswith(tuple(f".{name}." for name in REPLACED))}
-    made = {"lock", "status.json", "preprocess.json", "checkpoints"} | (
-        {"code"} if "lock" in rest else set()
-    )  # the lock comes first
+    made = {"lock", "status.json", "preprocess.json", "checkpoints"}
+    if "lock" in rest:  # created first; without it, code/ belongs to the user
+        made.add("code")
     return rest <= made and not list(path.glob("checkpoints/*"))

@@ -1,9 +1,10 @@
-"""Opens a run for a command: found, its settings checked, its modules known, its files unchanged."""
+"""Opens a run for a command: finds it and checks its settings, its code and its files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
@@ -12,54 +13,80 @@ from trainer.errors import refusal
 from trainer.files import fingerprint
 from trainer.runs import directory, find, user_code, vouching
 from trainer.runs.directory import RunDirectory
+from trainer.runs.user_code import Opened
 
 
 def require_same_files(rundirs: Sequence[RunDirectory], command: str) -> None:
-    """Refuse runs whose data came from a file that has changed since.
+    """Refuse runs whose data files have changed.
 
     Raises:
-        UsageError: There is one; names it and the whole command to type.
+        UsageError: A file has changed; the message names it and the command with the flag that allows it.
     """
-    unfinished = [status for status in (rundir.read_status() for rundir in rundirs) if status.get("state") != "done"]
-    for status in unfinished or [rundir.read_status() for rundir in rundirs]:
+    statuses = [rundir.read_status() for rundir in rundirs]
+    for status in [one for one in statuses if one.get("state") != "done"] or statuses:
         for path in fingerprint.changed(status.get("data", {}).get("files", {})):
-            reason = "has changed since the run started, so it would learn from other data"
+            reason = "has changed since the run started, so training would continue on different data"
             raise refusal(path, reason, f"`{command} --allow-data-change`, or a new run")
 
 
 def require_unedited(rundir: RunDirectory, rows: bool = True) -> None:
-    """Refuse a run whose files are not those that it has had, as far as its newest checkpoint says.
+    """Refuse a run whose files have been edited since its newest checkpoint.
 
     Args:
         rundir: The run.
         rows: Whether metrics.jsonl matters.
 
     Raises:
-        UsageError: There is such a file.
+        UsageError: A file has been edited; the message names it and a way out.
     """
     saved = manifest.steps(rundir.checkpoints)
-    with suppress(BadCheckpoint, NewerFormat):  # which one is good is found out when it goes on
+    with suppress(BadCheckpoint, NewerFormat):  # resuming finds the newest good checkpoint
         newest = rundir.checkpoints / manifest.name_of(saved[-1]) if saved else None
         vouching.require_resumable(rundir, newest, rows=rows)
 
 
-def open_run(word: str, flags: Mapping[str, str], command: str) -> tuple[RunDirectory, Settings]:
-    """Find a run whose model is to be used, and let its modules be imported if they are known.
+def open_runs(
+    rundirs: Iterable[RunDirectory], command: str, trust: bool = False, force: bool = False, typed: Iterable[str] = ()
+) -> tuple[list[Settings], Opened]:
+    """Return the settings of runs, and allow their custom code to be imported; arguments as for `open_code`.
+
+    Raises:
+        UsageError: The settings of a run are invalid, or its code is not trusted.
+    """
+    configs = {rundir: rundir.read_config() for rundir in rundirs}
+    settings = [check(config) for config in configs.values()]
+    return settings, user_code.open_code(configs, command, trust, force, typed)
+
+
+class OpenedRun(NamedTuple):
+    """A run whose modules may be imported.
 
     Args:
-        word: What the user typed for it.
-        flags: Those of the command: whether to trust the code that came with it, or to take modules as they are now.
+        rundir: The directory of the run.
+        settings: The settings of the run.
+        changed: The files of modules that have changed since the run and are used as they are now.
+    """
+
+    rundir: RunDirectory
+    settings: Settings
+    changed: list[str]
+
+
+def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
+    """Find a run to use its model, and let its modules be imported if they are trusted.
+
+    Args:
+        word: The word that the user typed for the run.
+        flags: The flags of the command; only trust_code and force are used.
         command: The whole command, to be typed again with a flag.
 
     Raises:
-        UsageError: There is no such run, or it would import code that may be somebody else's.
+        UsageError: There is no such run, or its code is not trusted.
     """
     path = find.find(word)
     if directory.is_sweep(path):
         jobs = [RunDirectory(job).short for job in directory.jobs(path)]
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
     rundir = RunDirectory(path)
-    config = rundir.read_config()
-    settings = check(config)
-    user_code.open_code({rundir: config}, command, "trust_code" in flags, "force" in flags)
-    return rundir, settings
+    (settings,), opened = open_runs([rundir], command, "trust_code" in flags, "force" in flags)
+    return OpenedRun(rundir, settings, opened.changed)

@@ -1,4 +1,4 @@
-"""Finds the modules of the user's own that a job has imported, or that an import would find. Without torch."""
+"""Finds the user's own modules that a job has imported or an import would find. Without torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import trainer
 from trainer.files import reading
 from trainer.runs import code_import
 
-NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")  # of a module's source, below a folder of sys.path
-_INSTALLED = ("site-packages", "dist-packages")  # the user's site-packages among them
+NAME = re.compile(r"(?:[^\W\d]\w*/)*[^\W\d]\w*\.py")  # the path of a module's source relative to a folder of sys.path
+_INSTALLED = ("site-packages", "dist-packages")  # also matches the user's site-packages
 _FIXED = tuple(
     os.path.realpath(str(folder)) + os.sep
     for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *trainer.__path__)
@@ -27,13 +27,13 @@ _at_start = {*sys.modules}  # modules that this command did not import
 
 
 def sources(classes: Iterable[str]) -> dict[str, bytes]:
-    """Return the sources of the user's modules that a job has imported, and of those that these may import later.
+    """Return the sources of the user's modules that a job has imported or may import later.
 
     Args:
-        classes: The full names of the classes that it is made of.
+        classes: The full names of the job's classes.
 
     Returns:
-        Sources by the path that a module of that name has below a folder of sys.path.
+        Sources by path relative to a folder of sys.path.
     """
     found: dict[str, bytes] = {}
     names = [prefix for name in classes for prefix in accumulate(name.split(".")[:-1], "{}.{}".format)]
@@ -52,13 +52,13 @@ def sources(classes: Iterable[str]) -> dict[str, bytes]:
 
 
 def begin() -> None:
-    """Note what has been imported before a command: modules that come from now on are its own."""
+    """Note the modules imported before a command, to tell them from those that the command imports."""
     _at_start.clear()
     _at_start.update(sys.modules)
 
 
 def installed_file(target: str) -> Path | None:
-    """Return where the module of a `_target_` lies, or its package, without importing anything."""
+    """Return the file of the module of a `_target_`, or of its package, without importing anything."""
     parts = target.split(".")[:-1]
     names = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
     files = (on_path(f"{name}{end}") for name in names for end in (".py", "/__init__.py"))
@@ -66,7 +66,7 @@ def installed_file(target: str) -> Path | None:
 
 
 def _own_file(name: str) -> Path | None:
-    """Return the source of a module, imported or to be found, that neither trainer nor an installation has brought."""
+    """Return the source file of a module, imported or not, unless it belongs to trainer or an installation."""
     module: ModuleType | None = sys.modules.get(name)
     if module is None:
         found = on_path(f"{name.replace('.', '/')}.py") or on_path(f"{name.replace('.', '/')}/__init__.py")
@@ -78,9 +78,9 @@ def _own_file(name: str) -> Path | None:
     return Path(file) if module is not None or Path(file).is_file() else None
 
 
-@functools.cache  # thousands of modules are loaded, and asked about for each job
+@functools.cache  # called for thousands of modules for each job
 def _is_installed(file: str) -> bool:
-    """Return whether a module is of the standard library, of trainer or of any site-packages."""
+    """Return whether a module belongs to the standard library, trainer or any site-packages."""
     full = os.path.realpath(file)
     return full.startswith(_FIXED) or any(f"{os.sep}{folder}{os.sep}" in f"{file} {full}" for folder in _INSTALLED)
 
@@ -92,10 +92,9 @@ def _path_of(name: str, file: Path) -> str:
 
 @functools.lru_cache(maxsize=1000)
 def _imports(source: bytes, name: str, is_package: bool) -> tuple[str, ...]:
-    """Return the names of modules that a source may import."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):  # whoever imports it knows what to do then
+    except (SyntaxError, ValueError, RecursionError):  # importing it reports the error
         return ()
     return tuple(_imported(tree, name, is_package))
 
@@ -113,18 +112,19 @@ def _imported(tree: ast.Module, name: str, is_package: bool) -> Iterator[str]:
 
 
 def here(path: str) -> Path | None:
-    """Return the file of the module that was or would be imported under a path, None if there is none."""
+    """Return the file of the module that was or would be imported for a path, None if there is none."""
     file = getattr(sys.modules.get(code_import.name_of(path)), "__file__", None)
     return on_path(path) if file is None or not Path(file).is_file() else Path(file)
 
 
 def on_path(path: str) -> Path | None:
-    """Return the file that an import would find under a path, the working directory's last; None if there is none."""
+    """Return the file that an import would find for a path, in the working directory last; None if there is none."""
     places = (Path(folder or ".").absolute() / path for folder in (*sys.path, str(Path.cwd())))
     return next((place for place in places if place.is_file()), None)
 
 
 def content_of(file: Path) -> bytes | None:
+    """Return the content of a file, symlinks resolved; None if it can't be read."""
     try:
         return reading.content(file.resolve())
     except (OSError, ValueError):

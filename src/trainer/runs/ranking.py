@@ -1,28 +1,28 @@
-"""Ranks runs by the metric that they compare by, and groups those that are equal in some settings."""
+"""Ranks runs by a metric, and groups runs that have the same values in some settings."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import UsageError, unknown
+from trainer.runs.differences import grouped
 from trainer.runs.entries import RunSummary, entries
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The metric that runs are compared by; None when their numbers do not compare."""
+    """The metric by which runs are compared; None if their numbers are not comparable."""
 
     metric: str | None
     descending: bool = False
 
     def value(self, of: RunSummary) -> float | None:
-        """Return what a run is ranked by: its best evaluation if that is of this metric, else its last value."""
+        """Return the value by which a run is ranked: its best evaluation if that is of this metric, else the latest."""
         if self.metric is None:
             return None
         if of.best is not None and of.best["metric"] == self.metric:
@@ -30,7 +30,7 @@ class Ranking:
         return of.metrics.get(self.metric)
 
     def key(self, of: RunSummary) -> tuple[bool, float]:
-        """Return what sorts runs best first, those that failed or have no value last."""
+        """Return a sort key: best runs first, failed runs and runs without a value last."""
         value = self.value(of)
         if of.state == "failed" or value is None or not math.isfinite(value):
             return True, 0.0
@@ -38,11 +38,11 @@ class Ranking:
 
 
 def ranking(of: Sequence[RunSummary], metric: str | None = None) -> Ranking:
-    """Choose the metric that runs compare by: what they monitored, else the loss, unless data or losses differ.
+    """Choose the metric by which runs are compared: the monitored one, else the loss, unless data or losses differ.
 
     Args:
         of: The runs.
-        metric: The one that is asked for, whether or not they compare.
+        metric: The metric asked for, which is used even if the runs are not comparable.
 
     Raises:
         UsageError: None of the runs has such a metric.
@@ -69,7 +69,7 @@ def ranking(of: Sequence[RunSummary], metric: str | None = None) -> Ranking:
 
 
 def differ(of: Sequence[RunSummary], group: str) -> bool:
-    """Say whether runs have different parts of a group, or the same with other settings."""
+    """Return whether runs have different options or settings in a group."""
     parts = [(one.choices.get(group), config.get(group)) for one in of if (config := one.config)]
     return any(part != parts[0] for part in parts)
 
@@ -78,52 +78,53 @@ def best(folders: Iterable[Path]) -> RunSummary:
     """Return the best run in directories of runs and sweeps.
 
     Raises:
-        UsageError: There is none, or the runs do not compare.
+        UsageError: There is none, or the runs are not comparable.
     """
     known = entries(folders)
     by = ranking(known)
     if by.metric is None:
-        raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` shows them by one")
+        raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` ranks them")
     first = min(known, key=by.key, default=None)
     if first is None or by.key(first)[0]:
-        raise UsageError("best: there is no run here yet that has a result; start one with `trainer run`")
+        raise UsageError("best: no run here has a result yet; start one with `trainer run`")
     return first
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are equal in some settings, with the values of the metric that they compare by."""
+    """Runs that have the same values in some settings, with their values of the ranking metric."""
 
     settings: dict[str, str]
     numbers: list[float]
 
     @property
     def mean(self) -> float:
-        """Mean of the values."""
+        """The mean of the values."""
         return statistics.fmean(self.numbers)
 
     @property
     def spread(self) -> float | None:
-        """Their standard deviation, None of one."""
+        """The sample standard deviation of the values, None for a single value."""
         return statistics.stdev(self.numbers) if len(self.numbers) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the group as plain data."""
         return {**self.settings, "mean": self.mean, "spread": self.spread, "runs": len(self.numbers)}
 
 
-def ranked_groups(found: list[RunSummary], by: Ranking, values: dict[str, list[str]]) -> list[Group]:
-    """Return groups of the runs that are equal in what `values` holds for each, the best mean first."""
-    numbers: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for index, one in enumerate(found):
-        value = by.value(one)
-        if value is not None and one.state == "done":
-            numbers[tuple(texts[index] for texts in values.values())].append(value)
-    groups = [Group(dict(zip(values, chosen, strict=True)), all_) for chosen, all_ in numbers.items()]
+def ranked_groups(
+    found: list[RunSummary], by: Ranking, keys: Sequence[str], text: Callable[[RunSummary, str], str]
+) -> list[Group]:
+    """Return groups of the runs that have the same text for each key, the best mean first."""
+    groups = []
+    for values, members in grouped(found, keys, text).items():
+        numbers = [value for one in members if one.state == "done" and (value := by.value(one)) is not None]
+        if numbers:
+            groups.append(Group(dict(zip(keys, values, strict=True)), numbers))
     return sorted(groups, key=lambda group: group.mean, reverse=by.descending)
 
 
 def _mode(config: Mapping[str, Any]) -> str | None:
-    """Return the mode in a configuration that nobody has checked."""
+    """Return the mode in an unchecked configuration."""
     mode = config.get("mode")
     return mode if isinstance(mode, str) else None

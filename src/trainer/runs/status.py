@@ -1,4 +1,4 @@
-"""What status.json holds, and the types of its parts."""
+"""The format of status.json."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Sums(TypedDict):
     preprocess: str | None
 
 
-class Segment(TypedDict, total=False):
-    """What status.json says of one start of a run."""
+class Start(TypedDict, total=False):
+    """The entry for one start of a run."""
 
     from_step: int
     command: str
@@ -36,14 +36,14 @@ class Best(TypedDict):
 
 
 class File(TypedDict):
-    """What status.json says of a file that data came from."""
+    """The entry for a data file."""
 
     bytes: int
     sha256: str
 
 
 class DataFacts(TypedDict, total=False):
-    """What status.json says of the data; more of tables."""
+    """The entry for the data; tables add more fields."""
 
     rows: int
     inputs: int | None
@@ -53,7 +53,7 @@ class DataFacts(TypedDict, total=False):
 
 
 class Help(TypedDict):
-    """Settings with which a run that failed would have gone on, and what came of trying them."""
+    """Settings with which a failed run would have continued, and the result of trying them."""
 
     words: dict[str, str]
     text: str
@@ -68,13 +68,13 @@ class Moment(TypedDict):
 
 
 class Step(TypedDict):
-    """The step that a run failed at, counted from 1."""
+    """The step at which a run failed, counted from 1."""
 
     step: int
 
 
 class Diagnosis(Step, total=False):
-    """Why a run failed, as far as that was found out."""
+    """The diagnosis of a failed run, as far as it got."""
 
     where: str
     history: list[Moment]
@@ -84,7 +84,7 @@ class Diagnosis(Step, total=False):
 
 
 class Status(TypedDict, total=False):
-    """What status.json holds; what is of another kind there is passed over."""
+    """The content of status.json; readers skip fields of other types."""
 
     format: int
     id: str
@@ -107,5 +107,5 @@ class Status(TypedDict, total=False):
     sums_before: Sums
     code: dict[str, str]
     data: DataFacts
-    segments: list[Segment]
+    segments: list[Start]
     sha256: str

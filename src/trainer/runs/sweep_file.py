@@ -1,4 +1,4 @@
-"""sweep.json: what a sweep varies, its jobs and what launches them. Without torch."""
+"""Reads sweep.json: the swept keys, the jobs and the launcher. Without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 class Launcher(TypedDict):
-    """What a sweep was launched with."""
+    """The launcher of a sweep."""
 
     name: str
     overrides: list[str]
@@ -22,7 +22,7 @@ class Launcher(TypedDict):
 
 
 class Sweep(TypedDict):
-    """What sweep.json holds."""
+    """The content of sweep.json."""
 
     format: int
     name: str | None
@@ -36,7 +36,7 @@ def read(path: Path) -> Sweep:
     """Return the sweep.json of a directory.
 
     Raises:
-        UsageError: It can't be read, is of a later version, or names other jobs than those that are there.
+        UsageError: It can't be read, is of a later version, or its jobs are not those in the directory.
     """
     file = path / "sweep.json"
     try:
@@ -44,19 +44,20 @@ def read(path: Path) -> Sweep:
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} can't be read: {error}") from error
     if not has_shape(Sweep)(sweep):
-        raise UsageError(f"{file} does not hold what it must")
+        raise UsageError(f"{file} lacks required fields or has fields of the wrong type")
     if sweep["format"] != FORMAT:
-        what = f"has format {sweep['format']}, and this version reads {FORMAT}"
+        what = f"has format {sweep['format']}, but this version reads {FORMAT}"
         raise UsageError(f"{file} {what}; use the version that wrote it")
-    if lacking := sorted({*sweep["jobs"]} - {folder.name for folder in directory.jobs(path)}):
-        raise UsageError(f"{file} names jobs that are not there: {', '.join(lacking[:5])}")
-    if sweep["jobs"] != (there := [folder.name for folder in directory.jobs(path)]):
-        raise UsageError(f"{file} does not name the jobs that are there, each once: {', '.join(there[:5])}")
+    there = [folder.name for folder in directory.jobs(path)]
+    if lacking := sorted({*sweep["jobs"]} - {*there}):
+        raise UsageError(f"{file} names jobs that do not exist: {', '.join(lacking[:5])}")
+    if sweep["jobs"] != there:
+        raise UsageError(f"{file} does not name each existing job once: {', '.join(there[:5])}")
     return cast(Sweep, sweep)
 
 
 def launcher_of(job: Path) -> str | None:
-    """Return the name of the launcher of a job's sweep, None for a run that is no job of one."""
+    """Return the name of the launcher of a job's sweep, None for a run outside a sweep."""
     try:
         return read(job.parent)["launcher"]["name"]
     except UsageError:

@@ -1,4 +1,4 @@
-"""The user's own list of code that may be executed: an empty file for each digest, in a folder of this user's alone."""
+"""The user's list of trusted code: an empty file per digest, in a folder that only this user can write to."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 class Unusable(Exception):
-    """The list can't vouch for anything; the message says why, in one line."""
+    """The list can't be trusted; the message gives the reason in one line."""
 
 
 def folder() -> Path:
-    """Return where the list lies: `$XDG_STATE_HOME/trainer/trusted`, or the same below `~/.local/state`.
+    """Return the folder of the list: `trainer/trusted` in `$XDG_STATE_HOME` or `~/.local/state`.
 
     Raises:
         Unusable: Neither XDG_STATE_HOME nor HOME is an absolute path.
     """
     state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # the specification has relative ones ignored
+    if not os.path.isabs(state):  # the XDG specification says to ignore relative paths
         home = os.environ.get("HOME", "")
         if not os.path.isabs(home):
             raise Unusable("HOME is not set")
@@ -28,7 +28,7 @@ def folder() -> Path:
 
 
 def problem() -> str | None:
-    """Return why the list can't vouch for anything, None if it can."""
+    """Return why the list can't be trusted, None if it can."""
     try:
         _checked()
     except Unusable as error:
@@ -39,7 +39,7 @@ def problem() -> str | None:
 
 
 def contains(digest: str) -> bool:
-    """Return whether the user's list has a digest; a list that others may have written has none."""
+    """Return whether the list contains a digest; a list that others can write to counts as empty."""
     try:
         place = _checked()
         return place is not None and stat.S_ISREG((place / digest).lstat().st_mode)
@@ -48,7 +48,7 @@ def contains(digest: str) -> bool:
 
 
 def add(digests: Iterable[str]) -> str | None:
-    """Add digests to the list; return why later commands will not find them, None if they will."""
+    """Add digests to the list; return why they could not be added, None on success."""
     new = {digest for digest in digests if not contains(digest)}
     if not new:
         return None
@@ -69,17 +69,17 @@ def add(digests: Iterable[str]) -> str | None:
 
 
 def remarks(digests: Iterable[str]) -> list[str]:
-    """Add the digests of what the user has just typed, and return what the user should know of that."""
+    """Add the digests of code that the user has just typed, and return notes for the user."""
     problem = add(digests)
-    lines = f"note: your list of trusted code can't be kept ({problem}): later commands will need --trust-code"
-    return [] if problem is None else [lines]
+    line = f"note: your list of trusted code can't be updated ({problem}): later commands will need --trust-code"
+    return [] if problem is None else [line]
 
 
 def forget(digests: Iterable[str]) -> int:
-    """Take digests off the list and return how many were on it.
+    """Remove digests from the list and return how many it contained.
 
     Raises:
-        OSError: The list can't be written to.
+        OSError: The list can't be changed.
     """
     known = [digest for digest in {*digests} if contains(digest)]
     for digest in known:
@@ -91,7 +91,7 @@ def _checked() -> Path | None:
     """Return the folder of the list, None if there is none yet.
 
     Raises:
-        Unusable: It is another user's, or others may write to it.
+        Unusable: It belongs to another user, or others can write to it.
     """
     place = folder()
     for part in (place.parent, place):
@@ -104,5 +104,5 @@ def _checked() -> Path | None:
         if found.st_uid != os.geteuid():
             raise Unusable(f"{part} belongs to another user")
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise Unusable(f"others may write to {part}")
+            raise Unusable(f"others can write to {part}")
     return place

@@ -1,8 +1,7 @@
-"""The user's own code: what a run would execute, kept with it, and opened only when its user vouches. Without torch."""
+"""The custom code of a run: keeps copies of it, and imports it only if the user trusts it. Without torch."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import sys
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from trainer.config.settings import COMPONENTS, LOGGER, OBJECT, Settings
 from trainer.config.targets import foreign, is_ours, search_working_directory
 from trainer.errors import UsageError, refusal
+from trainer.files.sums import sha256
 from trainer.runs import code_import, own_modules, trust_list
 from trainer.runs.code_import import Source
 from trainer.runs.directory import RunDirectory
@@ -23,12 +23,12 @@ _NAMED = 3  # files that a refusal lists
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What a run, or the launcher of a sweep, would execute beyond trainer and torch.
+    """The code beyond trainer and torch that a run, or the launcher of a sweep, would execute.
 
     Args:
-        sections: Sections of configurations whose `_target_` is somebody's own, as (group, section).
-        sources: The sources of modules that were kept, by the path that they have below a folder of sys.path.
-        launcher: What sweep.json says of a launcher.
+        sections: The (group, section) pairs of configurations whose `_target_` is custom code.
+        sources: The module sources kept with the run, by path relative to a folder of sys.path.
+        launcher: The launcher in sweep.json.
     """
 
     sections: tuple[tuple[str, Mapping[str, Any]], ...] = ()
@@ -37,19 +37,19 @@ class OwnCode:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all of it."""
+        """The SHA-256 of sections, sources and launcher."""
         sections = sorted(_json(section) for section in self.sections)
         content = {"sections": sections, "launcher": self.launcher, "modules": sums(self.sources or {})}
-        return hashlib.sha256(_json(content).encode()).hexdigest()
+        return sha256(_json(content).encode())
 
     @property
     def targets(self) -> dict[str, str]:
-        """The classes that the sections name, with the group of each."""
+        """The classes named in the sections, with their groups."""
         return {str(section["_target_"]): group for group, section in self.sections}
 
     @property
     def installed(self) -> dict[str, str]:
-        """Those of the classes whose modules were not kept with the run."""
+        """The classes whose modules are not kept with the run, with their groups."""
         kept = {*(self.sources or {})}
         return {
             target: group
@@ -59,22 +59,22 @@ class OwnCode:
 
 
 def of_configs(configs: Iterable[Mapping[str, Any]], sources: Mapping[str, bytes]) -> OwnCode | None:
-    """Return the own code of a run with these configurations, None if it has none.
+    """Return the custom code of a run with these configurations, None if it has none.
 
     Args:
-        configs: What it has now and what its segments had.
-        sources: The modules that are kept with it.
+        configs: The current configuration and those of its segments.
+        sources: The modules kept with the run.
     """
     found = {_json(section): section for config in configs for section in _own_sections(config)}
     return OwnCode(tuple(found.values()), sources) if found else None
 
 
 def of_run(rundir: RunDirectory, config: Mapping[str, Any] | None = None) -> OwnCode | None:
-    """Return the own code of a run, None if it has none.
+    """Return the custom code of a run, None if it has none.
 
     Args:
         rundir: The run.
-        config: Its configuration, if that has been read.
+        config: Its configuration, if already read.
 
     Raises:
         UsageError: The copies of its modules can't be read.
@@ -88,35 +88,35 @@ def of_run(rundir: RunDirectory, config: Mapping[str, Any] | None = None) -> Own
         raise UsageError(f"{rundir.code}: {error}") from error
     for path in sources:
         if code_import.name_of(path).partition(".")[0] in sys.stdlib_module_names:
-            reason = "has the name of a module of Python's own, which would be imported instead"
+            reason = "has the name of a standard library module, which would be imported instead"
             raise refusal(str(rundir.code / path), reason, "no such file")
     return of_configs(configs, sources)
 
 
 def _all_configs(config: Mapping[str, Any], status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return every configuration that a run has or had: that of config.yaml, and those that status.json repeats."""
+    """Return every configuration that a run has or had: from config.yaml, and from status.json."""
     segments = status.get("segments") or []
     return [config, status.get("config") or {}, *(one.get("config") or {} for one in segments)]
 
 
 def require_unchanged(rundir: RunDirectory, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
-    """Return the own code of a run, which must be that of a digest; None is none.
+    """Return the custom code of a run if it has the given digest; None if the run should have none.
 
     Raises:
-        UsageError: It is another one.
+        UsageError: The digest differs.
     """
     own = of_run(rundir, config)
     if (own and own.digest) != digest:
-        raise UsageError(f"{rundir.path}: what it would execute has changed since it was checked")
+        raise UsageError(f"{rundir.path}: the code it would execute has changed since it was checked")
     return own
 
 
 class Opened(NamedTuple):
-    """The own code of runs that may be imported.
+    """The custom code of runs that may now be imported.
 
     Args:
-        code: By the directory of the run, as it was checked.
-        changed: The files of modules that have changed since and are taken as they are now.
+        code: The checked code of each run, by directory.
+        changed: The files of modules that differ from the run's copies and are used as they are now.
     """
 
     code: dict[Path, OwnCode]
@@ -124,7 +124,7 @@ class Opened(NamedTuple):
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of each by the name of its directory."""
+        """The digest of each run's code, by the name of its directory."""
         return {path.name: own.digest for path, own in self.code.items()}
 
 
@@ -135,17 +135,17 @@ def open_code(
     force: bool = False,
     typed: Iterable[str] = (),
 ) -> Opened:
-    """Let the own code of runs be imported if the user's list has it, or for this once if the user says so.
+    """Allow the custom code of runs to be imported if it is on the user's list, or once if the user trusts it.
 
     Args:
         configs: The configuration of a run, or of each job of a sweep.
-        command: What the user typed, to be typed again with a flag.
+        command: The whole command, for messages that repeat it with a flag.
         trust: Whether the user trusts the copies that came with the runs.
-        force: Whether to take modules as they are now, where they have changed.
-        typed: Classes that the user types now, which come from the path and must be those of the run.
+        force: Whether to use changed modules as they are now.
+        typed: Classes that the user has typed, which are imported from sys.path and must be those of the run.
 
     Raises:
-        UsageError: The code may be somebody else's, or has changed; names what to read and the command to type.
+        UsageError: The code is not trusted or has changed; the message names the files to read and the command to type.
     """
     code_import.uninstall()
     found = {rundir: own for rundir, config in configs.items() if (own := of_run(rundir, config)) is not None}
@@ -155,7 +155,7 @@ def open_code(
         if not own.targets.keys() <= {*typed}:
             _require_flag(rundir, own, command, trust, is_sweep=len(configs) > 1)
         elif missing := [path for path in own.sources or () if own_modules.here(path) is None]:
-            raise refusal(missing[0], "came with the run and is not here", f"`{command} --trust-code`")
+            raise refusal(missing[0], "came with the run but is missing here", f"`{command} --trust-code`")
         if problem := differing(rundir, own.sources or {}):
             raise UsageError(problem)
     changed = admit(found, command, trust, force)
@@ -165,16 +165,16 @@ def open_code(
 
 
 def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, force: bool) -> list[str]:
-    """Let the modules of runs be imported from memory, and return the files of those that are taken as they are now.
+    """Make the modules of runs importable from memory, and return the changed files that are used as they are now.
 
     Args:
-        found: The own code of runs.
-        command: What the user typed, to be typed again with a flag.
-        trust: Whether to take the runs' copies where a module has changed.
-        force: Whether to take modules as they are now.
+        found: The custom code of runs.
+        command: The whole command, for messages that repeat it with a flag.
+        trust: Whether to use the runs' copies of changed modules.
+        force: Whether to use changed modules as they are now.
 
     Raises:
-        UsageError: A module has changed, and the user has not said which to take.
+        UsageError: A module has changed, and neither flag says which version to use.
     """
     sources: dict[str, Source] = {}
     changed: dict[str, Path] = {}
@@ -184,7 +184,7 @@ def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, forc
             now = None if place is None else own_modules.content_of(place) or b""
             source = Source(content, rundir.code / path)
             if place is not None and now is not None and (now == content or not trust):
-                source = Source(now, place)  # which finds what lies beside it
+                source = Source(now, place)  # so that the module finds files next to it
             if source.content != content and place is not None:
                 changed[path] = place
             if path in sources and sources[path].content != source.content:
@@ -193,51 +193,51 @@ def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, forc
     if changed and not force:
         raise refusal(
             str(next(iter(changed.values()))),
-            "differs from the copy that the run keeps, so the numbers would be those of other code",
-            f"`{command} --force` takes it as it is now, `{command} --trust-code` the run's own copy",
+            "differs from the copy that the run keeps, so the results would be those of different code",
+            f"`{command} --force` uses the current file, `{command} --trust-code` the run's copy",
         )
     code_import.install(sources)
     if changed:
-        search_working_directory()  # it may import more by now
+        search_working_directory()  # a changed module may import new ones
     return [str(place) for place in changed.values()]
 
 
 def _require_flag(rundir: RunDirectory, own: OwnCode, command: str, trust: bool, is_sweep: bool) -> None:
-    """Refuse a run that is not on the user's list, unless the flag covers all of its code."""
+    """Refuse a run that is not on the user's list, unless --trust-code covers all of its code."""
     whole = RunDirectory(rundir.path.parent) if is_sweep else rundir
     again = f"`trainer trust {shlex.quote(whole.short)}` adds it to your list of trusted code (--dry-run: shows it)"
     if problem := trust_list.problem():
-        again += f", which has none now: {problem}"
+        again += f", which can't be used now: {problem}"
     for target, group in own.installed.items():
         place = own_modules.installed_file(target)
         if place is None:
-            raise refusal(f"{group}._target_={target}", "is code that neither came with the run nor is here")
-        reason = f"is code that did not come with the run, which would execute {place}"
+            raise refusal(f"{group}._target_={target}", "is code that did not come with the run and is not installed")
+        reason = f"is code that did not come with the run: it would be imported from {place}"
         raise refusal(f"{group}._target_={target}", reason, again)
     if not trust:
         target, group = next(iter(own.targets.items()))
         files = [str(rundir.code / path) for path in own.sources or ()]
         more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-        reason = f"is code that may be somebody else's; read {', '.join(files[:_NAMED])}{more} first"
+        reason = f"is code that you have not trusted; read {', '.join(files[:_NAMED])}{more} first"
         raise refusal(f"{group}._target_={target}", reason, f"`{command} --trust-code` runs it once; {again}")
 
 
 def used(settings: Settings) -> dict[str, bytes]:
-    """Return the sources of the user's modules that a job has imported, by their paths; none if it names no class."""
+    """Return the sources of the user's modules that a job has imported, by path; none without classes of the user's."""
     classes = [name for key in ("_target_", OBJECT) for _, name in foreign(settings, key)]
     return own_modules.sources(classes) if classes else {}
 
 
 def keep(rundir: RunDirectory, sources: Mapping[str, bytes], before: OwnCode | None) -> dict[str, str]:
-    """Keep modules with a run that has imported them, and nothing that nobody vouched for.
+    """Keep the modules that a run has imported, and only those.
 
     Args:
         rundir: The run.
-        sources: What it has imported.
-        before: Its own code as it was opened, None if it had none.
+        sources: The sources of the imported modules.
+        before: Its custom code as it was opened, None if it had none.
 
     Returns:
-        The SHA-256 of all modules that are kept, by their paths.
+        The SHA-256 of all modules that are kept, by path.
     """
     kept_now = to_keep(sources, before)
     if kept_now != ((before and before.sources) or {}):
@@ -246,9 +246,9 @@ def keep(rundir: RunDirectory, sources: Mapping[str, bytes], before: OwnCode | N
 
 
 def to_keep(sources: Mapping[str, bytes], before: OwnCode | None) -> Mapping[str, bytes]:
-    """Return the modules to be kept with a run; the arguments are those of `keep`."""
+    """Return the modules to keep with a run; arguments as for `keep`."""
     opened = (before and before.sources) or {}
-    # What is imported later, or installed by now, is there from before.
+    # Earlier copies stay: some modules are imported later, or have been installed since.
     return opened if sources.items() <= opened.items() else sources
 
 
@@ -258,21 +258,18 @@ def trust_next(
     status: Mapping[str, Any],
     sources: Mapping[str, bytes],
 ) -> list[str]:
-    """Let the list have what a run is about to hold if it had what the run holds now, before anything is written.
+    """Add the next code of a trusted run to the user's list, before any of it is written; return notes for the user.
 
     Args:
         rundir: The run.
-        before: Its own code as it was opened, None if it had none.
-        status: What its status.json is going to say: the configuration that it goes on with, and its earlier starts.
-        sources: The modules that are going to be kept with it.
-
-    Returns:
-        What the user should know of that.
+        before: Its custom code as it was opened, None if it had none.
+        status: Its next status.json, with the configuration to continue with and its earlier starts.
+        sources: The modules that will be kept with it.
     """
     if before is not None and not trust_list.contains(before.digest):
         return []
     config = rundir.read_config()
-    # A kill may leave the new modules with the old status.json, and that with the old configuration.
+    # A kill may leave new modules with the old status.json, or the new status.json with the old config.yaml.
     states = [(config, rundir.read_status()), (config, status), (status["config"], status)]
     found = [of_configs(_all_configs(*state), sources) for state in states]
     return trust_list.remarks(own.digest for own in found if own is not None)
@@ -280,17 +277,17 @@ def trust_next(
 
 def sums(sources: Mapping[str, bytes]) -> dict[str, str]:
     """Return the SHA-256 of each source."""
-    return {name: code_import.sum_of(source) for name, source in sources.items()}
+    return {name: sha256(source) for name, source in sources.items()}
 
 
 def kept(rundir: RunDirectory) -> dict[str, str]:
-    """Return the SHA-256 of the modules that were kept with a run, by their paths."""
+    """Return the SHA-256 of the modules kept with a run, by path, as recorded in status.json."""
     recorded: dict[str, str] = rundir.read_status().get("code", {})
     return {name: sum_ for name, sum_ in recorded.items() if own_modules.NAME.fullmatch(name)}
 
 
 def differing(rundir: RunDirectory, sources: Mapping[str, bytes]) -> str | None:
-    """Return which of a run's copies is not what was kept, None if all are or nothing says any more what was."""
+    """Return a problem if a kept module differs from the record in status.json; None if there is no record."""
     if "code" not in rundir.read_status():
         return None
     here, saved = sums(sources), kept(rundir)
@@ -300,7 +297,7 @@ def differing(rundir: RunDirectory, sources: Mapping[str, bytes]) -> str | None:
 
 
 def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the sections of a configuration, which nobody may have checked, whose `_target_` is somebody's own."""
+    """Yield the sections of an unchecked configuration whose `_target_` is custom code."""
     loggers = config.get(LOGGER)
     found = {group: config.get(group) for group in COMPONENTS}
     found.update({f"{LOGGER}.{key}": one for key, one in (loggers if isinstance(loggers, dict) else {}).items()})
@@ -310,7 +307,7 @@ def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
 
 
 def _paths(target: str) -> set[str]:
-    """Return the paths that a `_target_`'s module may have below a folder of sys.path."""
+    """Return the possible paths of a `_target_`'s module, relative to a folder of sys.path."""
     module = PurePosixPath(*target.split(".")[:-1])
     return {f"{module}.py", f"{module}/__init__.py"}
 

@@ -1,4 +1,4 @@
-"""Refuses to begin a run that would write a file which nobody reads again: `reading` has the bounds."""
+"""Refuses a run whose files could not be read back because of the limits in files/reading.py."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import nn
 
 from trainer.checkpoints import tensors as tensor_file
 from trainer.checkpoints import tree
-from trainer.checkpoints.manifest import as_json as state_json
 from trainer.errors import refusal
 from trainer.files import plain_json, plain_yaml, reading
+from trainer.files.plain_json import as_indented_json as state_json
 from trainer.files.plain_json import as_json
 
-_SPARE = 2**20  # bytes of status.json for how the run goes, and of state.json for generators and the loop
-_FEW = 30  # containers, of which no configuration has too many levels
-_SHORT = 2**16  # bytes of a configuration that is far from any bound
+_SPARE = 2**20  # bytes left in status.json for progress, and in state.json for generators and counters
+_FEW = 30  # containers, too few to be nested too deeply
+_SHORT = 2**16  # bytes of a configuration that can't exceed a limit
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (plain_yaml.MOST_DIGITS + 1))
 
 
 def require_weights(name: str, model: nn.Module) -> None:
-    """Refuse a model of more tensors than a checkpoint may hold.
+    """Refuse a model with more tensors than a checkpoint may hold.
 
     Raises:
         UsageError: It has more; names the model.
@@ -32,11 +32,11 @@ def require_weights(name: str, model: nn.Module) -> None:
 
 
 def require_training(*states: Mapping[str, Any]) -> None:
-    """Refuse states of optimizer and schedule that a checkpoint could not hold.
+    """Refuse the states of an optimizer and a schedule that a checkpoint can't hold.
 
     Raises:
-        TypeError: One has something of a kind that a checkpoint can't hold.
-        ValueError: They have too much.
+        TypeError: A value has a type that a checkpoint can't hold.
+        ValueError: They are too large.
     """
     tensors: dict[str, Any] = {}
     text = state_json(tree.pack(list(states), "training", tensors))
@@ -46,10 +46,10 @@ def require_training(*states: Mapping[str, Any]) -> None:
 
 
 def require_code(sources: Mapping[str, bytes]) -> None:
-    """Refuse more of the user's own modules than a run keeps.
+    """Refuse user modules that are too large for a run directory.
 
     Raises:
-        UsageError: They have more bytes; names the largest.
+        UsageError: They are; names the largest.
     """
     if (size := sum(map(len, sources.values()))) > reading.MOST_CODE:
         largest = max(sources, key=lambda name: len(sources[name]))
@@ -58,15 +58,15 @@ def require_code(sources: Mapping[str, bytes]) -> None:
 
 
 def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: dict[str, Any] | None) -> None:
-    """Refuse what config.yaml, status.json and preprocess.json of a run can't hold.
+    """Refuse a run whose config.yaml, status.json or preprocess.json could not be read back.
 
     Args:
-        config: What config.yaml is to hold.
-        status: What status.json holds before the run begins or goes on.
-        preprocess: What preprocess.json is to hold.
+        config: The content of config.yaml.
+        status: The content of status.json before training.
+        preprocess: The content of preprocess.json.
 
     Raises:
-        UsageError: One would have too much; names it.
+        UsageError: A file would be too large; names it.
     """
     text = as_json({"config": config})
     if _LONG_NUMBER.search(text) or len(text) > _SHORT or text.count(b"{") + text.count(b"[") > _FEW:
@@ -81,10 +81,10 @@ def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: di
 
 
 def require_json(name: str, text: bytes, most: int = reading.MOST_JSON, values: int = reading.MOST_VALUES) -> None:
-    """Refuse the text of a JSON file that would not be read again.
+    """Refuse the text of a JSON file that could not be read back.
 
     Raises:
-        UsageError: It has too much; names the file.
+        UsageError: It is too large; names the file.
     """
     if problem := _problem(text, most, values):
         raise refusal(name, f"{problem}: it could not be read again")
@@ -92,7 +92,7 @@ def require_json(name: str, text: bytes, most: int = reading.MOST_JSON, values: 
 
 def _problem(text: bytes, most: int, values: int = reading.MOST_VALUES) -> str | None:
     if len(text) > most:
-        return f"would have {len(text):,} bytes, more than the {most:,} that such a file may have"
+        return f"would have {len(text):,} bytes, more than the {most:,} allowed in such a file"
     try:
         plain_json.require_few(text, values=values)
     except reading.Unreadable as error:

@@ -1,10 +1,10 @@
-"""What a session shows a display while it trains, and what a display is."""
+"""The interface of a display, and the facts it shows besides the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Standing:
-    """What the display shows besides the newest row."""
+    """What the display shows besides the newest row.
+
+    Args:
+        steps: Length of the run.
+        first_step: The step that training starts from.
+        steps_per_epoch: Steps in an epoch.
+        best: Returns step and value of the best evaluation.
+        numbers: Returns the parameters if there are few, else None.
+        stopping: Returns whether training has been asked to stop.
+    """
 
     steps: int
     first_step: int
@@ -23,32 +32,18 @@ class Standing:
     stopping: Callable[[], bool] = lambda: False
 
 
-class Display(Protocol):
-    """Something that is entered for the duration of a run and reads its rows."""
-
-    def __enter__(self) -> Display:
-        """Begin to show."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Put the screen in order."""
+class Display(AbstractContextManager["Display"], Protocol):
+    """A reader of rows that is entered while a run trains."""
 
     def __call__(self, row: Row) -> None:
-        """Take a row."""
+        """Show a row."""
 
 
-class NoDisplay:
-    """Shows nothing: for the jobs of a sweep, whose overview is elsewhere."""
+class NoDisplay(nullcontext["NoDisplay"]):
+    """Shows nothing: for quiet runs and the jobs of a sweep."""
 
-    def __enter__(self) -> NoDisplay:
-        """Begin."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End."""
+    def __init__(self, standing: Standing) -> None:
+        super().__init__(self)
 
     def __call__(self, row: Row) -> None:
         """Ignore the row."""

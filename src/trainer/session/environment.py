@@ -1,4 +1,4 @@
-"""What else the bits of a run depend on: versions, machine, threads and the user's code."""
+"""Describes what the bits of a run depend on besides its settings: versions, machine, threads and code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
+    """Return the versions of trainer, Python, torch and NumPy."""
     return {
         "trainer": __version__,
         "python": platform.python_version(),
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return what describes this machine and the device in use."""
+    """Return a description of this machine and the device in use."""
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -36,11 +36,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit that the working directory was at when this process first asked, None outside a repository."""
+    """Return the git commit of the working directory, None outside a repository."""
     return _commit_of(os.getcwd())
 
 
-@functools.cache  # what has been imported is of that commit, whatever is checked out later
+@functools.cache  # modules are imported from the first commit, even if another is checked out later
 def _commit_of(folder: str) -> str | None:
     command = ["git", "-C", folder, "rev-parse", "HEAD"]
     try:

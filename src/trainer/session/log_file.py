@@ -1,4 +1,4 @@
-"""trainer.log of a run: what happened when."""
+"""Writes trainer.log of a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.config.secrets import hide
-from trainer.training.loop import Row
+
+if TYPE_CHECKING:
+    from trainer.training.loop import Row
 
 log = logging.getLogger("trainer")
-_file: ContextVar[LogFile | None] = ContextVar("_file", default=None)  # that of the run at work: many may be open
+_file: ContextVar[LogFile | None] = ContextVar(
+    "_file", default=None
+)  # of the run in the current context; other runs have their own
 
 
 class Formatter(logging.Formatter):
-    """Writes records without the secrets in them."""
+    """Hides secrets in records."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text."""
@@ -25,7 +30,7 @@ class Formatter(logging.Formatter):
 
 
 class LogFile(logging.FileHandler):
-    """A log that is best effort: where it can't be written to, training goes on."""
+    """A log file that training does not depend on: errors of the disk are ignored."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record if possible."""
@@ -33,28 +38,28 @@ class LogFile(logging.FileHandler):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Pass over what went wrong."""
+        """Ignore an error."""
 
 
-class _ToTheRunAtWork(logging.Handler):
-    """Hands records on to the file of the run that is at work."""
+class _Dispatcher(logging.Handler):
+    """Passes records to the log file of the run in the current context."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record on."""
+        """Pass a record on."""
         if (file := _file.get()) is not None:
             file.handle(record)
 
 
-_handler = _ToTheRunAtWork()
+_handler = _Dispatcher()
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Write what the package logs to a file for the duration of a block, as far as it is logged in the same context."""
+    """Write the log records of the current context to a file for the duration of a block."""
     file = LogFile(path, encoding="utf-8", delay=True)
     file.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = _file.set(file)
-    log.addHandler(_handler)  # once, however often
+    log.addHandler(_handler)  # has no effect the second time
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
@@ -66,7 +71,7 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 def log_evaluation(row: Row) -> None:
-    """Write an evaluation into trainer.log."""
+    """Write the row of an evaluation or of a skipped step to trainer.log."""
     if not math.isfinite(row.get("loss", 0.0)):
         log.warning("step %d: skipped, its loss or gradients are not finite", row["step"])
     if "loss" not in row:

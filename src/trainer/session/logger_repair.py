@@ -1,8 +1,9 @@
-"""Gives loggers what they lack of a finished run: a kill at its end may have kept it from them."""
+"""Adds rows of a finished run that its loggers lack because the process was killed at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 from trainer.config.settings import Settings
 from trainer.errors import UsageError
@@ -13,16 +14,16 @@ from trainer.session.logger_feed import LoggerFeed
 
 
 def repair(rundir: RunDirectory, settings: Settings, command: str, announce: Callable[[str], None]) -> None:
-    """Let the loggers of a finished run that lack rows of it write them.
+    """Pass the rows of a finished run to each of its loggers that lacks some.
 
     Args:
         rundir: The run's directory.
-        settings: Those that it was trained under.
-        command: What the user typed, for whoever finds the run in use.
-        announce: Tells the user something in one line.
+        settings: The run's settings.
+        command: What the user typed, for the lock.
+        announce: Shows one line to the user.
 
     Raises:
-        UsageError: Another process has the run.
+        UsageError: Another process uses the run.
     """
     status = rundir.read_status()
     step, steps = status.get("step", 0), status.get("steps", 0)
@@ -31,16 +32,16 @@ def repair(rundir: RunDirectory, settings: Settings, command: str, announce: Cal
     with rundir.lock(command):
         loggers = _incomplete(rundir, settings, steps)
         feed = LoggerFeed(rundir.metrics, loggers, announce, 0.0)
-        with feed:
+        with closing(feed):
             feed.open(step)
         for name in loggers:
-            if name not in feed.left_out:
-                announce(f"logger={name} lacked rows of the run; it has them now")
+            if name not in feed.dropped:
+                announce(f"logger={name} missed rows of the run; they have been written")
 
 
 def _incomplete(rundir: RunDirectory, settings: Settings, steps: int) -> dict[str, Logger]:
     try:
-        loggers = logger_feed.chosen(settings, steps)
+        loggers = logger_feed.build_loggers(settings, steps)
     except UsageError:
-        return {}  # one can't be made here, which is no reason to refuse what is complete
+        return {}  # a logger that can't be built here is no reason to refuse a complete run
     return {name: logger for name, logger in loggers.items() if not logger_feed.is_whole(logger, rundir)}

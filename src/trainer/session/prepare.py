@@ -1,9 +1,9 @@
-"""A job before it is trained: built, tried on a copy, and what its directory starts with."""
+"""Prepares a run for training: builds its parts, tries a step on a copy, and writes its settings."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from trainer.data import Preprocess
 from trainer.errors import UsageError
 from trainer.files.sums import sum_of
 from trainer.runs import find, user_code, vouching
-from trainer.runs.directory import RunDirectory
+from trainer.runs.directory import Contents, RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.session import bounds
 from trainer.session.restore import start_from
@@ -25,7 +25,7 @@ from trainer.training.build import Built, build, resolved
 
 @dataclass(frozen=True)
 class Plan:
-    """A job that has been checked: what its directory starts with."""
+    """The first files of a new run, whose settings have been checked."""
 
     config: dict[str, Any]
     status: dict[str, Any]
@@ -33,37 +33,40 @@ class Plan:
     preprocess: dict[str, Any] | None
 
     def write(self, path: Path) -> RunDirectory:
-        """Create the directory of the run, waiting to be trained."""
+        """Create the run directory."""
         rundir = RunDirectory(path)
-        rundir.create(*self._content(path))
+        rundir.create(self._content(path))
         return rundir
 
     def fill(self, path: Path) -> None:
-        """Write the same into a directory that no other process knows of."""
-        RunDirectory(path).fill(*self._content(path))
+        """Write the files into a directory that no other process uses."""
+        RunDirectory(path).fill(self._content(path))
 
     @property
     def own_code(self) -> OwnCode | None:
-        """What it would execute beyond trainer and torch."""
+        """The code the run executes besides trainer and its dependencies."""
         return user_code.of_configs([self.config], self.code)
 
-    def _content(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, bytes], dict[str, Any] | None]:
-        return self.config, {"id": path.name, **self.status}, self.code, self.preprocess
+    def _content(self, path: Path) -> Contents:
+        return Contents(self.config, {"id": path.name, **self.status}, self.code, self.preprocess)
 
 
 def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
-    """Build a new job and try a step on a copy: whatever can be known to be wrong is refused here.
+    """Build the parts of a new run and try a step on a copy.
 
     Args:
-        settings: The job's configuration.
-        choices: What the groups select.
-        objects: Parts that are there already, by group.
+        settings: The run's settings.
+        choices: The option selected from each group.
+        objects: Parts passed as Python objects, by group.
+
+    Raises:
+        UsageError: A setting is wrong, or the parts do not work together.
     """
     redact.require_given(settings.to_dict())
     built = build(settings, choices, objects=objects)
     try_out(built)
     if settings.init_from is not None:
-        # By its path: `last` means another run as soon as this one is written.
+        # Its path, because `last` names this run as soon as it is written.
         source = str(find.find(settings.init_from))
         built.settings = dataclasses.replace(built.settings, init_from=source)
         start_from(built.run.model, source)
@@ -76,13 +79,13 @@ def rebuild(
     choices: dict[str, str] | None = None,
     objects: Mapping[str, Any] | None = None,
 ) -> Built:
-    """Build the parts of an existing run, whose data are prepared as they were unless they are to be others.
+    """Build the parts of an existing run, with its saved preprocessing unless the settings select other data.
 
     Args:
         rundir: The run's directory.
-        settings: Its configuration, or what it is changed to.
-        choices: What the groups select.
-        objects: Parts that are there already, by group.
+        settings: Its settings, old or changed.
+        choices: The option selected from each group.
+        objects: Parts passed as Python objects, by group.
     """
     redact.require_given(settings.to_dict())
     kept = kept_preprocess(rundir) if vouching.same_data(rundir, settings) else None
@@ -90,10 +93,10 @@ def rebuild(
 
 
 def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:
-    """Return how a run's data are prepared, None where nothing was kept.
+    """Return the saved preprocessing of a run, None if there is none.
 
     Raises:
-        UsageError: The file of it can't be read.
+        UsageError: preprocess.json can't be read.
     """
     kept = rundir.read_preprocess()
     try:
@@ -102,19 +105,14 @@ def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:
         raise UsageError(f"{rundir.path / 'preprocess.json'} {error}") from error
 
 
-def plan(settings: Settings, status: dict[str, Any], threads: int | None = None) -> Plan:
-    """Check a job by building it, and keep what its directory will hold.
+def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
+    """Return the first files of a new run.
 
     Args:
-        settings: The job's configuration.
-        status: Further fields of status.json, `choices` among them.
-        threads: CPU threads unless the settings name them; None is torch's own choice.
+        built: The run.
+        status: Further fields of status.json, such as `choices`.
+        threads: CPU threads unless the settings name a number; None means torch's default.
     """
-    return plan_of(prepare(settings, status["choices"]), status, threads)
-
-
-def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
-    """Return the plan of a job that has been built already."""
     config, code = redact.tree(resolved(built, threads).to_dict()), user_code.used(built.settings)
     bounds.require_code(code)
     preprocess = preprocess_of(built)
@@ -123,3 +121,27 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
     first["choices"] = {**status.get("choices", {}), **built.choices}
     bounds.require_files(config, first, preprocess)
     return Plan(config, first, code, preprocess)
+
+
+def replace_settings(
+    rundir: RunDirectory, write_status: Callable[[], None], config: dict[str, Any], preprocess: dict[str, Any] | None
+) -> None:
+    """Replace config.yaml and preprocess.json of a run that continues with other settings.
+
+    A kill between two writes leaves a run that can be resumed: status.json is written first because it holds the old
+    and the new sums of both files. The old preprocess.json is deleted before the new configuration is written, so that
+    the two always match; a missing one is recomputed from the data.
+
+    Args:
+        rundir: The run's directory.
+        write_status: Writes status.json.
+        config: The new configuration.
+        preprocess: The new preprocessing; None keeps the old one.
+    """
+    write_status()
+    is_other = preprocess is not None and rundir.read_preprocess() != preprocess
+    if is_other:
+        rundir.remove_preprocess()
+    rundir.write_config(config)
+    if is_other:
+        rundir.write_preprocess(preprocess)

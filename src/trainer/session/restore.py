@@ -1,4 +1,4 @@
-"""Chooses the checkpoint that a run goes on from, starts from or is looked at with, and sets it to that."""
+"""Chooses a checkpoint: to resume a run from, to start a new run from, or to use its model."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from trainer.training.build import Built
 
 
 def choose(rundir: RunDirectory, asked: str) -> tuple[Checkpoint, str]:
-    """Return a checkpoint of a run and what to call it.
+    """Return a checkpoint of a run and its name for the user.
 
     Args:
         rundir: The run.
-        asked: best, last, or a step. Without evaluations the best is the last.
+        asked: best, last, or a step. Without evaluations, the best one is the last.
 
     Raises:
-        UsageError: There is no such checkpoint, it is damaged, or what it is used with has been edited since.
+        UsageError: There is no such checkpoint, it is damaged, or a file it depends on has been edited.
     """
     try:
-        found = chosen(rundir, asked)
+        found = checkpoint_of(rundir, asked)
     except BadCheckpoint as error:
         good = [f"--checkpoint {step}" for step in manifest.steps(rundir.checkpoints) if _is_good(rundir, step)]
         raise refusal(f"--checkpoint={asked}", str(error), good) from error
     if found is None:
-        raise UsageError(f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` goes on")
+        raise UsageError(
+            f"{rundir.path}: no checkpoint has been saved yet; `trainer resume {rundir.short}` continues training"
+        )
     vouching.require(rundir, found.path)
     called = f"step {found.step:,}"
     if found.step == (rundir.read_status().get("best") or {}).get("step"):
@@ -57,24 +59,24 @@ def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None],
     """Set a run to its newest good checkpoint, or to its beginning if it has none yet.
 
     Args:
-        built: The run, as its settings build it.
+        built: The run, as built from its settings.
         rundir: Its directory.
-        announce: Tells the user something in one line.
-        force: Start over if there should be a good checkpoint and is none.
+        announce: Shows one line to the user.
+        force: Whether to start over if every checkpoint is damaged or missing.
 
     Returns:
-        The length metrics.jsonl had then.
+        The length of metrics.jsonl at the checkpoint, in bytes.
 
     Raises:
-        UsageError: There is no good checkpoint, or it does not fit the settings; nothing has been changed.
+        UsageError: No checkpoint is good, or it does not fit the settings; nothing has been changed.
     """
     found, problems = store.newest(rundir.checkpoints)
     for problem in problems:
         announce(f"warning: {problem}")
     length, good = 0, -1
     same = vouching.same_data(rundir, built.settings)
-    anew = vouching.sum_of_preprocess(preprocess_of(built)) if same else None
-    vouching.require_resumable(rundir, None if found is None else found.path, force, announce, anew)
+    recomputed = vouching.sum_of_preprocess(preprocess_of(built)) if same else None
+    vouching.require_resumable(rundir, None if found is None else found.path, force, announce, recomputed)
     if found is not None:
         require_length(built, found.step)
         put_back(built, found, announce)
@@ -87,7 +89,7 @@ def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None],
         if built.settings.init_from is not None:
             start_from(built.run.model, built.settings.init_from)
         if rundir.read_status().get("segments"):
-            announce("no checkpoint to go on from: starting over")
+            announce("no checkpoint to resume from: starting over")
     for step in manifest.steps(rundir.checkpoints):
         if step > good:
             announce(f"set aside as {store.set_aside(rundir.checkpoints / manifest.name_of(step))}")
@@ -95,27 +97,27 @@ def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None],
 
 
 def _require_beginning(rundir: RunDirectory, broken: bool) -> None:
-    """Refuse to start over where work would be lost without a word."""
+    """Refuse to start over silently if that loses work."""
     status = rundir.read_status()
     over = f"trainer resume {shlex.quote(rundir.short)} --force, which starts over from step 0"
     if broken:
         raise refusal(f"{rundir.path}", "none of its checkpoints is good", f"{over} and sets them aside")
     if status.get("state") in ("done", "stopped"):
-        raise refusal(f"{rundir.path}", f"its checkpoints are gone, and it was {status['state']}", over)
+        raise refusal(f"{rundir.path}", f"its checkpoints are missing, and it was {status['state']}", over)
 
 
 def start_from(model: nn.Module, source: str) -> None:
     """Load the weights of another run's best checkpoint into a model.
 
     Raises:
-        UsageError: There is no such run, or its weights are those of another model.
+        UsageError: There is no such run, or its weights do not fit the model.
     """
     path = find.find(source)
     if directory.is_sweep(path):
         jobs = [f"init_from={RunDirectory(job).short}" for job in directory.jobs(path)]
         raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
     try:
-        found = chosen(RunDirectory(path), "best")
+        found = checkpoint_of(RunDirectory(path), "best")
     except BadCheckpoint as error:
         raise refusal(f"init_from={source}", str(error)) from error
     if found is None:
@@ -123,16 +125,16 @@ def start_from(model: nn.Module, source: str) -> None:
     load_weights(model, found.weights, f"init_from={source}")
 
 
-def chosen(rundir: RunDirectory, which: str) -> Checkpoint | None:
-    """Return the checkpoint of a run that a word means, None if the run has none yet.
+def checkpoint_of(rundir: RunDirectory, which: str) -> Checkpoint | None:
+    """Return the checkpoint that a word names, None if the run has none yet.
 
     Args:
         rundir: The run's directory.
-        which: last, best (of a run that held no rows out, the last) or a step.
+        which: last, best or a step. Without evaluations, the best one is the last.
 
     Raises:
-        UsageError: There is none of that step.
-        BadCheckpoint: It is damaged; another one would not be what was asked for.
+        UsageError: There is no checkpoint of that step.
+        BadCheckpoint: The checkpoint is damaged; no other one takes its place.
     """
     folder, saved = rundir.checkpoints, manifest.steps(rundir.checkpoints)
     if not saved:
@@ -144,5 +146,7 @@ def chosen(rundir: RunDirectory, which: str) -> Checkpoint | None:
             raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
         return store.load(folder / manifest.name_of(step))
     last = store.load(folder / manifest.name_of(saved[-1]))
+    if which == "last" or (rundir.read_status().get("best") or {}).get("step") == last.step:
+        return last  # the evaluation after the last step, which no checkpoint holds, may be the best
     best = last.training["state"].get("best_step") if has_shape(RunState)(last.training) else None
-    return store.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
+    return store.load(folder / manifest.name_of(best)) if best in saved else last

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run: taken from it, and put back."""
+"""The state of a run in a checkpoint: taken from the run, and restored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.training.loop import Learner
 
 
 class RunState(TypedDict):
-    """All that a run needs besides its weights to go on with the same bits."""
+    """Everything besides the weights that a run needs to continue with the same bits."""
 
     state: dict[str, Any]
     epoch: int
@@ -32,7 +32,12 @@ class RunState(TypedDict):
 
 
 def snapshot(run: Learner, metrics_bytes: int) -> RunState:
-    """Return what a checkpoint of a run holds besides the weights."""
+    """Return the state of a run except the weights.
+
+    Args:
+        run: The run.
+        metrics_bytes: The length of its metrics.jsonl.
+    """
     return {
         "state": run.state.state_dict(),
         "epoch": run.epoch,
@@ -46,30 +51,39 @@ def snapshot(run: Learner, metrics_bytes: int) -> RunState:
 
 
 def _without_secrets(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state without settings that are secrets; they come from the configuration again."""
+    """Return an optimizer's state without secret settings, which the configuration provides again."""
     groups = [{k: value for k, value in group.items() if not is_secret(str(k))} for group in optimizer["param_groups"]]
     return {**optimizer, "param_groups": groups}
 
 
 def require_length(built: Built, step: int) -> None:
-    """Refuse settings that end a run before the step it has reached."""
+    """Refuse settings that would end a run before the step that it has reached.
+
+    Raises:
+        UsageError: They do.
+    """
     settings, steps = built.settings, built.run.steps
     if steps < step:
         what = f"steps={steps}" if settings.epochs is None else f"epochs={settings.epochs} ({steps:,} steps)"
-        raise refusal(what, f"the run has done {step:,} steps already", f"steps={step} or more")
+        raise refusal(what, f"the run has already taken {step:,} steps", f"steps={step} or more")
 
 
 def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -> None:
-    """Set the parts of a run to a checkpoint.
+    """Restore a run from a checkpoint.
+
+    Args:
+        built: The run, as built from its settings.
+        found: The checkpoint.
+        announce: Shows one line to the user.
 
     Raises:
-        UsageError: It is that of other parts.
+        UsageError: The checkpoint does not fit the run.
     """
     run, saved = built.run, found.training
     length = saved.get("metrics_bytes")
     whole = has_shape(RunState)(saved) and type(length) is int and length >= 0
     if not whole or saved["state"].get("step") != found.step:
-        raise UsageError(f"{found.path} does not hold what a checkpoint must")
+        raise UsageError(f"{found.path} is not a complete checkpoint")
     load_weights(run.model, found.weights, str(found.path))
     try:
         run.loss.load_state_dict(saved["loss"])
@@ -77,7 +91,7 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
         run.state.load_state_dict(saved["state"])
         if saved["watched"] == [run.monitor, run.mode]:
             run.schedule.load_state_dict(saved["schedule"])
-        else:  # the values of another metric can't be compared
+        else:  # values of another metric can't be compared
             run.state.best_step, run.state.best_value, run.state.stale = None, None, 0
         randomness.load_state_dict(saved["generators"])
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -86,16 +100,16 @@ def put_back(built: Built, found: Checkpoint, announce: Callable[[str], None]) -
 
 
 def load_optimizer(built: Built, saved: dict[str, Any], announce: Callable[[str], None]) -> None:
-    """Set the optimizer to a saved state; its settings stay those of the configuration.
+    """Restore the optimizer's state; its settings stay those of the configuration.
 
-    One that now keeps more of a weight than was saved (amsgrad switched on, say) starts afresh.
+    If changed settings make it keep more state than was saved, such as amsgrad, its state is reset.
     """
     optimizer, fresh = built.run.optimizer, [dict(group) for group in built.run.optimizer.param_groups]
     typed = {key for key in built.settings.optim if key != "_target_"}
     pairs = list(zip(saved["param_groups"], fresh, strict=True))
     changed = any(old.get(key) != new.get(key) for old, new in pairs for key in typed - {"lr"})
-    if changed and (lacking := _lacking(built, saved)):
-        announce(f"warning: the optimizer starts afresh: the checkpoint lacks its {', '.join(sorted(lacking))}")
+    if changed and (missing := _missing(built, saved)):
+        announce(f"warning: optimizer state reset: the checkpoint has no {', '.join(sorted(missing))}")
         return
     optimizer.load_state_dict(saved)
     for group, new in zip(optimizer.param_groups, fresh, strict=True):
@@ -105,8 +119,8 @@ def load_optimizer(built: Built, saved: dict[str, Any], announce: Callable[[str]
         optimizer.state[weights[index]] = _in_saved_dtypes(optimizer.state[weights[index]], kept)
 
 
-def _lacking(built: Built, saved: dict[str, Any]) -> set[str]:
-    """Return what the optimizer keeps of the weights after a step and `saved` has not kept."""
+def _missing(built: Built, saved: dict[str, Any]) -> set[str]:
+    """Return the names of the optimizer state of a weight that exist after a step but are missing in `saved`."""
     trial = optimizer_like(built, copy.deepcopy(built.run.model))
     weights = [w for group in trial.param_groups for w in group["params"]]
     for w in weights:
@@ -118,10 +132,7 @@ def _lacking(built: Built, saved: dict[str, Any]) -> set[str]:
 
 
 def _in_saved_dtypes(loaded: Any, saved: Any) -> Any:
-    """Return loaded optimizer state in the dtypes it was saved in.
-
-    torch casts it to those of the weights, and what is kept in float32 beside float64 weights would go on otherwise.
-    """
+    """Return loaded optimizer state in its saved dtypes; torch casts it to those of the weights, which may differ."""
     if isinstance(loaded, Tensor) and isinstance(saved, Tensor):
         return saved.to(loaded.device)
     if isinstance(loaded, dict) and isinstance(saved, dict):
@@ -132,21 +143,26 @@ def _in_saved_dtypes(loaded: Any, saved: Any) -> Any:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], what: str) -> None:
-    """Load a state_dict whose names and shapes must be the model's.
+    """Load a state_dict into a model with the same names and shapes.
+
+    Args:
+        model: The model.
+        weights: The state_dict.
+        what: Its source, for the message.
 
     Raises:
-        UsageError: They differ; names the first that do.
+        UsageError: A name or a shape differs; names the first one.
     """
     own = model.state_dict()
     for name in [*own, *weights]:
         if name not in weights or name not in own:
             side = "the model" if name in weights else "the checkpoint"
-            raise UsageError(f"{what}: other weights than the model's: {name}: {side} lacks it")
+            raise UsageError(f"{what}: the weights do not fit the model: {name} is missing in {side}")
         there, here = weights[name], own[name]
         if isinstance(here, Tensor) and (not isinstance(there, Tensor) or here.shape != there.shape):
             found = list(there.shape) if isinstance(there, Tensor) else type(there).__name__
             raise UsageError(
-                f"{what}: other weights than the model's: {name}: {found} in the checkpoint,"
+                f"{what}: the weights do not fit the model: {name}: {found} in the checkpoint,"
                 f" {list(here.shape)} in the model"
             )
     model.load_state_dict(weights)

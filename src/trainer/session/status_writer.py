@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from trainer.config import secrets
@@ -12,123 +11,120 @@ from trainer.files.plain_json import finite
 from trainer.runs import vouching
 from trainer.runs.directory import FORMAT, RunDirectory
 from trainer.session import environment
+from trainer.session.session import Session
 from trainer.training.build import Built, resolved
 from trainer.training.loop import Learner, Row
 from trainer.training.parameters import num_parameters
 
-SECONDS = 1.0  # between two writings while a run trains
-
 
 class StatusWriter:
-    """Keeps status.json up to date from the start of a segment on; also a reader of the loop.
+    """Keeps status.json up to date while a session trains its run; also a reader of the loop.
 
     Args:
-        rundir: The run's directory.
-        built: The run, set to where it starts or goes on.
-        command: What the user typed.
-        overrides: The settings that the user typed.
-        announce: Tells the user something in one line.
-        code: The SHA-256 of the user's modules that it imports, by their paths.
-        seconds: Between two writings while it trains.
+        session: The session; its run is set to the step it continues from.
     """
 
-    def __init__(
-        self,
-        rundir: RunDirectory,
-        built: Built,
-        command: str,
-        overrides: list[str],
-        announce: Callable[[str], None],
-        code: dict[str, str],
-        seconds: float = SECONDS,
-    ) -> None:
-        self._rundir, self._run, self._seconds = rundir, built.run, seconds
+    def __init__(self, session: Session) -> None:
+        rundir, built = session.rundir, session.built
+        self._rundir, self._run, self._seconds = rundir, built.run, session.seconds
         self.start()
-        self._status = {"format": FORMAT, "id": rundir.path.name, **first_status(built), **rundir.read_status()}
+        before = {"format": FORMAT, "id": rundir.path.name, **first_status(built), **rundir.read_status()}
         circumstances = {"versions": environment.versions(), "machine": environment.machine(built.device)}
-        before = self._status["segments"]
-        if before and (changed := differing(before[-1], circumstances)):
-            announce(f"warning: the same bits are not promised: {', '.join(changed)}")
+        if before["segments"] and (changed := differing(before["segments"][-1], circumstances)):
+            session.announce(f"warning: bit-identical results are not guaranteed: {', '.join(changed)}")
+        self._status = with_settings(before, rundir, built)
         self._segment: dict[str, Any] = {
             "from_step": built.run.state.step,
-            "command": command,
-            "overrides": overrides,
+            "command": session.request.command,
+            "overrides": session.request.overrides,
             **circumstances,
             "git": environment.git_commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "sums": self._status["sums"],
         }
-        config = secrets.tree(resolved(built).to_dict())
-        before = superseded(before, rundir.read_config(), config)
-        sums = self._segment["sums"] = vouching.planned(rundir, config, preprocess_of(built))
-        if (known := self._status.get("sums", sums)) != sums:
-            self._status["sums_before"] = known  # until config.yaml and preprocess.json are what sums says
-        self._status.update(
-            name=built.settings.name,
-            steps=built.run.steps,
-            config=config,
-            sums=sums,
-            code=code,
-            error=None,
-            choices={**self._status.get("choices", {}), **built.choices},
-            data=data_facts(built),
-            segments=[*before, self._segment],
-        )
+        segments = [*self._status["segments"], self._segment]
+        self._status.update(error=None, data=data_facts(built), segments=segments)
+
+    def note_code(self, code: dict[str, str]) -> None:
+        """Set the SHA-256 of each of the user's modules that the run keeps, by path."""
+        self._status["code"] = code
 
     def forget_before(self) -> None:
-        """Let status.json vouch only for what the run goes on with."""
+        """Drop the sums of the files that have been replaced."""
         self._status.pop("sums_before", None)
 
     def start(self) -> None:
-        """Count the seconds from now on."""
+        """Start counting the seconds."""
         self._start = time.perf_counter()
         self._next = self._start + self._seconds
 
     @property
-    def status(self) -> dict[str, Any]:
-        """What was written last."""
+    def content(self) -> dict[str, Any]:
+        """The content of status.json."""
         return dict(self._status)
 
     @property
     def seconds(self) -> float:
-        """Seconds since the segment began."""
+        """Seconds since the start."""
         return time.perf_counter() - self._start
 
     def __call__(self, row: Row) -> None:
-        """Take a row of the loop; write if the last time is long enough ago."""
+        """Write if the last write is long enough ago."""
         if time.perf_counter() >= self._next:
             self.write()
             self._next = time.perf_counter() + self._seconds
 
     def write(self, state: str = "running", error: str | None = None, diagnosis: dict[str, Any] | None = None) -> None:
-        """Write where the run stands.
+        """Write the progress of the run.
 
         Args:
             state: running, done, stopped or failed.
-            error: What it failed for.
-            diagnosis: What was found out about that.
+            error: Why it failed.
+            diagnosis: What is known about the failure.
         """
         self._segment["seconds"] = round(self.seconds, 3)
-        self._status.update(finite(standing(self._run)), state=state, error=error, diagnosis=finite(diagnosis))
+        self._status.update(finite(progress(self._run)), state=state, error=error, diagnosis=finite(diagnosis))
         self._rundir.write_status(self._status)
 
 
+def with_settings(status: dict[str, Any], rundir: RunDirectory, built: Built) -> dict[str, Any]:
+    """Return the status of a run that continues with the settings it was built from.
+
+    `sums_before` holds the sums of config.yaml and preprocess.json until both files have been replaced.
+    """
+    config = secrets.tree(resolved(built).to_dict())
+    sums = vouching.planned(rundir, config, preprocess_of(built))
+    found = {
+        **status,
+        "name": built.settings.name,
+        "steps": built.run.steps,
+        "config": config,
+        "sums": sums,
+        "choices": {**status.get("choices", {}), **built.choices},
+        "segments": superseded(status.get("segments", []), rundir.read_config(), config),
+    }
+    if (before := status.get("sums", sums)) != sums:
+        found["sums_before"] = before
+    return found
+
+
 def superseded(
-    segments: list[dict[str, Any]], config: dict[str, Any] | None, now: dict[str, Any]
+    segments: list[dict[str, Any]], config: dict[str, Any] | None, new: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the segments of a run, the last one with the configuration it had if the run goes on with another.
+    """Return the segments of a run, with the old configuration added to the last one if the configuration changes.
 
     Args:
-        segments: They hold their configuration only where a later one has another.
-        config: What the run had until now.
-        now: What it goes on with.
+        segments: Each holds its configuration only if a later one has another.
+        config: The configuration so far.
+        new: The configuration from now on.
     """
-    if not segments or config in (None, now) or "config" in segments[-1]:
+    if not segments or config in (None, new) or "config" in segments[-1]:
         return segments
     return [*segments[:-1], {**segments[-1], "config": config}]
 
 
 def first_status(built: Built) -> dict[str, Any]:
-    """Return what status.json says of a run that has not begun."""
+    """Return the status of a run that has not begun."""
     run = built.run
     return {
         "name": built.settings.name,
@@ -147,34 +143,32 @@ def first_status(built: Built) -> dict[str, Any]:
 
 
 def preprocess_of(built: Built) -> dict[str, Any] | None:
-    """Return what preprocess.json holds of a run, None if the data have no inputs."""
+    """Return the content of preprocess.json, None if the data have no inputs."""
     preprocess = built.data.preprocess
     return None if preprocess is None else preprocess.to_json()
 
 
 def data_facts(built: Built) -> dict[str, Any]:
-    """Return what status.json says of the data."""
+    """Return the facts about the data that status.json holds."""
     return finite({**built.data.facts(), "files": fingerprint.of_all(built.data.files)})  # type: ignore[no-any-return]
 
 
-def standing(run: Learner) -> dict[str, Any]:
-    """Return the fields of status.json that change as the run goes on."""
+def progress(run: Learner) -> dict[str, Any]:
+    """Return the fields of status.json that change during training."""
     state = run.state
-    best = None
-    if state.best_step is not None:
-        best = {"step": state.best_step, "metric": run.monitor, "value": state.best_value}
+    best, value = run.best
     metrics = {} if state.loss is None else {"loss": state.loss}
     return {
         "step": state.step,
         "epoch": run.epoch,
-        "metrics": {**metrics, **state.validation},
-        "best": best,
+        "metrics": {**metrics, **(run.at_end or state.validation)},
+        "best": None if best is None else {"step": best, "metric": run.monitor, "value": value},
         "skipped": state.skipped,
     }
 
 
 def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return what differs in versions and machine between two segments of a run, each as `what: old -> new`."""
+    """Return the differences in versions and machine between two segments, each as `key: old -> new`."""
     changes = []
     for part in ("versions", "machine"):
         old, new = before.get(part, {}), now[part]

@@ -1,4 +1,4 @@
-"""A signal asks the loop to finish its step, save and end; a second interrupt leaves at once."""
+"""Signals that stop training: the first one after the current step, a second interrupt at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 ASKED = [
@@ -20,15 +20,17 @@ _ASKED_SECONDS = 1.0
 
 
 class BrokenOff(KeyboardInterrupt):
-    """A signal came while what was done was not worth being finished."""
+    """A signal interrupted work that need not be finished."""
 
 
 class Stopping:
-    """Says whether a signal has asked to stop; catches them while it is entered, in the main thread only.
+    """Tells whether training should stop. Catches signals while it is entered, in the main thread only.
+
+    If one is entered while another is active, both get the signal.
 
     Args:
-        on_signal: Called at each signal. One that is entered within another hands its signals on.
-        asked: Another way to ask, looked at about once a second; counts as SIGTERM.
+        on_signal: Called at each signal.
+        asked: Returns whether training should stop for another reason; called about once a second, counts as SIGTERM.
         leave: Called at a second interrupt.
     """
 
@@ -45,32 +47,30 @@ class Stopping:
         self._breaks_off = False
 
     def __call__(self) -> bool:
-        """Return True from the first signal on."""
+        """Return whether a signal has come."""
         if self.signal is None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _ASKED_SECONDS
             self.signal = signal.SIGTERM if self._asked() else None
         return self.signal is not None
 
     def __enter__(self) -> Stopping:
-        """Start to catch."""
+        """Start catching signals."""
         if threading.current_thread() is threading.main_thread():
-            # Ignored signals stay so: nohup wants the run to outlive its terminal. The command line heeds SIGINT.
+            # Ignored signals stay ignored: nohup lets a run outlive its terminal. cli.py enables SIGINT.
             caught = [n for n in ASKED if signal.getsignal(n) not in (signal.SIG_IGN, None)]
             self._before = {number: signal.signal(number, self._catch) for number in caught}
             outer = [one for handler in self._before.values() if (one := _owner(handler))]
             self.signal = self.signal or next((one.signal for one in outer if one.signal), None)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let signals do what they did before."""
+    def __exit__(self, *error: object) -> None:
+        """Restore the earlier signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     @contextmanager
     def breaking_off(self) -> Iterator[None]:
-        """Let a signal end a block at once by BrokenOff: nothing looks whether one has come while data are read."""
+        """Let a signal raise BrokenOff in a block, such as loading data, that does not check for signals itself."""
         try:
             self._breaks_off = True
             yield
@@ -91,7 +91,7 @@ class Stopping:
 def _exit_at_once() -> None:
     show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
     with contextlib.suppress(OSError):
-        os.write(2, b"\nleft at once; what was saved before is intact\n" + show_cursor)
+        os.write(2, b"\nexited at once; saved checkpoints are intact\n" + show_cursor)
     os._exit(128 + signal.SIGINT)
 
 

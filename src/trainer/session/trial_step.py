@@ -1,4 +1,4 @@
-"""One step on a copy of a run: what can't train together is refused before anything is created."""
+"""Takes one step on a copy of a run, to refuse parts that can't train together before anything is created."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from trainer.training.state import Counters
 
 
 def try_out(built: Built) -> None:
-    """Send a row or two once through the loop, on a copy of the run.
+    """Train a copy of a run for one step on a few rows.
 
     Raises:
-        UsageError: A logger can't be made, the step or the evaluation fails, or a checkpoint could not hold what
-            comes of it.
+        UsageError: A logger can't be built, the step or the evaluation fails, or a checkpoint can't hold the result.
     """
     run = built.run
-    logger_feed.chosen(built.settings, run.steps)
+    logger_feed.build_loggers(built.settings, run.steps)
     bounds.require_weights(built.names["model"], run.model)
     names = " ".join(built.names[group] for group in ("model", "loss", "optim", "data"))
     with randomness.isolated(randomness.derived(run.seed, randomness.TRIAL, 0)), warnings.catch_warnings():
@@ -52,21 +51,23 @@ def try_out(built: Built) -> None:
             fit(trial)
             bounds.require_training(trial.optimizer.state_dict(), trial.schedule.state_dict())
         except NonFinite:
-            return  # training says so too, with the rows and what to do
+            return  # training reports the error, with the rows and a remedy
         except TrainerError:
             raise
         except Exception as error:
-            reason = f"a step can't be taken: {reason_of(error)}"
+            reason = f"a training step fails: {reason_of(error)}"
             if batches.rows == 1 < run.batches.rows:
-                reason += f" (an epoch's last batch has one row of {run.batches.rows:,}; another batch_size helps)"
+                reason += (
+                    f" (the last batch of an epoch has one of {run.batches.rows:,} rows; another batch_size helps)"
+                )
             raise refusal(names, reason) from error
 
 
 def require_loss(model: nn.Module, loss: nn.Module, batch: Batch, names: str) -> None:
-    """Refuse predictions that a loss could only compare with the targets by broadcasting, and losses of many numbers.
+    """Refuse predictions that the loss would have to broadcast against the targets, and a loss that is not a scalar.
 
     Raises:
-        UsageError: Names what was expected and what was found.
+        UsageError: Names the expected and the actual shape.
     """
     prediction: Any = model(*batch.inputs)
     if not isinstance(prediction, Tensor):

@@ -1,4 +1,4 @@
-"""Little address space, as after `ulimit -v`: said in a line, where the libraries that need it would end in C."""
+"""Reports a lack of address space (`ulimit -v`) in one line, before a library crashes in C."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 _MIB = 2**20
-_NEEDED = {"torch": 600 * _MIB, "numpy": 120 * _MIB, "polars": 200 * _MIB}  # to be imported; work takes more
+_NEEDED = {"torch": 600 * _MIB, "numpy": 120 * _MIB, "polars": 200 * _MIB}  # for the import alone
 _WORDS = ("allocate memory", "bad_alloc", "bad alloc", "out of memory", "start new thread")
-_OTHERWISE = "static tls"  # which a library may find full in any memory
+_OTHERWISE = "static tls"  # a small fixed area, which can run out while memory is free
 _UNDER_A_LIMIT = ("failed to map segment", "error return without")
 
 
 def watch() -> None:
-    """Let an import of a large library be refused in a line where there is no room for it."""
+    """From now on, refuse to import a large library that doesn't fit into the address space."""
     if _limit() is not None and not any(isinstance(one, _Room) for one in sys.meta_path):
         sys.meta_path.insert(0, _Room())
 
 
 def shortage(error: BaseException) -> str | None:
-    """Return a line for an error that is a lack of memory, None for any other."""
+    """Return one line for an error caused by a lack of memory, None for any other error."""
     limit = _limit()
     for one in _with_causes(error):
-        if type(one).__name__ == "OutOfMemoryError":  # torch's, of a GPU, which says more
+        if type(one).__name__ == "OutOfMemoryError":  # raised by torch for a GPU, with a better message
             return None
         text = str(one.strerror if isinstance(one, OSError) else one).lower()
         words = _WORDS if limit is None else _WORDS + _UNDER_A_LIMIT
         if isinstance(one, MemoryError) or (any(word in text for word in words) and _OTHERWISE not in text):
-            return "the memory is full" if limit is None else f"the memory is full: {_said(limit)}"
+            return "out of memory" if limit is None else f"out of memory: {_reason(limit)}"
     return None
 
 
 class _Room:
-    """Finds nothing; refuses what there is no room for."""
+    """An import finder that finds nothing but refuses large libraries that don't fit into the address space."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         limit = _limit()
         if name not in _NEEDED or limit is None:
             return
         if (room := limit - _used()) < _NEEDED[name]:
-            what = f"{name} needs {_NEEDED[name] // _MIB:,} MiB of address space to be imported"
-            raise RunFailed(f"{what}, and {max(room, 0) // _MIB:,} MiB are left: {_said(limit)}")
+            what = f"importing {name} takes {_NEEDED[name] // _MIB:,} MiB of address space"
+            raise RunFailed(f"{what}, and {max(room, 0) // _MIB:,} MiB are left: {_reason(limit)}")
 
 
 def _limit() -> int | None:
-    """Return the address space that this process may have, None if there is no limit."""
+    """Return the limit of the address space in bytes, None if there is none."""
     if resource is None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def _said(limit: int) -> str:
-    return f"this process may have {limit // _MIB:,} MiB (`ulimit -v` says so)"
+def _reason(limit: int) -> str:
+    return f"this process is limited to {limit // _MIB:,} MiB (see `ulimit -v`)"
 
 
 def _used() -> int:
-    """Return the address space that this process has, 0 where the system does not tell."""
+    """Return the address space in use in bytes, 0 if the system does not report it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -74,7 +74,7 @@ def _used() -> int:
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came from, the newest first."""
+    """Yield an error and its causes, the newest first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error

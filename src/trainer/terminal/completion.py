@@ -1,8 +1,8 @@
-"""What may come next on the command line, for the shells that `trainer completion` writes scripts for.
+"""Completes the command line for the shell scripts that `trainer completion` writes.
 
-A shell asks at every press of TAB. Importing the settings would take longer than starting Python, as would `re` or
-`pathlib`, so nothing is imported here: what commands take, the groups and the settings are read from the help texts
-and the declarations in the sources, and the options from the config folders.
+A shell calls this at every press of TAB. Importing the settings, `re` or `pathlib` would take longer than starting
+Python, so nothing is imported here: commands and flags are read from the help texts, groups and settings from the
+declarations in the sources, and options from the config folders.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 SHELLS = ("bash", "zsh", "fish")
 LAUNCHERS = {
-    "local": "one job after the other",
+    "local": "one job after another",
     "processes": "a job on each core",
     "vectorized": "jobs that differ only in numbers as one batched program",
-    "basic": "Hydra's own",
+    "basic": "Hydra's default",
 }
 METRICS = ("loss", "validation_loss", "validation_accuracy")
 FLAG_VALUES = {
     "--metric": (*METRICS, "lr"),
-    "--by": METRICS,  # of runs; of plot these are settings
+    "--by": METRICS,  # of `trainer runs`; `trainer plot` takes settings
     "--checkpoint": ("best", "last"),
     "--format": ("safetensors", "pt2", "onnx"),
     "--cfg": ("job", "hydra", "all"),
@@ -40,19 +40,19 @@ SETTING_FLAGS = ("--by", "--group-by", "--against")
 _HERE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # the package
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
 _QUOTES = ("'", '"')
-_SPECIAL = " \t!\"#$&'()*;<>?[\\]^`{|}"  # to bash
+_SPECIAL = " \t!\"#$&'()*;<>?[\\]^`{|}"  # characters to quote in bash
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what may come next, a line each: for bash the word, for other shells a tab and its meaning as well.
+    """Print a line for each completion: for bash the word, for other shells also a tab and its meaning.
 
     Args:
-        arguments: The shell, then the words after `trainer`, the last of which is being typed.
+        arguments: The shell, then the words after `trainer`, the last of them incomplete.
     """
     shell, *words = arguments
     quoted = words[-1].startswith(_QUOTES)
     for word, what in after(words).items():
-        if not word.isprintable():  # a file's name, which a terminal would obey
+        if not word.isprintable():  # control characters of a file name would reach the terminal
             continue
         if shell == "bash":
             print(word if quoted else _escaped(word))
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def after(words: Sequence[str]) -> Candidates:
-    """Return what may stand in place of the last of the words that follow `trainer`."""
+    """Return the completions of the last word after `trainer`."""
     *given, word = (one.lstrip("'\"") for one in words)
     found = _possible(given, word)
     new = {text: what for text, what in found.items() if not _is_given(text, given)}
@@ -70,22 +70,21 @@ def after(words: Sequence[str]) -> Candidates:
 
 
 def _escaped(word: str) -> str:
-    """Return a word as one types it in bash."""
     return "".join("\\" + character if character in _SPECIAL else character for character in word)
 
 
 def _is_given(text: str, given: Sequence[str]) -> bool:
-    """Say whether a flag or a key is there already."""
+    """Return whether a flag or a key has been typed already."""
     return any(word == text if text.startswith("-") else text.endswith("=") and word.startswith(text) for word in given)
 
 
 def _possible(given: list[str], word: str) -> Candidates:
-    """Return the words that the command may go on with, fitting or not."""
+    """Return the words that may follow the given ones, whether or not they match the incomplete word."""
     commands = _table("cli", "COMMANDS")
     if not given and word.startswith("-"):
-        return {"--help": "say more", "--version": "the version"}
+        return {"--help": "show help", "--version": "show the version"}
     if given in ([], ["help"]):
-        return commands if given else {**commands, "help": "say more about a command"}
+        return commands if given else {**commands, "help": "show the help of a command"}
     if given[0] not in commands:
         return {}
     valued = _table("config.arguments", "VALUED_FLAGS")
@@ -94,20 +93,20 @@ def _possible(given: list[str], word: str) -> Candidates:
     manual = _manual(given[0])
     if word.startswith("-"):
         flag, equals, value = word.partition("=")
-        return _led(f"{flag}=", _flag_values(flag, value, given)) if equals else _flags(manual)
+        return _prefixed(f"{flag}=", _flag_values(flag, value, given)) if equals else _flags(manual)
     others = [one for before, one in itertools.pairwise(given) if one[:1] != "-" and before not in valued]
     plain = [one for one in others if "=" not in one]
     return _arguments(_usage(manual), plain, given, word) or ({} if word else _flags(manual))
 
 
 def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Candidates:
-    """Return what is neither command nor flag, by what stands in the command's usage: RUN, GROUP, KEY=VALUE, ...
+    """Return the arguments that a command's usage allows: RUN, GROUP, KEY=VALUE, ...
 
     Args:
-        usage: The usage, as the command's help has it.
-        plain: The words before that are neither flags nor settings.
-        given: All words before.
-        word: What is being typed.
+        usage: The usage in the command's help.
+        plain: The preceding words that are neither flags nor settings.
+        given: All preceding words.
+        word: The incomplete word.
     """
     takes, found = _takes(usage), Candidates()
     if given[0] == "ladder" and "--source" in given:
@@ -124,14 +123,16 @@ def _arguments(usage: str, plain: list[str], given: list[str], word: str) -> Can
         found |= dict.fromkeys(SHELLS, "")
     if "GROUP" in takes:
         groups = _table("config.catalog", "GROUPS")
-        found |= {**groups, "settings": "those beside the groups"} if "=" not in word else _values(word, given, None)
-        found |= {f"{word}=": "one of its options"} if word in groups and not plain else {}
+        found |= (
+            {**groups, "settings": "settings outside the groups"} if "=" not in word else _values(word, given, None)
+        )
+        found |= {f"{word}=": "an option of the group"} if word in groups and not plain else {}
     for kind in takes:
         if kind.endswith("KEY=VALUE"):
             run = run_folder(plain[0]) if "RUN" in takes and plain else None
             known = _settings(word, given, run)
             found |= {text: what for text, what in known.items() if text.startswith(kind.removesuffix("KEY=VALUE"))}
-    if "KEY" in takes and not plain:  # a key alone, first
+    if "KEY" in takes and not plain:  # the first word is a key without a value
         found = {text.removesuffix("=") if text != f"{word}=" else text: what for text, what in found.items()}
     return found
 
@@ -149,13 +150,12 @@ def _read(path: str) -> str:
 
 
 def _table(module: str, name: str) -> dict[str, str]:
-    """Return a dict of texts that a module of ours declares."""
+    """Return a dict of texts that a module of trainer declares."""
     text = _source(module).partition(f"\n{name} = ")[2].partition("}")[0]
     return dict(eval(f"{text}}}"))
 
 
 def _manual(command: str) -> str:
-    """Return the help text of a command."""
     return _read(os.path.join(_HERE, "commands", f"{command}.txt"))
 
 
@@ -164,7 +164,7 @@ def _usage(manual: str) -> str:
 
 
 def _flags(manual: str) -> Candidates:
-    """Return the flags that a help text explains, or names in its usage."""
+    """Return the flags in a help text, explained or in its usage."""
     found: Candidates = {}
     for line in manual.splitlines():
         if line.startswith("  -"):
@@ -172,11 +172,11 @@ def _flags(manual: str) -> Candidates:
             flags = [name.partition("=")[0] for name in names.replace(",", " ").split() if name.startswith("-")]
             found |= dict.fromkeys(flags, what.strip().rstrip(",;"))
     words = _usage(manual).replace("[", " ").replace("]", " ").replace("=", " ").split()
-    return {**{word: "" for word in words if word.startswith("-")}, **found, "--help": "say more"}
+    return {**{word: "" for word in words if word.startswith("-")}, **found, "--help": "show help"}
 
 
 def _takes(usage: str) -> list[str]:
-    """Return the words in a usage that do not belong to a flag: RUN, GROUP, KEY=VALUE, ..."""
+    """Return the arguments in a usage that belong to no flag: RUN, GROUP, KEY=VALUE, ..."""
     found, of_flag = [], False
     for token in usage.split():
         is_flag = token.lstrip("[").startswith("-")
@@ -192,21 +192,21 @@ def _flag_values(flag: str, value: str, given: list[str]) -> Candidates:
     if flag in SETTING_FLAGS and (flag, given[0]) != ("--by", "runs"):
         head, comma, last = value.rpartition(",")
         known = {text.rstrip("="): what for text, what in _settings(last, given, None).items()}
-        return _led(head + comma, known)
+        return _prefixed(head + comma, known)
     return dict.fromkeys(FLAG_VALUES.get(flag, ()), "")
 
 
-def _led(lead: str, found: Candidates) -> Candidates:
-    return {lead + text: what for text, what in found.items()}
+def _prefixed(prefix: str, found: Candidates) -> Candidates:
+    return {prefix + text: what for text, what in found.items()}
 
 
 def _settings(word: str, given: list[str], run: str | None) -> Candidates:
-    """Return what may be typed where GROUP=OPTION or KEY=VALUE may stand, up to the next `=`, `.` or `,`.
+    """Return the completions of GROUP=OPTION or KEY=VALUE, up to the next `=`, `.` or `,`.
 
     Args:
-        word: What is being typed.
-        given: The words before.
-        run: The folder of the run that these change, if there is one.
+        word: The incomplete word.
+        given: The preceding words.
+        run: The folder of the run whose settings are changed, if any.
     """
     key, equals, _ = word.partition("=")
     if equals:
@@ -225,12 +225,12 @@ def _settings(word: str, given: list[str], run: str | None) -> Candidates:
 
 
 def _values(word: str, given: list[str], run: str | None) -> Candidates:
-    """Return a word of the form KEY=VALUE,VALUE with each value that its last one may be."""
+    """Return the completions of the last value in a word of the form KEY=VALUE,VALUE."""
     key, _, value = word.partition("=")
     before, _, last = value.lstrip("[").rpartition(",")
     end = "]" if value.startswith("[") else ""
     new = [(text, what) for text, what in _choices(key, last, given, run).items() if text not in before.split(",")]
-    return _led(word.removesuffix(last), {text + end: what for text, what in new})
+    return _prefixed(word.removesuffix(last), {text + end: what for text, what in new})
 
 
 def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candidates:
@@ -250,7 +250,7 @@ def _choices(key: str, typed: str, given: list[str], run: str | None) -> Candida
 
 
 def _declared() -> dict[str, tuple[str, list[str]]]:
-    """Return the settings that are declared, dotted, with their meanings and, of a choice, the words."""
+    """Return the meanings and, for a choice, the words of the declared settings, by dotted key."""
     tree: Any = compile(_source("config.settings"), "settings", "exec", _ONLY_AST)
     classes = {node.name: node.body for node in tree.body if hasattr(node, "bases")}
     found = {}
@@ -278,7 +278,7 @@ def _words(annotation: Any) -> list[str]:
 
 
 def _config_folders(given: list[str]) -> list[str]:
-    """Return the folders of configs, in the order in which options are taken from them."""
+    """Return the config folders in the order in which options are looked up."""
     inside = os.path.join(_HERE, "configs")
     shipped = inside if os.path.isdir(inside) else os.path.join(_HERE, "..", "..", "configs")
     extra = [word.removeprefix("--config-dir=") for word in given if word.startswith("--config-dir=")]
@@ -302,7 +302,7 @@ def _summary(file: str) -> str:
 
 
 def _keys(section: str, given: list[str], run: str | None) -> Candidates:
-    """Return the settings of a section, dotted: those declared, else those in the files of what is selected."""
+    """Return the dotted settings of a section: the declared ones, else those in the files of the selected options."""
     declared = {name: what for name, (what, _) in _declared().items() if name.startswith(f"{section}.")}
     if declared:
         return declared
@@ -313,14 +313,14 @@ def _keys(section: str, given: list[str], run: str | None) -> Candidates:
         for name in _selected(section, given):
             text = _read(_options(section, given).get(name, ""))
             package = text.partition("# @package ")[2].partition("\n")[0]
-            found |= _led(f"{package or section}.", _leaves(text))
+            found |= _prefixed(f"{package or section}.", _leaves(text))
         for file in _experiments(given):
             found |= _leaves(_read(file))
     return {name: what for name, what in found.items() if name.startswith(f"{section}.") and "._" not in name}
 
 
 def _selected(group: str, given: list[str]) -> list[str]:
-    """Return the options of a group that are typed, or else those of the experiment, or else the default."""
+    """Return the selected options of a group: the typed ones, else those of the experiment, else the default."""
     found = _typed(group, given)
     for file in [*_experiments(given), os.path.join(_config_folders([])[0], "config.yaml")]:
         for line in [] if found else _read(file).splitlines():
@@ -340,7 +340,7 @@ def _typed(group: str, given: Iterable[str]) -> list[str]:
 
 
 def _leaves(text: str) -> Candidates:
-    """Return the dotted keys in the text of a YAML file, each with its value and the comment beside it."""
+    """Return the value and the comment of each dotted key in the text of a YAML file."""
     found: Candidates = {}
     above: list[tuple[int, str]] = []
     for line in text.splitlines():
@@ -355,7 +355,7 @@ def _leaves(text: str) -> Candidates:
 
 
 def _launchers() -> Candidates:
-    """Return the launchers: ours, Hydra's and those of installed plugins."""
+    """Return the launchers of trainer, of Hydra and of installed plugins."""
     found = dict(LAUNCHERS)
     for folder in sys.path:
         for plugin in sorted(listed(os.path.join(folder, "hydra_plugins"))):

@@ -1,14 +1,14 @@
-"""Runs, jobs of sweeps and paths that may stand on a command line, for TAB."""
+"""Completes runs, jobs of sweeps and paths on the command line."""
 
 from __future__ import annotations
 
 import os
 
-Candidates = dict[str, str]  # words that may come next, with what they mean where that is known
+Candidates = dict[str, str]  # words that may come next, with their meanings or ""
 
 
 def runs(word: str) -> Candidates:
-    """Return what may mean a run: last, best, four letters, ids, jobs of a sweep and paths."""
+    """Return the words for a run: last, best, four letters, ids, jobs of a sweep and paths."""
     head, slash, _ = word.rpartition("/")
     if slash:
         folder = run_folder(head)
@@ -35,7 +35,7 @@ def runs(word: str) -> Candidates:
 
 
 def _is_id(name: str) -> bool:
-    """Say whether a name is one that trainer gives to runs."""
+    """Return whether a name has the form of a run id."""
     return len(name) == 20 and name[8] == name[15] == "-" and (name[:8] + name[9:15]).isdigit()
 
 
@@ -44,7 +44,7 @@ def _is_run(folder: str) -> bool:
 
 
 def run_folder(word: str) -> str | None:
-    """Return the folder that a word for a run means, None where finding out takes reading the runs."""
+    """Return the folder of the run that a word names, None if it can't be found without reading the runs."""
     head, _, job = word.partition("/")
     names = sorted(listed("runs"))
     named = [name for name in names if head in (name, name[-4:])] or (names[-1:] if head == "last" else [])
@@ -55,7 +55,7 @@ def run_folder(word: str) -> str | None:
 
 
 def paths(word: str, folders_only: bool) -> Candidates:
-    """Return the folders, and files, whose paths begin with a word; a folder that is a run has no slash at its end."""
+    """Return the folders and files whose paths begin with a word; the folder of a run has no slash at its end."""
     head, slash, start = word.rpartition("/")
     found = {}
     for name in sorted(listed(os.path.expanduser(head + slash) or ".")):

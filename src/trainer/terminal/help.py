@@ -1,8 +1,8 @@
-"""The help text of a command: commands/NAME.txt. A command is not imported for it, which would take up to 0.1 s."""
+"""Reads the help text of a command from commands/NAME.txt; importing the command would take up to 0.1 s."""
 
 import os
 
-TYPE_CHECKING = False  # typing's own would be imported with every help
+TYPE_CHECKING = False  # importing typing would slow down every --help
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _COMMANDS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 
 
 def is_asked(argv: "Sequence[str]") -> bool:
-    """Return whether the words of a command ask for its help; those after -- are about something else."""
+    """Return whether the words of a command, up to `--`, ask for its help."""
     words = argv[: argv.index("--")] if "--" in argv else argv
     return any(flag in words for flag in FLAGS)
 
@@ -24,11 +24,11 @@ def text(command: str, argv: "Sequence[str]" = ()) -> str:
         argv: The words after it.
 
     Raises:
-        UsageError: A word is wrong.
+        UsageError: A word is invalid.
     """
     with open(os.path.join(_COMMANDS, f"{command}.txt"), encoding="utf-8") as file:
         found = file.read()
-    if "\n{" in found:  # parts that are made from config folders and settings
+    if "\n{" in found:  # placeholders for parts made from config folders and settings
         from trainer.terminal import help_parts
 
         return help_parts.filled(found, argv)

@@ -1,4 +1,4 @@
-"""The parts of help texts that are made from the config folders and the settings. Without rich and YAML."""
+"""Makes the parts of help texts that list config options and settings. Without rich and YAML."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ USED_MOST = (
 
 
 def filled(text: str, argv: Sequence[str]) -> str:
-    """Return a help text with the parts that its {marks} stand for.
+    """Return a help text with its {placeholders} filled in.
 
     Args:
-        text: The text of a command.
-        argv: The words of the command: they may name further config folders.
+        text: The help text of a command.
+        argv: The words of the command, which may name more config folders.
 
     Raises:
-        UsageError: A word is wrong.
+        UsageError: A word is invalid.
     """
     parts: dict[str, Callable[[], str]] = {
         "{groups}": _groups,
@@ -42,12 +42,12 @@ def filled(text: str, argv: Sequence[str]) -> str:
 
 
 def _catalog(argv: Sequence[str]) -> Catalog:
-    """Return what can be selected, from the config folders that the words name as well."""
+    """Return the catalog of options, including those in config folders named by the words."""
     if not any(word.startswith(("-cd", "--config-dir")) for word in argv):
         return Catalog()
     from trainer.config import arguments, secrets
 
-    secrets.words(argv)  # to be hidden in a message about another word
+    secrets.words(argv)  # hides them in a message about another word
     return arguments.split(list(argv)).catalog()
 
 
@@ -56,7 +56,7 @@ def _groups() -> str:
 
 
 def _options(catalog: Catalog) -> str:
-    """Return a paragraph for each group with its options, the default marked with a star."""
+    """Return a paragraph for each group: its options, the default marked with a star."""
     defaults = catalog.defaults()
     texts = {}
     for group in GROUPS:
@@ -66,17 +66,13 @@ def _options(catalog: Catalog) -> str:
 
 
 def _described() -> str:
-    """Return a paragraph for each setting that is used most, with its default and meaning."""
+    """Return a paragraph for each of the most used settings: its default and meaning."""
     known = settings.documented()
     return _columns({f"{key}={show(known[key][0])}": known[key][1] for key in USED_MOST})
 
 
 def _changeable(kind: str) -> str:
-    """Return the settings that a resume may change in a way, as one paragraph.
-
-    Args:
-        kind: settings.HARMLESS or settings.REPLANS.
-    """
+    """Return the settings of a kind of `settings.resume_kind` as one paragraph."""
     keys = [key for key in settings.documented() if settings.resume_kind(key) == kind]
     return _filled(", ".join(keys), "  ", "  ")
 
@@ -98,7 +94,7 @@ def _filled(text: str, first: str, others: str) -> str:
 
 
 def _width() -> int:
-    """Return the columns of a line: shutil's way of finding them, whose archives would take most of the time."""
+    """Return the columns of a line like shutil.get_terminal_size, without the cost of importing shutil."""
     columns = os.environ.get("COLUMNS", "")
     found = int(columns) if columns.isdecimal() else 0
     if not found and sys.__stdout__ is not None:

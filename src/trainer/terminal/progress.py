@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live display on a terminal, plain lines elsewhere. Always on stderr."""
+"""Shows the progress of a run on stderr: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from types import TracebackType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from trainer.training.loop import Row
 
 REFRESH_SECONDS = 0.1
-_MOST_OF_THE_TIME = 0.04  # a terminal that is slow to write to is redrawn less often
-_IDLE_REFRESHES = 2  # a second, by a thread: the clock goes on through a step that takes long
+_MOST_OF_THE_TIME = 0.04  # a slow terminal is redrawn less often
+_IDLE_REFRESHES = 2  # per second, by a thread: the clock keeps running during a long step
 _RECENT_SECONDS = 30.0
 _FIRST_LINE, _SLOWEST_LINE = 1.0, 60.0
 _WIDEST, _SMALLEST_BAR = 100, 10
@@ -31,18 +31,18 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Pace:
-    """Steps a second over the last half minute, so that a slow start and a pause are soon forgotten.
+    """Steps per second over the last half minute, so that a slow start or a pause soon stops counting.
 
     Args:
-        step: Finished steps at the beginning.
-        now: Time, in seconds of time.perf_counter.
+        step: Finished steps at the start.
+        now: Time of the start, in seconds of time.perf_counter.
     """
 
     def __init__(self, step: int, now: float) -> None:
         self._marks = deque([(now, step)])
 
     def note(self, step: int, now: float) -> None:
-        """Take note of the finished steps."""
+        """Record the number of finished steps."""
         if step == self._marks[-1][1]:
             return
         self._marks.append((now, step))
@@ -51,25 +51,25 @@ class Pace:
 
     @property
     def rate(self) -> float:
-        """Steps a second; 0 before the first one."""
+        """Steps per second; 0 before the first step."""
         (then, first), (now, last) = self._marks[0], self._marks[-1]
         return (last - first) / max(now - then, 1e-9)
 
     def left(self, steps: int, now: float) -> float:
-        """Return the seconds that all `steps` still take."""
+        """Return the estimated seconds until `steps` steps are finished."""
         then, step = self._marks[-1]
         return max((steps - step) / self.rate - (now - then), 0.0) if self.rate else math.inf
 
 
 class Curve:
-    """The values so far as a row of blocks, on a log scale when all are positive."""
+    """The values so far as a row of blocks, on a log scale if all are positive."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
         self._seen, self._stride = 0, 1
 
     def note(self, value: float) -> None:
-        """Take a value; of many, evenly spaced ones are kept."""
+        """Record a value; of many values, evenly spaced ones are kept."""
         if not math.isfinite(value):
             return
         if self._seen % self._stride == 0:
@@ -80,7 +80,7 @@ class Curve:
             self._stride *= 2
 
     def __str__(self) -> str:
-        """Return the row of blocks, the newest value at its right; empty before there are two."""
+        """Return the row of blocks, the newest value on the right; empty for fewer than two values."""
         values = self._values[-_CURVE_POINTS:]
         if len(self._values) > _CURVE_POINTS:
             values = [self._values[i * len(self._values) // _CURVE_POINTS] for i in range(1, _CURVE_POINTS)]
@@ -92,10 +92,11 @@ class Curve:
         return "".join(_BLOCKS[round((h - low) / span * (len(_BLOCKS) - 1)) if span else 0] for h in heights)
 
 
-class LiveDisplay:
-    """A bar and the newest numbers, redrawn about ten times a second whatever the step rate."""
+class LiveDisplay(ExitStack[None]):
+    """A bar and the newest numbers, redrawn about ten times per second at any step rate."""
 
     def __init__(self, console: Console, standing: Standing) -> None:
+        super().__init__()
         self._console, self._standing = console, standing
         self._row: Row = {"step": standing.first_step}
         self._validation: Row = {}
@@ -104,26 +105,21 @@ class LiveDisplay:
         self._next = 0.0
 
     def __enter__(self) -> LiveDisplay:
-        """Begin to show."""
+        """Start the display; it is cleared on exit."""
         self._pace = Pace(self._standing.first_step, time.perf_counter())
         self._live = Live(
             console=self._console,
             get_renderable=self._render,
             refresh_per_second=_IDLE_REFRESHES,
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # what a model prints into a file stays in the file
+            redirect_stdout=sys.stdout.isatty(),  # keep output of a model in a file or pipe
         )
         self._live.start(refresh=True)
+        self.callback(self._live.stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Clear the display."""
-        self._live.stop()
-
     def __call__(self, row: Row) -> None:
-        """Take a row; redraw if it is time."""
+        """Read a row; redraw if it is time."""
         if "loss" in row:
             self._row = row
         else:
@@ -141,7 +137,7 @@ class LiveDisplay:
         self._next = end + max(REFRESH_SECONDS, (end - now) / _MOST_OF_THE_TIME)
 
     def _render(self) -> Text:
-        # Room for ^C to be echoed: on a line of its own it would be left behind.
+        # Two columns are left for the echo of ^C, which would wrap and stay on the screen.
         width = min(self._console.width - 2, _WIDEST)
         lines = [self._bar(width)]
         if "loss" in self._row:
@@ -149,7 +145,7 @@ class LiveDisplay:
         if self._numbers is not None:
             lines.append(_flow((_fact(name, digits(value)) for name, value in self._numbers.items()), width))
         if self._standing.stopping():
-            lines.append(Text("stopping after this step; Ctrl-C once more leaves at once", style="bold"))
+            lines.append(Text("stopping after this step; press Ctrl-C again to quit at once", style="bold"))
         return Text("\n").join(lines)
 
     def _bar(self, width: int) -> Text:
@@ -179,27 +175,23 @@ class LiveDisplay:
         return self._console.encoding.startswith("utf")
 
 
-class PlainDisplay:
-    """A line now and then, at growing intervals, for pipes, logs and dumb terminals."""
+class PlainDisplay(ExitStack[None]):
+    """Prints a line at growing intervals, for pipes, logs and dumb terminals."""
 
     def __init__(self, console: Console, standing: Standing) -> None:
+        super().__init__()
         self._console, self._standing = console, standing
         self._interval = _FIRST_LINE
         self._validation: Row = {}
 
     def __enter__(self) -> PlainDisplay:
-        """Begin to show."""
+        """Start the clock."""
         now = time.perf_counter()
         self._pace, self._next = Pace(self._standing.first_step, now), now + self._interval
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the lines where they are."""
-
     def __call__(self, row: Row) -> None:
-        """Take a row; print a line if it is time."""
+        """Read a row; print a line if it is time."""
         if "loss" not in row:
             self._validation = row
             return
@@ -219,12 +211,12 @@ class PlainDisplay:
 
 
 def display(console: Console, standing: Standing, live: bool) -> Display:
-    """Return the display for a console that can be redrawn, or one that can't."""
+    """Return the display for a console, live if the console can be redrawn."""
     return LiveDisplay(console, standing) if live else PlainDisplay(console, standing)
 
 
 def _newest(standing: Standing, row: Row, validation: Row) -> list[tuple[str, str]]:
-    """Return the numbers of a row, and those of the evaluations so far, with their names."""
+    """Return names and numbers of a training row, the last evaluation and the best one."""
     facts = [("loss", digits(row["loss"]))]
     if standing.steps_per_epoch > 1:
         facts.insert(0, ("epoch", f"{row['epoch']:,}"))
@@ -242,7 +234,7 @@ def _fact(name: str, value: str) -> Text:
 
 
 def _flow(parts: Iterable[Text], width: int) -> Text:
-    """Set parts next to each other in lines, none of them broken that fits a line."""
+    """Arrange parts side by side in lines; a part that fits a line is never broken."""
     lines: list[Text] = []
     for part in parts:
         if lines and len(lines[-1]) + 3 + len(part) <= width:

@@ -1,4 +1,4 @@
-"""What a run prints: what is about to be trained, what it goes on with, and how it ended."""
+"""Prints the header of a run, the changes on resume, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def arguments(group: str, component: Mapping[str, Any]) -> str:
-    """Write the arguments of a component as they are typed, without those that change nothing or come from the data."""
+    """Return the arguments of a component as they are typed, without those that are off or that come from the data."""
     untyped = ("_target_", OBJECT, "inputs", "outputs") if group == "model" else ("_target_", OBJECT)
     shown = {
         key: value
@@ -34,12 +34,12 @@ def arguments(group: str, component: Mapping[str, Any]) -> str:
 
 
 def loggers(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write which loggers there are, each with its arguments."""
+    """Return the loggers, each with its arguments."""
     return ", ".join(f"{name} {arguments('logger', section)}".rstrip() for name, section in sections.items())
 
 
 def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> None:
-    """Say what is about to be trained, on what and where."""
+    """Print the header of a run: model, data, optimizer, device and run directory."""
     from trainer.training.build import resolved
     from trainer.training.parameters import num_parameters
 
@@ -58,21 +58,21 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> No
 
 
 def opening(what: str, rundir: RunDirectory, status: Mapping[str, Any]) -> None:
-    """Say what is done to a run, and where that stands."""
-    ended = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
-    before = f"{ended} at step {status.get('step', 0):,}"
+    """Print the action of a command on a run, such as resuming, and the state of the run."""
+    state = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
+    before = f"{state} at step {status.get('step', 0):,}"
     screen.stderr.print(Text.assemble((f"{what} ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
 
 
 def resuming(rundir: RunDirectory, status: Mapping[str, Any], step: int, changes: Sequence[Change]) -> None:
-    """Say which run goes on, as it stood, from which step, and which of its settings have changed."""
+    """Print which run is resumed, its state, the step it continues from, and the changed settings."""
     opening("resuming", rundir, status)
-    screen.stderr.print(f"going on from step {step:,}", soft_wrap=True)
+    screen.stderr.print(f"continuing from step {step:,}", soft_wrap=True)
     screen.two_columns(screen.stderr, dict(map(_change, changes)))
 
 
 def changes(of_jobs: Iterable[Sequence[Change]]) -> None:
-    """Say which settings of the jobs of a sweep have changed."""
+    """Print the changed settings of the jobs of a sweep."""
     screen.two_columns(screen.stderr, {key: text for one in of_jobs for key, text in map(_change, one)})
 
 
@@ -89,21 +89,21 @@ def progress(standing: Standing) -> Display:
 
 
 def summary(outcome: Outcome, rundir: RunDirectory) -> None:
-    """Print the result, the run directory and what one may type next."""
+    """Print the result, the run directory and the commands to type next."""
     screen.result(outcome.state, _ended(outcome))
     screen.two_columns(screen.stdout, {**_results(outcome), screen.RUN: str(rundir.path)})
     screen.next_commands(advice.after_end(outcome.reason, rundir, outcome.status))
 
 
 def complete(rundir: RunDirectory) -> None:
-    """Say that a run has nothing left to do, and what one may type instead."""
+    """Print that a run is complete, and the commands to type next."""
     status = rundir.read_status()
     screen.say(f"{rundir.path} is complete at step {status.get('step', 0):,}")
     screen.next_commands(advice.after("done", rundir, status))
 
 
 def failure(rundir: RunDirectory) -> str:
-    """Return what follows the message of a failed run: what is known of it, and what one may type next."""
+    """Return the lines below the error of a failed run: the diagnosis, and the commands to type next."""
     status = rundir.read_status()
     lines = {**advice.findings(status.get("diagnosis") or {}), screen.RUN: str(rundir.path)}
     indent = max(map(len, lines)) + 2
@@ -113,26 +113,27 @@ def failure(rundir: RunDirectory) -> str:
 
 
 def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a run is made of, a line for each part, named as one types it."""
+    """Return a line for each part of a run, by the name of its group."""
     settings, run = built.settings, built.run
     parts = {}
     if "experiment" in choices:
         parts["experiment"] = choices["experiment"]
     if settings.init_from is not None:
         parts["init_from"] = settings.init_from
-    parts["data"] = f"{choices.get('data')}: {_described(built)}"
+    parts["data"] = f"{choices.get('data')}: {_data(built)}"
     parts.update(built.data.described())
     for group in ("loss", "optim", "schedule"):
         if choices.get(group) != "constant":
             parts[group] = f"{choices.get(group)} {arguments(group, getattr(settings, group))}".rstrip()
-    parts["steps"] = f"{run.steps:,}, {_batches(built)}"
+    batches = step_rows(run.batches.rows, run.batches.batch_size, settings.accumulate)
+    parts["steps"] = f"{run.steps:,}, {batches}"
     if settings.logger:
         parts["logger"] = loggers(settings.logger)
     parts["device"] = _device(built, config)
     return parts
 
 
-def _described(built: Built) -> str:
+def _data(built: Built) -> str:
     data, run = built.data, built.run
     if data.inputs is None:
         return f"no inputs, target {number(float(data.y))}"
@@ -143,18 +144,13 @@ def _described(built: Built) -> str:
     return f"{rows}, {count(data.inputs or 0, 'input')}, {outputs}"
 
 
-def _batches(built: Built) -> str:
-    batches = built.run.batches
-    return step_rows(batches.rows, batches.batch_size, built.settings.accumulate)
-
-
 def step_rows(rows: int, batch_size: int, accumulate: int) -> str:
-    """Say how many of the training rows a step takes."""
+    """Return the size of the batches and the number of steps per epoch in words."""
     steps_per_epoch = -(-rows // (batch_size * accumulate))
     if steps_per_epoch == 1 and accumulate == 1:
-        return "all rows in each" if rows > 1 else "one row in each"
-    size = f"{accumulate} x {batch_size:,}" if accumulate > 1 else f"{batch_size:,}"
-    return f"{size} rows in each, {steps_per_epoch:,} an epoch"
+        return "all rows per step" if rows > 1 else "one row per step"
+    size = f"{accumulate} x {batch_size:,} rows" if accumulate > 1 else count(batch_size, "row")
+    return f"batches of {size}, {count(steps_per_epoch, 'step')} per epoch"
 
 
 def _device(built: Built, config: Mapping[str, Any]) -> str:
@@ -172,14 +168,15 @@ def _device(built: Built, config: Mapping[str, Any]) -> str:
 def _ended(outcome: Outcome) -> str:
     taken = outcome.step - outcome.first_step
     if taken == 0 and outcome.reason == "complete":
-        return f"nothing was left to do: {count(outcome.step, 'step')} have been done"
+        return f"nothing to do: already at step {outcome.step:,}"
     if outcome.reason == "stopped":
         name = signal.Signals(outcome.exit_code - 128).name if outcome.exit_code > 128 else "request"
-        return f"by {name} at step {outcome.step:,} of {outcome.status['steps']:,}; all of it is saved"
-    where = (
-        count(taken, "step") if outcome.first_step == 0 else f"{count(taken, 'more step')}, {outcome.step:,} in all,"
-    )
-    text = f"{where} in {duration(outcome.seconds)}, {rate(taken / max(outcome.seconds, 1e-9))} steps/s"
+        by = "Ctrl-C" if name == "SIGINT" else name
+        return f"at step {outcome.step:,} of {outcome.status['steps']:,} ({by}); everything is saved"
+    steps = count(taken, "step")
+    if outcome.first_step > 0:
+        steps = f"{count(taken, 'more step')}, {outcome.step:,} in total,"
+    text = f"{steps} in {duration(outcome.seconds)}, {rate(taken / max(outcome.seconds, 1e-9))} steps/s"
     if outcome.reason == "patience":
         text += f"; {outcome.status['config']['patience']} evaluations without improvement"
     return text

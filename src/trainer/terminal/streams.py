@@ -1,4 +1,4 @@
-"""stdout and stderr that may be closed, go away while a run is on, or lack characters."""
+"""Makes stdout and stderr robust: they may be closed, disappear during a run, or lack characters."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import io
 import os
 import sys
 
-TYPE_CHECKING = False  # typing's own would be imported with every help
+TYPE_CHECKING = False  # importing typing would slow down every --help
 if TYPE_CHECKING:
     from typing import TextIO
 
 
 def prepare() -> None:
-    """Give closed standard streams /dev/null, and let stdout and stderr take characters that their encoding lacks.
+    """Redirect closed standard streams to /dev/null, and escape characters that an encoding lacks.
 
-    A descriptor that is left closed would be taken by the next file opened, and messages written into that file.
+    The next file opened would take a closed descriptor, and messages would be written into that file.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -31,18 +31,18 @@ def prepare() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Send to /dev/null what a stream still holds and whatever is written to it from now on."""
+    """Send the buffer of a stream, and everything written to it from now on, to /dev/null."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
 class Stream(io.TextIOBase):
-    """sys.stdout or sys.stderr, whatever that is at the time of writing; falls silent when it has gone.
+    """The current sys.stdout or sys.stderr, looked up at each write; silent once it has disappeared.
 
     Args:
         name: stdout or stderr.
-        gone: Errors after which it is silent instead of raising them.
+        gone: The error that means it has disappeared.
     """
 
     def __init__(self, name: str, gone: type[OSError]) -> None:
@@ -51,17 +51,17 @@ class Stream(io.TextIOBase):
     @property
     def _file(self) -> TextIO:
         file = getattr(sys, self._name)
-        # While rich shows something live, it puts a proxy there that prints through the console that writes here.
+        # During a live display rich installs a proxy there, which prints through the console that writes here.
         real: TextIO = getattr(file, "rich_proxied_file", file)
         return real
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Return the encoding that is written in."""
+        """Return the encoding."""
         return self._file.encoding or "ascii"
 
     def isatty(self) -> bool:
-        """Say whether it is a terminal."""
+        """Return whether it is a terminal."""
         return self._file.isatty()
 
     def fileno(self) -> int:
@@ -77,7 +77,7 @@ class Stream(io.TextIOBase):
             return len(text)
 
     def flush(self) -> None:
-        """Hand on what is held back."""
+        """Flush the stream."""
         try:
             self._file.flush()
         except self._gone:

@@ -1,16 +1,15 @@
-"""What a sweep shows while it runs, wherever its jobs run: read from their status.json files."""
+"""Shows the progress of a sweep, read from the status.json files of its jobs, wherever they run."""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from trainer.runs.entries import RunSummary, entry
@@ -18,11 +17,11 @@ from trainer.terminal import screen
 from trainer.text import duration, number, typed
 
 _ENDED = ("done", "failed", "stopped")
-_WINDOW = 32  # unfinished jobs that are looked at; launchers start them in order
+_WINDOW = 32  # unfinished jobs to read at a time; launchers start them in order
 
 
-class Overview:
-    """One live table of a sweep's jobs on a terminal, a line for each ended job elsewhere; to be called now and then.
+class Overview(ExitStack[None]):
+    """Shows a live table of a sweep's jobs on a terminal, elsewhere a line when a job ends; call it periodically.
 
     Args:
         path: The sweep's directory.
@@ -30,6 +29,7 @@ class Overview:
     """
 
     def __init__(self, path: Path, names: list[str]) -> None:
+        super().__init__()
         self._path = path
         self._entries = {name: entry(path / name) for name in names}
         self._open = [name for name, e in self._entries.items() if e.state != "done"]
@@ -37,36 +37,29 @@ class Overview:
         self._start = time.perf_counter()
         self._live = None
         if screen.is_live():
-            to_screen = sys.stdout.isatty()  # else what models print belongs to the file or pipe that stdout is
+            to_screen = sys.stdout.isatty()  # keep output of models in a file or pipe
             self._live = Live(console=screen.stderr, auto_refresh=False, transient=True, redirect_stdout=to_screen)
 
     def __enter__(self) -> Overview:
-        """Begin to show."""
+        """Start the display; on exit, read the jobs once more and clear it."""
         if self._live is not None:
-            self._live.start()
+            self.enter_context(self._live)
+        self.callback(self._look)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take a last look and clear the display."""
-        self._look()
-        if self._live is not None:
-            self._live.stop()
-
     def __call__(self) -> None:
-        """Show how the jobs stand now."""
+        """Show the current state of the jobs."""
         self._look()
         if self._live is not None:
             self._live.update(self._render(), refresh=True)
 
     def _look(self) -> None:
-        going_on = 0
+        unfinished = 0
         for name in list(self._open):
-            if going_on == _WINDOW:
+            if unfinished == _WINDOW:
                 break
             now = self._entries[name] = entry(self._path / name)
-            going_on += now.state not in _ENDED
+            unfinished += now.state not in _ENDED
             if now.state in _ENDED:
                 self._open.remove(name)
                 if self._live is None:
@@ -77,8 +70,8 @@ class Overview:
         entries = list(self._entries.values())
         ended = [e for e in entries if e.state in _ENDED]
         failed = sum(e.state == "failed" for e in ended)
-        table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
-        table.add_column("job", no_wrap=True)
+        table = screen.columns(("job",), unbroken=("job",))
+        table.expand = True
         table.add_column("", ratio=2, no_wrap=True, overflow="ellipsis")
         table.add_column("", ratio=1, min_width=6)
         table.add_column("step", justify="right", no_wrap=True)
