@@ -193,6 +193,8 @@ def _examples(model: TrainedModel) -> Tensor:
             columns.append(torch.randn(_ROWS, generator=random).double() * one["deviation"] + one["mean"])
         else:
             columns.append(torch.arange(_ROWS).double() % (len(one["values"]) + 1))
+        if one.get("indicator"):
+            columns[-1][::3] = torch.nan
     return torch.stack(columns, dim=1)
 
 

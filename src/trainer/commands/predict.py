@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
 
     model = trained_model.load(name, words.flags, words.command, screen.note)
     if source is None:
-        rows = prediction.of_rows(model, words.rows, _warn)
+        rows = prediction.of_rows(model, words.rows, _warn, "force" in words.flags)
         if "json" in words.flags:
             screen.as_json(rows)
         else:
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
             screen.note(f"{model.rundir.path}, {model.called}")
         return 0
     with _file_of(source) as file, screen.busy("predicting") as tell:
-        count = prediction.of_file(model, file, _print if target is None else Path(target), tell, _warn)
+        written = _print if target is None else Path(target)
+        count = prediction.of_file(model, file, written, tell, _warn, "force" in words.flags)
     screen.note(f"{model.rundir.path}, {model.called}")
     if target is not None:
         screen.say(f"{count:,} predictions in {target}")

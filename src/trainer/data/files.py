@@ -7,7 +7,7 @@ import functools
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -62,13 +62,14 @@ def opened(path: Path, key: str) -> io.BufferedReader:
     return file
 
 
-def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
+def read_csv(path: Path, key: str, separator: str | None, missing: Sequence[str] = ("",)) -> pl.DataFrame:
     """Return a CSV file as a table of text, with null for missing cells.
 
     Args:
         path: The file, in UTF-8; the first line names the columns.
         key: The setting that names the file, for messages.
         separator: The character between cells; None detects it.
+        missing: The words that mean a missing cell; a line of nothing else is blank.
 
     Raises:
         UsageError: The file is not such a table; the message names the line.
@@ -76,29 +77,33 @@ def read_csv(path: Path, key: str, separator: str | None) -> pl.DataFrame:
     with opened(path, key) as file:
         found = os.fstat(file.fileno())
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
-        kept = _kept(path, key, separator, version) if found.st_size <= _KEPT else []
+        kept = _kept(path, key, separator, tuple(missing), version) if found.st_size <= _KEPT else []
         if not kept:
-            kept.append(_read_csv(file, path, f"{key}={path}", separator))
+            kept.append(_read_csv(file, path, f"{key}={path}", separator, missing))
         return kept[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(path: Path, key: str, separator: str | None, version: tuple[int, ...]) -> list[pl.DataFrame]:
+def _kept(
+    path: Path, key: str, separator: str | None, missing: tuple[str, ...], version: tuple[int, ...]
+) -> list[pl.DataFrame]:
     """Return the cache of the last table read: the same list for the same arguments, empty at first."""
     return []
 
 
-def _read_csv(file: io.BufferedReader, path: Path, what: str, separator: str | None) -> pl.DataFrame:
+def _read_csv(
+    file: io.BufferedReader, path: Path, what: str, separator: str | None, missing: Sequence[str]
+) -> pl.DataFrame:
     polars = load_polars()
     if file.read(4) == b"PAR1":
         raise refusal(what, "is a Parquet file", (), "data=parquet")
     names, separator = _header(file, what, separator)
     try:
-        frame: pl.DataFrame = _scan(file, path, names, separator).collect()
+        frame: pl.DataFrame = _scan(file, path, names, separator, missing).collect()
     except polars.exceptions.PolarsError as error:
-        raise _explained(file, what, separator, error) from error
+        raise _explained(file, what, separator, error, missing) from error
     if frame[names[-1]].null_count():  # as in a line with too few cells
-        _require_even(file, what, separator)
+        _require_even(file, what, separator, missing)
     frame = _without_blank_lines(frame)
     if frame.height == 0:
         raise refusal(what, "has a header but no rows")
@@ -106,7 +111,7 @@ def _read_csv(file: io.BufferedReader, path: Path, what: str, separator: str | N
 
 
 def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> Iterator[pl.DataFrame]:
-    """Yield a CSV file in parts of about `rows` rows, cells as text, with null for missing ones.
+    """Yield a CSV file in parts of about `rows` rows, cells as text, with null for empty ones.
 
     Raises:
         UsageError: The file is not such a table; the message names the line.
@@ -133,28 +138,39 @@ def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(~polars.all_horizontal(polars.all().is_null()))
 
 
-def as_text(column: pl.Series) -> pl.Series:
-    """Return a column of text with cells stripped of blanks, and null for missing values."""
+def as_text(column: pl.Series, missing: Sequence[str]) -> pl.Series:
+    """Return a column of text with cells stripped of blanks, and null for empty ones and words that mean missing."""
     text = column.str.strip_chars(" \t")
-    return text.set(text.is_in(MISSING), None)
+    return text.set(text.is_in(["", *missing]), None)
 
 
-def as_numbers(column: pl.Series) -> pl.Series:
-    """Return a column of text as float64, with null for cells that are not numbers."""
+def as_numbers(column: pl.Series, missing: Sequence[str]) -> tuple[pl.Series, pl.Series]:
+    """Return a column as float64, with null for what is no number, and which cells are neither number nor missing."""
     polars = load_polars()
+    if column.dtype in (polars.Categorical, polars.Enum):
+        column = column.cast(polars.String)
+    if not (column.dtype.is_numeric() or column.dtype in (polars.String, polars.Boolean, polars.Null)):
+        return polars.Series(column.name, [None] * column.len(), dtype=polars.Float64), column.is_not_null()
     numbers = column.cast(polars.Float64, strict=False)
-    if numbers.null_count() == column.null_count():
-        return numbers
-    return as_text(column).cast(polars.Float64, strict=False)
+    if numbers.null_count() > column.null_count() and column.dtype == polars.String:
+        column = as_text(column, missing)
+        numbers = column.cast(polars.Float64, strict=False)
+    wrong = numbers.is_null() & column.is_not_null()
+    values = polars.Series(missing, dtype=polars.String).cast(polars.Float64, strict=False)
+    if finite := values.filter(values.is_finite()).to_list():
+        numbers = numbers.set(numbers.is_in(finite).fill_null(False), None)
+    return numbers, wrong
 
 
-def _scan(file: io.BufferedReader, path: Path, names: list[str], separator: str) -> pl.LazyFrame:
+def _scan(
+    file: io.BufferedReader, path: Path, names: list[str], separator: str, missing: Sequence[str] = ("",)
+) -> pl.LazyFrame:
     """Return a CSV file as a lazy table of text, without inferring types."""
     return load_polars().scan_csv(  # type: ignore[no-any-return]
         data_file.name_of(file, path),
         separator=separator,
         infer_schema=False,
-        null_values=MISSING,
+        null_values=["", *missing],
         new_columns=names,
         raise_if_empty=False,
         glob=False,
@@ -203,10 +219,10 @@ def separator_of(path: Path, key: str = "data.path") -> str:
         return _header(file, f"{key}={path}", None)[1]
 
 
-def line_of(path: Path, row: int, separator: str, key: str = "data.path") -> int:
+def line_of(path: Path, row: int, separator: str, key: str = "data.path", missing: Sequence[str] = ("",)) -> int:
     """Return the number of the line where a row begins; rows are counted from 0 after the header."""
     with opened(path, key) as file:
-        for number, (line, _) in enumerate(_records(file, f"{key}={path}", separator)):
+        for number, (line, _) in enumerate(_records(file, f"{key}={path}", separator, missing)):
             if number == row + 1:
                 return line
     return row + 2
@@ -243,23 +259,25 @@ def _header(file: io.BufferedReader, what: str, separator: str | None) -> tuple[
     return names, separator
 
 
-def _records(file: io.BufferedReader, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _records(
+    file: io.BufferedReader, what: str, separator: str, missing: Sequence[str]
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the nonblank rows, the header first, each with the number of its first line."""
     with _text(file, "replace") as text:
         reader = csv.reader(text, delimiter=separator)
         line = 1
         try:
             for cells in reader:
-                if not all(cell in MISSING for cell in cells):
+                if any(cell and cell not in missing for cell in cells):
                     yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
             raise refusal(what, f"line {line} can't be read as CSV: {error}") from error
 
 
-def _require_even(file: io.BufferedReader, what: str, separator: str) -> None:
+def _require_even(file: io.BufferedReader, what: str, separator: str, missing: Sequence[str] = ("",)) -> None:
     """Refuse a file with a line that has more or fewer cells than the first line."""
-    records = _records(file, what, separator)
+    records = _records(file, what, separator, missing)
     _, header = next(records)
     for line, cells in records:
         if len(cells) != len(header):
@@ -267,11 +285,13 @@ def _require_even(file: io.BufferedReader, what: str, separator: str) -> None:
             raise refusal(what, f"line {line} has {found}, but the first line has {len(header)}")
 
 
-def _explained(file: io.BufferedReader, what: str, separator: str, error: Exception) -> UsageError:
+def _explained(
+    file: io.BufferedReader, what: str, separator: str, error: Exception, missing: Sequence[str] = ("",)
+) -> UsageError:
     if "utf-8" in str(error).lower():
         return _not_utf8(file, what)
     try:
-        _require_even(file, what, separator)
+        _require_even(file, what, separator, missing)
     except UsageError as found:
         return found
     return refusal(what, f"can't be read as CSV: {_first_line(error)}")

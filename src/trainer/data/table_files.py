@@ -20,12 +20,13 @@ class CSV(Table):
         if self._separator is not None and len(self._separator) != 1:
             raise refusal(f"data.separator={self._separator}", "is not one character")
         self.files = (*self.files, Path(path))
-        return files.read_csv(Path(path), key, self._separator)
+        return files.read_csv(Path(path), key, self._separator, self._words.names)
 
     def _place(self, row: int, part: str) -> str:
         file = self.files[-1 if part else 0]
         separator = self._separator or files.separator_of(file)
-        return f"line {files.line_of(file, int(self._rows[part][row]), separator):,}" + (f" of {file}" if part else "")
+        line = files.line_of(file, int(self._rows[part][row]), separator, missing=self._words.names)
+        return f"line {line:,}" + (f" of {file}" if part else "")
 
 
 class Parquet(Table):

@@ -277,7 +277,9 @@ def make_batches(
     count, summed = len(training), losses.is_sum(loss)
     batch_size = settings.batch_size or (count if count <= ALL_ROWS else DEFAULT_BATCH)
     if batch_size > count:
-        raise refusal(f"batch_size={batch_size}", f"the data have {count} training rows", f"1 to {count}")
+        dropped = data.facts().get("dropped")
+        lost = f"; {dropped:,} incomplete rows were dropped" if dropped else ""
+        raise refusal(f"batch_size={batch_size}", f"the data have {count} training rows{lost}", f"1 to {count}")
     batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
     if held_out is None:
         return batches, None
