@@ -20,11 +20,11 @@ from trainer.files import plain_json, reading, writing
 from trainer.files.json_fields import Fields
 from trainer.files.plain_json import as_json
 from trainer.files.sums import sealed
+from trainer.runs import newest
+from trainer.runs.newest import ID, RUNS
 from trainer.runs.status import Status
 
 FORMAT = 1
-RUNS = Path("runs")
-_ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
 _FILES = (
     *("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "metrics.csv", "trainer.log"),
     *("sweep.json", "stop"),
@@ -111,7 +111,7 @@ class RunDirectory:
     def short(self) -> str:
         """The name that a user types for this run: four letters, four letters and a job, or the path."""
         for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
-            if _ID.fullmatch(folder.name) and folder.parent == RUNS:
+            if ID.fullmatch(folder.name) and folder.parent == RUNS:
                 return folder.name[-4:] + rest
         return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # a leading - would make a flag
 
@@ -131,16 +131,21 @@ class RunDirectory:
             with self.lock("trainer run"):
                 if self.exists:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
-                self.fill(contents)
+                self.fill(contents, newest.announce(self.path))
         except OSError as error:
             raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
 
-    def fill(self, contents: Contents) -> None:
-        """Write the first files; the lock must be held, or the directory be unknown to other processes."""
+    def fill(self, contents: Contents, created: str) -> None:
+        """Write the first files; the lock must be held, or the directory be unknown to other processes.
+
+        Args:
+            contents: The files.
+            created: When the run was created.
+        """
         writing.make_folders(self.checkpoints)
         self.write_code(contents.code)
         self.write_preprocess(contents.preprocess)
-        self.write_status({"format": FORMAT, **contents.status})
+        self.write_status({"format": FORMAT, "created": created, **contents.status})
         self.write_config(contents.config)  # last, because it turns the directory into a run
 
     def tidy(self) -> None:
@@ -368,7 +373,11 @@ def is_run(path: Path) -> bool:
 
 
 def every() -> list[Path]:
-    """Return the directories of all runs and sweeps in ./runs, oldest first."""
-    if not RUNS.is_dir():
-        return []
-    return [path for name in sorted(os.listdir(RUNS)) if is_run(path := RUNS / name)]
+    """Return the directories of all runs and sweeps in ./runs, by name."""
+    return named("")
+
+
+def named(word: str) -> list[Path]:
+    """Return those of them that have this name or end in these four letters; of "", all."""
+    names = sorted(os.listdir(RUNS)) if RUNS.is_dir() else []
+    return [path for name in names if word in ("", name, name[-4:]) and is_run(path := RUNS / name)]

@@ -13,7 +13,7 @@ from trainer.config.settings import Settings
 from trainer.data import Preprocess
 from trainer.errors import UsageError
 from trainer.files.sums import sum_of
-from trainer.runs import find, user_code, vouching
+from trainer.runs import find, newest, user_code, vouching
 from trainer.runs.directory import Contents, RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.session import bounds
@@ -40,7 +40,7 @@ class Plan:
 
     def fill(self, path: Path) -> None:
         """Write the files into a directory that no other process uses."""
-        RunDirectory(path).fill(self._content(path))
+        RunDirectory(path).fill(self._content(path), newest.stamp())
 
     @property
     def own_code(self) -> OwnCode | None:
