@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import socket
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UsageError, refusal
-from trainer.files import plain_json, reading, writing
+from trainer.files import locks, plain_json, reading, writing
 from trainer.files.json_fields import Fields
 from trainer.files.plain_json import as_json
 from trainer.files.sums import sealed
@@ -30,8 +27,6 @@ _FILES = (
     *("sweep.json", "stop"),
 )
 REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv", "code")
-_MOST_LOCK_BYTES = 1000
-_LOCK_TRIES = 20  # 10 ms apart: `is_held` holds the lock for an instant
 
 _JOB = re.compile(r"[0-9]{3,9}")
 
@@ -259,13 +254,17 @@ class RunDirectory:
             InUse: Another process holds the lock; the message names it.
         """
         with self._lock_file(os.O_CREAT) as descriptor:
-            before = os.pread(descriptor, _MOST_LOCK_BYTES, 0)
-            _rewrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"))
+            before = locks.text(descriptor)
+            locks.sign(descriptor, command)
             try:
                 yield
             except UsageError:  # a refused command leaves everything unchanged
-                _rewrite(descriptor, before)
+                locks.rewrite(descriptor, before)
                 raise
+            except BaseException:
+                locks.release(descriptor, command)
+                raise
+            locks.release(descriptor, command)
 
     def require_free(self) -> None:
         """Check, without writing anything, that no other process holds the lock.
@@ -285,9 +284,8 @@ class RunDirectory:
         except OSError as error:
             raise UsageError(f"{self.path} can't be written to: {error.strerror}") from error
         try:
-            if not _acquire(descriptor):
-                holder = os.pread(descriptor, _MOST_LOCK_BYTES, 0).decode(errors="replace").strip()
-                raise InUse(f"{self.path} is in use by {holder or 'another process'}")
+            if not locks.acquire(descriptor):
+                raise InUse(f"{self.path} is in use by {locks.named(descriptor) or 'another process'}")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -318,10 +316,7 @@ class RunDirectory:
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True
+            return locks.is_held(descriptor)
         finally:
             os.close(descriptor)
 
@@ -335,24 +330,6 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     if is_link or not is_kind(found.st_mode):
         what = "a link" if is_link else "not the kind of file that belongs there"
         raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
-
-
-def _rewrite(descriptor: int, content: bytes) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, content, 0)
-
-
-def _acquire(descriptor: int) -> bool:
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.01)
-        except OSError:
-            return True  # a file system without locks, where the user has to prevent two writers
-        else:
-            return True
-    return False
 
 
 def is_sweep(path: Path) -> bool:
