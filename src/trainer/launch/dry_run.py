@@ -14,6 +14,7 @@ from trainer.terminal import screen
 from trainer.text import duration
 from trainer.training.build import Built
 from trainer.training.loop import fit
+from trainer.training.monitor import idle
 from trainer.training.parameters import num_parameters
 
 MEASURED_SECONDS = 0.2
@@ -23,10 +24,11 @@ _MEASURED_STEPS = 50
 def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     """Check every job, measure a few of its steps and print a table; nothing is created."""
     keys = list(choices[0].swept) or ["model", "data", "loss", "optim"]
-    lines, total = [], 0.0
+    lines, total, warnings = [], 0.0, dict[str, None]()
     for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
         built = prepare(job.settings, job.choices)
         steps, rows = built.run.steps, built.run.batches.rows
+        warnings |= dict.fromkeys(idle(built.run, built.names["schedule"]))
         seconds = steps * seconds_per_step(built)
         total += seconds
         chosen = {**job.choices, **built.choices}
@@ -38,7 +40,7 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     else:
         screen.rows(built.data.described())
         screen.say("nothing was created")
-    for warning in built.data.warnings:
+    for warning in (*built.data.warnings, *warnings):
         screen.note(f"warning: {warning}")
     for note in dict.fromkeys(note for job in jobs for note in job.notes):
         screen.note(note)

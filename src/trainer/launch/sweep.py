@@ -82,6 +82,8 @@ def start(
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
+    for warning in dict.fromkeys(warning for one in plans for warning in one.warnings):
+        screen.note(f"warning: {warning}")
     names = [f"{index:03d}" for index in range(len(plans))]
     digests = {job: own.digest for job, one in zip(names, plans, strict=True) if (own := one.own_code) is not None}
     sweep: Sweep = {

@@ -21,6 +21,7 @@ from trainer.session.restore import start_from
 from trainer.session.status_writer import first_status, preprocess_of
 from trainer.session.trial_step import try_out
 from trainer.training.build import Built, build, resolved
+from trainer.training.monitor import idle
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Plan:
     status: dict[str, Any]
     code: dict[str, bytes]
     preprocess: dict[str, Any] | None
+    warnings: tuple[str, ...] = ()
 
     def write(self, path: Path) -> RunDirectory:
         """Create the run directory."""
@@ -120,7 +122,7 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
     first = {**first_status(built), "config": config, "sums": sums, "code": user_code.sums(code), **status}
     first["choices"] = {**status.get("choices", {}), **built.choices}
     bounds.require_files(config, first, preprocess)
-    return Plan(config, first, code, preprocess)
+    return Plan(config, first, code, preprocess, tuple(idle(built.run, built.names["schedule"])))
 
 
 def replace_settings(

@@ -41,6 +41,7 @@ def loggers(sections: Mapping[str, Mapping[str, Any]]) -> str:
 def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> None:
     """Print what is about to be trained: model, data, optimizer, device and run directory."""
     from trainer.training.build import resolved
+    from trainer.training.monitor import idle
     from trainer.training.parameters import num_parameters
 
     parameters = num_parameters(built.run)
@@ -53,7 +54,7 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> No
     screen.two_columns(
         screen.stderr, {**_parts(built, choices, resolved(built).to_dict()), screen.RUN: str(rundir.path)}
     )
-    for warning in built.data.warnings:
+    for warning in (*built.data.warnings, *idle(built.run, built.names["schedule"])):
         screen.note(f"warning: {warning}")
 
 
