@@ -50,11 +50,11 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
 def seconds_per_step(built: Built) -> float:
     """Return the seconds per step of a run, measured on some steps; the run can't be used afterwards."""
     run = built.run
-    end = time.perf_counter() + MEASURED_SECONDS
-    run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")
+    end, first = time.perf_counter() + MEASURED_SECONDS, run.state.step
+    run.steps, run.max_divergence = min(run.steps, first + _MEASURED_STEPS), float("inf")
     start = time.perf_counter()
     try:
         fit(run, stopping=lambda: time.perf_counter() > end)
     except RunFailed as error:
         screen.note(f"warning: {error}")
-    return (time.perf_counter() - start) / max(run.state.step, 1)
+    return (time.perf_counter() - start) / max(run.state.step - first, 1)

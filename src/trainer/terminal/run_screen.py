@@ -77,6 +77,11 @@ def changes(of_jobs: Iterable[Sequence[Change]]) -> None:
     screen.two_columns(screen.stderr, {key: text for one in of_jobs for key, text in map(_change, one)})
 
 
+def changed(changes: Sequence[Change]) -> dict[str, str]:
+    """Return a line for each changed setting, by key."""
+    return dict(map(_change, changes))
+
+
 def _change(change: Change) -> tuple[str, str]:
     now = secrets.tree({change.key: change.new})[change.key]
     return change.key, f"{show(change.old)} -> {show(now)}"
