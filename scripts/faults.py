@@ -34,7 +34,7 @@ SERIES: dict[str, Callable[..., Iterator[str | None]]] = {
     "a disk that is full": faults.small_disks,
     "power lost before and after every file operation, three states each": faults.power_losses,
     "a flipped bit and a cut in every KiB, files deleted and swapped": lambda cli: faults.corruptions(cli, stride=97),
-    "five signals in six phases": faults.signals,
+    "six signals in six phases": faults.signals,
     "two writers at once": faults.writers,
     "hostile runs, whose code must not run": hostile.sprung,
 }

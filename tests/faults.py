@@ -609,7 +609,9 @@ SWEEP_PHASES: dict[str, Callable[[int], None]] = {
 }
 
 
-def signals(cli: Cli, names: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")) -> Iterator[Case]:
+def signals(
+    cli: Cli, names: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT")
+) -> Iterator[Case]:
     """Every signal in every phase: saved, the command to go on printed, the right exit code, the same bits later."""
     words = ("model=dynamic", *SMALL)
     trained(cli, "straight", *words)

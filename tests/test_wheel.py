@@ -58,7 +58,7 @@ def test_the_installed_wheel_trains_and_resumes_in_another_directory(wheel, tmp_
     command = environment / "bin" / "trainer"
     call(command, "run", "model=dynamic", "optim=sgd_momentum", "steps=3", cwd=elsewhere)
     call(command, "resume", "last", "steps=5", cwd=elsewhere)
-    (run,) = (elsewhere / "runs").iterdir()
+    (run,) = (elsewhere / "runs").glob("2*")
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
     pressed = "COMP_LINE='trainer run model=nu' COMP_POINT=20; _trainer; echo $COMPREPLY"
     assert call("bash", "-c", f'eval "$({command} completion bash)"; {pressed}', cwd=elsewhere) == "numpy\n"

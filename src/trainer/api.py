@@ -254,5 +254,5 @@ def _import_path() -> Iterator[None]:
         code_import.uninstall()
 
 
-def _interrupt() -> None:
+def _interrupt(number: int) -> None:
     raise KeyboardInterrupt

@@ -706,7 +706,7 @@ def test_a_lost_status_is_made_anew(cli, text):
     require_same("killed", "straight")
     status = Run(Path("killed")).status
     assert (status["state"], status["step"], status["choices"]["model"]) == ("done", 23, "TwoLayerNet")
-    assert {*status} >= {*Run(Path("straight")).status} - {"id", "format"}
+    assert {*status} >= {*Run(Path("straight")).status} - {"id", "format", "created"}
 
 
 def test_other_circumstances_are_named(cli):

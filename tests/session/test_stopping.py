@@ -21,7 +21,7 @@ from trainer.session import train
 from trainer.session.stopping import ASKED, Stopping
 from trainer.training import loop
 
-CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138, "SIGUSR2": 140, "SIGHUP": 129}
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138, "SIGUSR2": 140, "SIGHUP": 129, "SIGQUIT": 131}
 
 
 def sending(prepare):
@@ -104,10 +104,17 @@ def test_a_signal_in_the_last_step_changes_nothing(cli, fork):
     require_same("run", "straight")
 
 
-def test_a_second_interrupt_leaves_at_once(cli, fork):
+@pytest.mark.parametrize("numbers", [(2, 2), (3, 3), (2, 3), (3, 2)])
+def test_a_second_interrupt_leaves_at_once(cli, fork, numbers):
+    """By Ctrl-C or Ctrl-backslash, in any order."""
     train_and_copy(cli, *SMALL, run=1)
-    child = fork("resume", "run", prepare=sending(send_at(9, signal.SIGINT, times=2)))
-    assert child.wait() == 130
+
+    def both() -> None:
+        for number in numbers:
+            send_at(9, number)()
+
+    child = fork("resume", "run", prepare=sending(both))
+    assert child.wait() == 128 + numbers[1]
     assert "exited at once" in child.text
     run = Run(Path("run"))
     assert run.checkpoints[-1].name == "step-000000000007"

@@ -21,7 +21,7 @@ from trainer.config.settings import differences, flat
 from trainer.data import Preprocess
 from trainer.files import fingerprint, plain_json
 from trainer.loggers import numbers
-from trainer.runs import find, user_code, vouching
+from trainer.runs import find, newest, user_code, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.history import History, Segment
 from trainer.session import environment
@@ -218,7 +218,7 @@ def _circumstances(of: History, leg: Segment, built: Built) -> list[str]:
 
 def _started(path: Path) -> str:
     segments = RunDirectory(path).read_status().get("segments") or [{}]
-    return str(segments[-1].get("started", ""))
+    return newest.started(segments[-1])
 
 
 class Comparison:

@@ -13,7 +13,7 @@ from trainer.config.catalog import Catalog
 from trainer.config.settings import DeviceSettings
 from trainer.errors import refusal
 from trainer.runs import directory
-from trainer.runs.directory import RUNS
+from trainer.runs.newest import RUNS
 from trainer.terminal import screen
 from trainer.version import __version__
 

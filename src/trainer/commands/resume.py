@@ -1,17 +1,17 @@
-"""`trainer resume`: continues a run or a sweep, with changed settings if there are any."""
+"""`trainer resume`: continues a run or a sweep, with changed settings if there are any; --dry-run tells how."""
 
 from __future__ import annotations
 
 from trainer.config import arguments, secrets
 from trainer.config.changes import changed_by
-from trainer.launch.resume import go_on
+from trainer.launch.resume import continuation, go_on
 from trainer.launch.resume_sweep import go_on_with_sweep
 from trainer.runs import directory, find
 from trainer.runs.directory import RunDirectory
 from trainer.runs.open import open_run, require_same_files
 from trainer.session.session import Request
 
-FLAGS = ("--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR_FLAGS)
+FLAGS = ("--dry-run", "--force", "--trust-code", "--allow-data-change", *arguments.CONFIG_DIR_FLAGS)
 
 
 def main(argv: list[str]) -> int:
@@ -28,4 +28,8 @@ def main(argv: list[str]) -> int:
 
     rundir, stored = open_run(str(path), words.flags, command, screen.note)
     changed, chosen = changed_by(words, stored)
+    if "dry_run" in words.flags:
+        from trainer.launch import resume_dry_run
+
+        return resume_dry_run.show(continuation(rundir, stored, changed, chosen, request))
     return go_on(rundir, stored, changed, chosen, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from trainer.errors import UsageError
 from trainer.files import garbage
 from trainer.launch import resume_sweep
 from trainer.launch.resume import resumed
+from trainer.runs.directory import RunDirectory
 from trainer.runs.new_path import new_path
 from trainer.session.session import Request
 
@@ -53,6 +55,9 @@ def _compose_and_run(words: CommandLine, choices: list[Choice], catalog: Catalog
             from trainer.launch import hydra_launchers
 
             hydra_launchers.asked_launcher(words, Path())
+        if (there := resumed(jobs[0].settings)) is not None:
+            how = f"`trainer resume {shlex.quote(RunDirectory(there).short)} --dry-run` shows how"
+            screen.note(f"{there} exists and would be resumed: {how}")
         return dry_run.show(jobs, choices)
     settings, request = jobs[0].settings, Request(words.command, secrets.words(words.overrides))
     if (there := resumed(settings)) is not None:

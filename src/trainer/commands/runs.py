@@ -42,7 +42,7 @@ def _rank(words: CommandLine) -> int:
     if not found:
         _explain_none(known, wanted)
     by = ranking(found, words.flags.get("by"))
-    found.sort(key=lambda one: str(one.path), reverse=True)
+    found.sort(key=lambda one: (one.created, str(one.path)), reverse=True)
     found.sort(key=by.key)
     if "group_by" in words.flags:
         groups = _grouped(found, by, words.flags["group_by"].split(","))

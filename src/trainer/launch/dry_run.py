@@ -14,6 +14,7 @@ from trainer.terminal import screen
 from trainer.text import duration
 from trainer.training.build import Built
 from trainer.training.loop import fit
+from trainer.training.monitor import idle
 from trainer.training.parameters import num_parameters
 
 MEASURED_SECONDS = 0.2
@@ -23,10 +24,11 @@ _MEASURED_STEPS = 50
 def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     """Check every job, measure a few of its steps and print a table; nothing is created."""
     keys = list(choices[0].swept) or ["model", "data", "loss", "optim"]
-    lines, total = [], 0.0
+    lines, total, warnings = [], 0.0, dict[str, None]()
     for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
         built = prepare(job.settings, job.choices)
         steps, rows = built.run.steps, built.run.batches.rows
+        warnings |= dict.fromkeys(idle(built.run, built.names["schedule"]))
         seconds = steps * seconds_per_step(built)
         total += seconds
         chosen = {**job.choices, **built.choices}
@@ -38,7 +40,7 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     else:
         screen.rows(built.data.described())
         screen.say("nothing was created")
-    for warning in built.data.warnings:
+    for warning in (*built.data.warnings, *warnings):
         screen.note(f"warning: {warning}")
     for note in dict.fromkeys(note for job in jobs for note in job.notes):
         screen.note(note)
@@ -48,11 +50,11 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
 def seconds_per_step(built: Built) -> float:
     """Return the seconds per step of a run, measured on some steps; the run can't be used afterwards."""
     run = built.run
-    end = time.perf_counter() + MEASURED_SECONDS
-    run.steps, run.max_divergence = min(run.steps, _MEASURED_STEPS), float("inf")
+    end, first = time.perf_counter() + MEASURED_SECONDS, run.state.step
+    run.steps, run.max_divergence = min(run.steps, first + _MEASURED_STEPS), float("inf")
     start = time.perf_counter()
     try:
         fit(run, stopping=lambda: time.perf_counter() > end)
     except RunFailed as error:
         screen.note(f"warning: {error}")
-    return (time.perf_counter() - start) / max(run.state.step, 1)
+    return (time.perf_counter() - start) / max(run.state.step - first, 1)

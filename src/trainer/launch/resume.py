@@ -23,6 +23,7 @@ from trainer.text import show
 if TYPE_CHECKING:
     from trainer.session.display import Display, Standing
     from trainer.session.session import Request, Session
+    from trainer.training.build import Built
 
 AUTO_LOSS = "trainer.losses.Auto"  # replaced by the loss that suits the targets
 
@@ -201,17 +202,12 @@ class Continuation:
         Args:
             objects: Parts passed as Python objects, by group.
         """
-        from trainer.session.prepare import rebuild
         from trainer.session.session import Session
-        from trainer.session.trial_step import try_out
         from trainer.terminal import run_screen, screen
 
         if not self.is_complete:
             self.rundir.require_free()  # before the parts are built, which takes time
-        if not self.request.force:
-            require_unedited(self.rundir)  # before an edited file causes another error
-        built = rebuild(self.rundir, self.settings, self.choices, objects)
-        try_out(built)
+        built = self.build(objects)
 
         def show(standing: Standing) -> Display:
             run_screen.resuming(self.rundir, self.status, standing.first_step, self.changes)
@@ -219,6 +215,21 @@ class Continuation:
             return run_screen.progress(standing)
 
         return Session(self.rundir, built, self.request, show, screen.note)
+
+    def build(self, objects: Mapping[str, Any] | None = None) -> Built:
+        """Build the run at its beginning and try a step; takes no lock and writes nothing.
+
+        Args:
+            objects: Parts passed as Python objects, by group.
+        """
+        from trainer.session.prepare import rebuild
+        from trainer.session.trial_step import try_out
+
+        if not self.request.force:
+            require_unedited(self.rundir)  # before an edited file causes another error
+        built = rebuild(self.rundir, self.settings, self.choices, objects)
+        try_out(built)
+        return built
 
 
 def continuation(

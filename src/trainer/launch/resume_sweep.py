@@ -14,7 +14,7 @@ from trainer.config.changes import changed_by
 from trainer.config.settings import differences
 from trainer.errors import UsageError, refusal
 from trainer.launch.launcher_words import words_of
-from trainer.launch.resume import ChangedJob, as_composed, changed_job, go_on
+from trainer.launch.resume import ChangedJob, Continuation, as_composed, changed_job, continuation, go_on
 from trainer.runs import directory, user_code
 from trainer.runs.directory import RunDirectory
 from trainer.runs.open import open_runs, require_same_files
@@ -48,6 +48,14 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
     for module in opened.changed:
         screen.note(f"warning: {module} has changed since the sweep started: bit-identical results are not guaranteed")
     require_not_swept(path, content["swept"], words)
+    if "dry_run" in words.flags:
+        from trainer.launch import resume_dry_run
+
+        def continued(folder: Path) -> Continuation:
+            changed, chosen = changed_by(words, all_stored[folder])
+            return continuation(RunDirectory(folder), all_stored[folder], changed, chosen, request)
+
+        return resume_dry_run.show_sweep(path, folders, content["swept"], continued)
 
     def change(folder: Path) -> tuple[ChangedJob | None, dict[str, Any]]:
         try:

@@ -32,7 +32,7 @@ from trainer.launch.launcher_words import DEFAULT, is_harmless, launcher_code, l
 from trainer.launch.launchers import EachLauncher, Local
 from trainer.launch.owner import Owner
 from trainer.launch.sweep_task import Task
-from trainer.runs import entries, sweep_file, trust_list
+from trainer.runs import entries, newest, sweep_file, trust_list
 from trainer.runs.directory import RunDirectory
 from trainer.runs.sweep_file import Sweep
 from trainer.session import bounds, prepare
@@ -82,18 +82,20 @@ def start(
     require_no_secrets_in_files(name, all_secrets)
     for note in dict.fromkeys(note for one in jobs for note in one.notes):
         screen.note(note)
+    for warning in dict.fromkeys(warning for one in plans for warning in one.warnings):
+        screen.note(f"warning: {warning}")
     names = [f"{index:03d}" for index in range(len(plans))]
     digests = {job: own.digest for job, one in zip(names, plans, strict=True) if (own := one.own_code) is not None}
     sweep: Sweep = {
         "format": sweep_file.FORMAT,
+        "created": newest.stamp(),
         "name": jobs[0].settings.name,
         "command": request.command,
         "launcher": {"name": name, "overrides": words.launcher, "config_dirs": _absolute(words.config_dirs)},
         "swept": list(choices[0].swept),
         "jobs": names,
     }
-    content = as_json({**sweep})
-    bounds.require_json("sweep.json", content)
+    bounds.require_json("sweep.json", as_json({**sweep}))
     own = launcher_code(sweep)
     for note in trust_list.remarks({*digests.values(), *([own.digest] if own else [])}):
         screen.note(note)
@@ -101,7 +103,8 @@ def start(
         with staging(path) as staged:
             for planned, folder in zip(plans, names, strict=True):
                 planned.fill(staged / folder)
-            writing.replace(staged / "sweep.json", content)
+            sweep["created"] = newest.announce(path)
+            writing.replace(staged / "sweep.json", as_json({**sweep}))
     except OSError as error:
         raise refusal(f"run_dir={path}", f"can't be created: {error.strerror}") from error
     return launch(path, sweep, request, digests, dict(zip(names, all_secrets, strict=True)))

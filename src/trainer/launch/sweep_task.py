@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,4 +99,4 @@ class Task:
         def asked() -> bool:
             return self.marker.exists() or self.owner.is_gone
 
-        return Stopping(asked=asked, leave=lambda: os._exit(128 + signal.SIGINT))
+        return Stopping(asked=asked, leave=lambda number: os._exit(128 + number))

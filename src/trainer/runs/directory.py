@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import socket
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UsageError, refusal
-from trainer.files import plain_json, reading, writing
+from trainer.files import locks, plain_json, reading, writing
 from trainer.files.json_fields import Fields
 from trainer.files.plain_json import as_json
 from trainer.files.sums import sealed
+from trainer.runs import newest
+from trainer.runs.newest import ID, RUNS
 from trainer.runs.status import Status
 
 FORMAT = 1
-RUNS = Path("runs")
-_ID = re.compile(r"\d{8}-\d{6}-[a-z]{4}")
 _FILES = (
     *("lock", "config.yaml", "status.json", "preprocess.json", "metrics.jsonl", "metrics.csv", "trainer.log"),
     *("sweep.json", "stop"),
 )
 REPLACED = ("config.yaml", "status.json", "preprocess.json", "metrics.csv", "code")
-_MOST_LOCK_BYTES = 1000
-_LOCK_TRIES = 20  # 10 ms apart: `is_held` holds the lock for an instant
 
 _JOB = re.compile(r"[0-9]{3,9}")
 
@@ -111,7 +106,7 @@ class RunDirectory:
     def short(self) -> str:
         """The name that a user types for this run: its last four letters, also with a job, or its path."""
         for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
-            if _ID.fullmatch(folder.name) and folder.parent == RUNS:
+            if ID.fullmatch(folder.name) and folder.parent == RUNS:
                 return folder.name[-4:] + rest
         return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # not a flag
 
@@ -131,16 +126,21 @@ class RunDirectory:
             with self.lock("trainer run"):
                 if self.exists:
                     raise refusal(f"run_dir={self.path}", "another process has just created it", "another run_dir")
-                self.fill(contents)
+                self.fill(contents, newest.announce(self.path))
         except OSError as error:
             raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
 
-    def fill(self, contents: Contents) -> None:
-        """Write the first files; the caller holds the lock, or no other process knows the directory."""
+    def fill(self, contents: Contents, created: str) -> None:
+        """Write the first files; the caller holds the lock, or no other process knows the directory.
+
+        Args:
+            contents: The files.
+            created: When the run was created.
+        """
         writing.make_folders(self.checkpoints)
         self.write_code(contents.code)
         self.write_preprocess(contents.preprocess)
-        self.write_status({"format": FORMAT, "id": self.path.name, **contents.status})
+        self.write_status({"format": FORMAT, "id": self.path.name, "created": created, **contents.status})
         self.write_config(contents.config)  # last, because it turns the directory into a run
 
     def tidy(self) -> None:
@@ -254,13 +254,17 @@ class RunDirectory:
             InUse: Another process holds the lock; the message names it.
         """
         with self._lock_file(os.O_CREAT) as descriptor:
-            before = os.pread(descriptor, _MOST_LOCK_BYTES, 0)
-            _rewrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}\n"))
+            before = locks.text(descriptor)
+            locks.sign(descriptor, command)
             try:
                 yield
             except UsageError:  # a refused command leaves everything unchanged
-                _rewrite(descriptor, before)
+                locks.rewrite(descriptor, before)
                 raise
+            except BaseException:
+                locks.release(descriptor, command)
+                raise
+            locks.release(descriptor, command)
 
     def require_free(self) -> None:
         """Check, without writing anything, that no other process holds the lock.
@@ -280,9 +284,8 @@ class RunDirectory:
         except OSError as error:
             raise UsageError(f"{self.path} can't be written to: {error.strerror}") from error
         try:
-            if not _acquire(descriptor):
-                holder = os.pread(descriptor, _MOST_LOCK_BYTES, 0).decode(errors="replace").strip()
-                raise InUse(f"{self.path} is in use by {holder or 'another process'}")
+            if not locks.acquire(descriptor):
+                raise InUse(f"{self.path} is in use by {locks.named(descriptor) or 'another process'}")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -313,10 +316,7 @@ class RunDirectory:
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True
+            return locks.is_held(descriptor)
         finally:
             os.close(descriptor)
 
@@ -330,24 +330,6 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     if is_link or not is_kind(found.st_mode):
         what = "a link" if is_link else "not the kind of file that belongs there"
         raise UsageError(f"{path} is {what}: a run writes, reads and deletes only in its own directory")
-
-
-def _rewrite(descriptor: int, content: bytes) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, content, 0)
-
-
-def _acquire(descriptor: int) -> bool:
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.01)
-        except OSError:
-            return True  # a file system without locks, where the user has to prevent two writers
-        else:
-            return True
-    return False
 
 
 def is_sweep(path: Path) -> bool:
@@ -368,7 +350,11 @@ def is_run(path: Path) -> bool:
 
 
 def every() -> list[Path]:
-    """Return the directories of all runs and sweeps in ./runs, oldest first."""
-    if not RUNS.is_dir():
-        return []
-    return [path for name in sorted(os.listdir(RUNS)) if is_run(path := RUNS / name)]
+    """Return the directories of all runs and sweeps in ./runs, by name."""
+    return named("")
+
+
+def named(word: str) -> list[Path]:
+    """Return those of them that have this name or end in these four letters; of "", all."""
+    names = sorted(os.listdir(RUNS)) if RUNS.is_dir() else []
+    return [path for name in names if word in ("", name, name[-4:]) and is_run(path := RUNS / name)]

@@ -12,6 +12,7 @@ from trainer.config.catalog import GROUPS
 from trainer.config.secrets import MARK
 from trainer.config.settings import Settings
 from trainer.files import garbage
+from trainer.runs import newest
 from trainer.runs.directory import RunDirectory, is_sweep, jobs
 
 
@@ -32,6 +33,11 @@ class RunSummary:
     def short(self) -> str:
         """The short name that a user types for it."""
         return RunDirectory(self.path).short
+
+    @property
+    def created(self) -> str:
+        """When it was created, in UTC; "" if nothing tells."""
+        return newest.created(self.path, self.status)
 
     @property
     def swept(self) -> Mapping[str, str]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import UsageError, nearest
-from trainer.runs.directory import RUNS, every, is_run, is_sweep, jobs
+from trainer.files.json_fields import Fields
+from trainer.runs import newest
+from trainer.runs.directory import RunDirectory, every, is_run, is_sweep, jobs, named
+from trainer.runs.newest import ID, RUNS
 from trainer.runs.ranking import best
+from trainer.runs.sweep_file import Sweep
 
 
 def find(word: str) -> Path:
@@ -27,24 +34,49 @@ def find(word: str) -> Path:
     if word.endswith("/best") and is_sweep(sweep := find(word.removesuffix("/best"))):
         return best([sweep]).path
     head, _, job = word.partition("/")
-    named = [p for p in every() if p.name == head or p.name[-4:] == head]
-    if head == "last" and not named:
-        named = every()[-1:]
-        if not named:
-            raise UsageError("last: there are no runs here yet; start one with `trainer run`")
-    if len(named) > 1:
-        raise UsageError(f"{word}: several runs match: {', '.join(p.name for p in named)}")
-    if named:
-        found = named[0] / job if job else named[0]
+    same = named(head) if head else []
+    if head == "last" and not same:
+        same = [last()]
+    if len(same) > 1:
+        raise UsageError(f"{word}: several runs match: {', '.join(p.name for p in same)}")
+    if same:
+        found = same[0] / job if job else same[0]
         if is_run(found):
             return found
-        raise UsageError(f"{word}: {named[0]} has no job {job}; it has {_jobs(named[0])}")
+        raise UsageError(f"{word}: {same[0]} has no job {job}; it has {_jobs(same[0])}")
     if is_folder:
         raise UsageError(f"{word}: {path.absolute()} is not a run: it has no config.yaml")
-    letters = [p.name[-4:] for p in every()]
-    near = nearest(word, letters + [p.name for p in every()])
+    names = [p.name for p in sorted(every(), key=_age)]
+    letters = [name[-4:] for name in names]
+    near = nearest(word, letters + names)
     some = f"; the newest are {', '.join(letters[-5:])}" if letters else f"; there are no runs in {RUNS.absolute()}"
     raise UsageError(f"{word}: no such run{some}" + (f"; did you mean {near}?" if near else ""))
+
+
+def last() -> Path:
+    """Return the run or sweep in ./runs that was created last.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if (path := newest.pointed(RUNS)) is not None and is_run(path):
+        return path
+    if not (paths := every()):
+        raise UsageError("last: there are no runs here yet; start one with `trainer run`")
+    return max(paths, key=_age)
+
+
+def _age(path: Path) -> tuple[str, bool, str]:
+    """Return what orders runs and sweeps by age; a copy, whose folder has another name, comes before its original."""
+    content: Mapping[str, Any] = {}
+    if is_sweep(path):
+        with suppress(OSError, ValueError):
+            content = Fields(path / "sweep.json", Sweep)
+        is_original = ID.fullmatch(path.name) is not None
+    else:
+        content = RunDirectory(path).status_as_needed()
+        is_original = content.get("id") == path.name
+    return newest.created(path, content), is_original, path.name
 
 
 def find_all(word: str) -> list[Path]:

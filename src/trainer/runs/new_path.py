@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from trainer.errors import refusal
-from trainer.runs.directory import REPLACED, RUNS, RunDirectory
+from trainer.runs.directory import REPLACED, RunDirectory
+from trainer.runs.newest import RUNS
 
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 

@@ -88,6 +88,7 @@ class Status(TypedDict, total=False):
 
     format: int
     id: str
+    created: str
     name: str | None
     state: str
     step: int

@@ -21,8 +21,8 @@ class Launcher(TypedDict):
     config_dirs: list[str]
 
 
-class Sweep(TypedDict):
-    """The content of sweep.json."""
+class OldSweep(TypedDict):
+    """The content of a sweep.json that an older version wrote."""
 
     format: int
     name: str | None
@@ -30,6 +30,12 @@ class Sweep(TypedDict):
     launcher: Launcher
     swept: list[str]
     jobs: list[str]
+
+
+class Sweep(OldSweep, total=False):
+    """The content of sweep.json."""
+
+    created: str
 
 
 def read(path: Path) -> Sweep:

@@ -13,7 +13,7 @@ from trainer.config.settings import Settings
 from trainer.data import Preprocess
 from trainer.errors import UsageError
 from trainer.files.sums import sum_of
-from trainer.runs import find, user_code, vouching
+from trainer.runs import find, newest, user_code, vouching
 from trainer.runs.directory import Contents, RunDirectory
 from trainer.runs.user_code import OwnCode
 from trainer.session import bounds
@@ -21,11 +21,14 @@ from trainer.session.restore import start_from
 from trainer.session.status_writer import first_status, preprocess_of
 from trainer.session.trial_step import try_out
 from trainer.training.build import Built, build, resolved
+from trainer.training.monitor import idle
 
 
 @dataclass(frozen=True)
 class Plan(Contents):
     """The first files of a new run, whose settings have been checked."""
+
+    warnings: tuple[str, ...] = ()
 
     def write(self, path: Path) -> RunDirectory:
         """Create the run directory."""
@@ -35,7 +38,7 @@ class Plan(Contents):
 
     def fill(self, path: Path) -> None:
         """Write the files into a directory that no other process uses."""
-        RunDirectory(path).fill(self)
+        RunDirectory(path).fill(self, newest.stamp())
 
     @property
     def own_code(self) -> OwnCode | None:
@@ -112,7 +115,7 @@ def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) ->
     first = {**first_status(built), "config": config, "sums": sums, "code": user_code.sums(code), **status}
     first["choices"] = {**status.get("choices", {}), **built.choices}
     bounds.require_files(config, first, preprocess)
-    return Plan(config, first, code, preprocess)
+    return Plan(config, first, code, preprocess, tuple(idle(built.run, built.names["schedule"])))
 
 
 def replace_settings(

@@ -70,6 +70,20 @@ def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None],
     Raises:
         UsageError: No checkpoint is good, or it does not fit the settings; nothing has been changed.
     """
+    length, damaged = put_at_newest(built, rundir, announce, force)
+    for step in damaged:
+        announce(f"set aside as {store.set_aside(rundir.checkpoints / manifest.name_of(step))}")
+    return length
+
+
+def put_at_newest(
+    built: Built, rundir: RunDirectory, announce: Callable[[str], None], force: bool = False
+) -> tuple[int, list[int]]:
+    """Do what `restore` does, but write nothing; arguments and errors are the same.
+
+    Returns:
+        The length of metrics.jsonl at the checkpoint, in bytes, and the steps of later, damaged checkpoints.
+    """
     found, problems = store.newest(rundir.checkpoints)
     for problem in problems:
         announce(f"warning: {problem}")
@@ -90,10 +104,7 @@ def restore(built: Built, rundir: RunDirectory, announce: Callable[[str], None],
             start_from(built.run.model, built.settings.init_from)
         if rundir.read_status().get("segments"):
             announce("no checkpoint to resume from: starting over")
-    for step in manifest.steps(rundir.checkpoints):
-        if step > good:
-            announce(f"set aside as {store.set_aside(rundir.checkpoints / manifest.name_of(step))}")
-    return length
+    return length, [step for step in manifest.steps(rundir.checkpoints) if step > good]
 
 
 def _require_beginning(rundir: RunDirectory, broken: bool) -> None:

@@ -1,4 +1,4 @@
-"""Signals that stop training: the first one after the current step, a second interrupt at once."""
+"""Signals that stop training: the first one after the current step, a second Ctrl-C or Ctrl-\\ at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-ASKED = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
-]
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT")
+ASKED = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_TYPED = [number for number in ASKED if number.name in ("SIGINT", "SIGQUIT")]  # by Ctrl-C and Ctrl-\
 _ASKED_SECONDS = 1.0
 
 
@@ -31,14 +31,14 @@ class Stopping:
     Args:
         on_signal: Called at each signal.
         asked: Returns whether training should stop for another reason; called about once a second, counts as SIGTERM.
-        leave: Called at a second interrupt.
+        leave: Called with the number of the signal at a second Ctrl-C or Ctrl-\\.
     """
 
     def __init__(
         self,
         on_signal: Callable[[], None] = lambda: None,
         asked: Callable[[], bool] = lambda: False,
-        leave: Callable[[], None] | None = None,
+        leave: Callable[[int], None] | None = None,
     ) -> None:
         self._on_signal, self._asked, self._leave = on_signal, asked, leave or _exit_at_once
         self._next = time.monotonic()
@@ -78,8 +78,8 @@ class Stopping:
             self._breaks_off = False
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            self._leave()
+        if number in _TYPED and self.signal in _TYPED:
+            self._leave(number)
         self.signal = signal.Signals(number)
         self._on_signal()
         if outer := _owner(self._before.get(number)):
@@ -88,11 +88,11 @@ class Stopping:
             raise BrokenOff
 
 
-def _exit_at_once() -> None:
+def _exit_at_once(number: int) -> None:
     show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
     with contextlib.suppress(OSError):
         os.write(2, b"\nexited at once; saved checkpoints are intact\n" + show_cursor)
-    os._exit(128 + signal.SIGINT)
+    os._exit(128 + number)
 
 
 def _owner(handler: Any) -> Stopping | None:

@@ -47,11 +47,28 @@ def run_folder(word: str) -> str | None:
     """Return the folder of the run that a word names, None if it can't be found without reading the runs."""
     head, _, job = word.partition("/")
     names = sorted(listed("runs"))
-    named = [name for name in names if head in (name, name[-4:])] or (names[-1:] if head == "last" else [])
-    for folder in [*(os.path.join("runs", name, job) for name in named), word]:
+    folders = [os.path.join("runs", name) for name in names if head in (name, name[-4:])]
+    if head == "last" and not folders:
+        folders = _newest()
+    for folder in [*(os.path.join(folder, job) for folder in folders), word]:
         if _is_run(folder):
             return folder
     return None
+
+
+def _newest() -> list[str]:
+    """Return the folder that the pointer in ./runs names, as trainer.runs.newest does without its imports."""
+    try:
+        descriptor = os.open(os.path.join("runs", ".newest"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        name = os.fsdecode(os.read(descriptor, 256)).removesuffix("\n")
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
+    return [os.path.join("runs", name)] if name in listed("runs") else []
 
 
 def paths(word: str, folders_only: bool) -> Candidates:

@@ -41,6 +41,7 @@ def loggers(sections: Mapping[str, Mapping[str, Any]]) -> str:
 def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> None:
     """Print the header of a run: model, data, optimizer, device and run directory."""
     from trainer.training.build import resolved
+    from trainer.training.monitor import idle
     from trainer.training.parameters import num_parameters
 
     parameters = num_parameters(built.run)
@@ -53,7 +54,7 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> No
     screen.two_columns(
         screen.stderr, {**_parts(built, choices, resolved(built).to_dict()), screen.RUN: str(rundir.path)}
     )
-    for warning in built.data.warnings:
+    for warning in (*built.data.warnings, *idle(built.run, built.names["schedule"])):
         screen.note(f"warning: {warning}")
 
 
@@ -74,6 +75,11 @@ def resuming(rundir: RunDirectory, status: Mapping[str, Any], step: int, changes
 def changes(of_jobs: Iterable[Sequence[Change]]) -> None:
     """Print the changed settings of the jobs of a sweep."""
     screen.two_columns(screen.stderr, {key: text for one in of_jobs for key, text in map(_change, one)})
+
+
+def changed(changes: Sequence[Change]) -> dict[str, str]:
+    """Return a line for each changed setting, by key."""
+    return dict(map(_change, changes))
 
 
 def _change(change: Change) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from trainer import losses, optimizers, randomness
 from trainer.config.settings import COMPONENTS, Settings
 from trainer.data import Batches, Data, Items, Preprocess, Rows
-from trainer.errors import refusal, unknown
+from trainer.errors import refusal
 from trainer.schedules import Schedule
 from trainer.training import devices
 from trainer.training.instantiate import (
@@ -31,6 +31,7 @@ from trainer.training.instantiate import (
     supplied,
 )
 from trainer.training.loop import Learner
+from trainer.training.monitor import choose_monitor
 from trainer.training.state import Counters
 
 ALL_ROWS = 4096  # up to this many rows form a single batch by default
@@ -357,31 +358,6 @@ def require_optimizer(
             raise refusal(names["optim"], "its param_groups have no lr for the schedule to set")
         group.setdefault("initial_lr", group.get("lr"))
     return optimizer
-
-
-def choose_monitor(settings: Settings, data: Data, schedule: Schedule) -> tuple[str | None, str]:
-    """Return the metric for the best checkpoint, patience and plateau, and whether min or max is better.
-
-    Raises:
-        UsageError: The metric doesn't exist, or a setting needs one and no rows are held out.
-    """
-    available = ["validation_loss"] + (["validation_accuracy"] if data.classes else [])
-    if data.held_out is None:
-        watchers = {
-            f"monitor={settings.monitor}": settings.monitor is not None,
-            f"mode={settings.mode}": settings.mode is not None,
-            f"patience={settings.patience}": settings.patience is not None,
-            f"eval_every={settings.eval_every}": settings.eval_every is not None,
-            "schedule=plateau": type(schedule).observe is not Schedule.observe,
-        }
-        for what, watches in watchers.items():
-            if watches:
-                raise refusal(what, "needs validation data", "data.validation=0.2")
-        return None, "min"
-    monitor = settings.monitor or "validation_loss"
-    if monitor not in available:
-        raise unknown(f"monitor={monitor}", "no such metric", monitor, available, "monitor=")
-    return monitor, settings.mode or ("max" if monitor == "validation_accuracy" else "min")
 
 
 def copied(built: Built) -> Learner:
