@@ -22,8 +22,9 @@ from instants import content
 from torch import nn
 
 from trainer import fit
-from trainer.config.arguments import parse, word
+from trainer.config.arguments import parse
 from trainer.config.catalog import Catalog
+from trainer.config.quoting import word
 from trainer.data import CSV, Data
 from trainer.errors import RunFailed, UsageError
 from trainer.models import MLP
