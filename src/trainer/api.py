@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from trainer import randomness
+from trainer import quoting, randomness
 from trainer.checkpoints import manifest, store
-from trainer.config import arguments, quoting, secrets, targets
+from trainer.config import arguments, secrets, targets
 from trainer.config.arguments import CommandLine
 from trainer.config.catalog import Catalog, near_path
 from trainer.config.compose import compose_jobs, override

@@ -140,12 +140,18 @@ def _dispatch(argv: list[str]) -> int:
     address_space.watch()
     secrets.words(argv)  # hides them in every message from here on
     if name not in COMMANDS:
-        near = "run " + name if "=" in name else nearest(name, COMMANDS)
+        near = f"run {_for_a_shell(name)}" if "=" in name else nearest(name, COMMANDS)
         hint = f"; did you mean `trainer {near}`?" if near else ""
         raise UsageError(f"{name}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
     _enable_interrupts()
     module = importlib.import_module(f"trainer.commands.{name}")
     return int(module.main(rest))
+
+
+def _for_a_shell(word: str) -> str:
+    from trainer import quoting
+
+    return quoting.shell(word)
 
 
 def _enable_interrupts() -> None:

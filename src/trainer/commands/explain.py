@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
+from trainer import quoting
 from trainer.config import annotations as values
-from trainer.config import arguments, docstrings, quoting, secrets, settings
+from trainer.config import arguments, docstrings, secrets, settings
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
 from trainer.config.settings import SECTIONS
 from trainer.errors import UsageError, refusal

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import quoting, secrets
+from trainer import quoting
+from trainer.config import secrets
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog
 from trainer.config.settings import Settings
 from trainer.errors import UsageError, nearest, refusal, unknown
@@ -151,7 +152,9 @@ def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "ru
                 words.flags[VALUED_FLAGS[name]] = value
         else:
             if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
-                raise refusal(word, "is a setting, not a flag", (), setting if equals else f"{setting}=VALUE")
+                raise refusal(
+                    word, "is a setting, not a flag", (), quoting.shell(setting) if equals else f"{setting}=VALUE"
+                )
             raise unknown(word, "no such flag", word, [flag for flag in known if flag.startswith("--")])
     return words
 
@@ -209,7 +212,7 @@ def parse(word: str, catalog: Catalog) -> Override:
         found = catalog.group_of(word)
         if Path(word).suffix in (".csv", ".parquet"):
             option = "" if word.endswith(".csv") else " data=parquet"
-            found = f"experiment=table{option} data.path={word} data.target=COLUMN"
+            found = f"experiment=table{option} {quoting.typed('data.path', word)} data.target=COLUMN"
         raise refusal(shown, "is not key=value", (), found or None)
     if not key.strip("+~ "):
         raise refusal(shown, "has no key", "key=value")
@@ -231,9 +234,9 @@ def _unreadable(word: str, key: str, value: str) -> UsageError:
     for opening, closing in ("[]", "{}", "()"):
         if value.count(opening) != value.count(closing):
             position = len(key) + 1 + value.rfind(opening if opening in value else closing)
-            return refusal(word, f"the {value[position - len(key) - 1]!r} at character {position + 1} is unbalanced")
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    return refusal(word, "can't be parsed", (), f"""'{key}="{quoted}"'""")
+            reason = f"the {value[position - len(key) - 1]!r} at character {position + 1} is unbalanced"
+            return refusal(word, reason, (), None if value[:1] in "[{" else quoting.corrected(key, value))
+    return refusal(word, "can't be parsed", (), quoting.corrected(key, value))
 
 
 def _refuse_repeats(overrides: list[Override]) -> None:
@@ -262,11 +265,14 @@ def _values(override: Override, multirun: bool, catalog: Catalog, most: int) -> 
         raise refusal(key, "trainer does not use it", allowed, hint or nearest(key, allowed))
     if key.startswith("hydra"):
         if not multirun:
-            raise refusal(word, "is only for sweeps", (), f"-m {word}")
+            raise refusal(word, "is only for sweeps", (), f"-m {quoting.shell(word)}")
         if override.is_sweep_override() or (key == "hydra/launcher" and not isinstance(pattern, str)):
             raise refusal(word, "a sweep has one launcher, and each setting of it has one value")
     if override.is_sweep_override() and not multirun:
-        together = f", or {key}=[{word.partition('=')[2]}] for "
+        value = word.partition("=")[2]
+        if key.endswith("path") and Path(value).exists():
+            raise refusal(word, "several values", "-m to run each", quoting.typed(key, value))
+        together = f", or {quoting.shell(f'{key}=[{value}]')} for "
         if key in SEVERAL:
             one = f"{together}all of them"
         elif key in SETTINGS:  # no setting of trainer is a list

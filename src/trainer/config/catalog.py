@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trainer.config import quoting
+from trainer import quoting
 from trainer.errors import UsageError, nearest, refusal
 
 GROUPS = {
@@ -137,7 +137,7 @@ class Catalog:
         """Build the refusal of an option that a group does not have."""
         options = self.options(group)
         near = OTHER_NAMES.get(group, {}).get(word.lower()) or nearest(word, options)
-        suggestion = quoting.word(group, near) if near else self.group_of(word)
+        suggestion = quoting.typed(group, near) if near else self.group_of(word)
         reason = f"no such {group}{self._misplaced(group, word)}"
         return refusal(f"{group}={word}", reason, options, suggestion)
 
@@ -156,7 +156,7 @@ class Catalog:
         for group in GROUPS:
             names = {name.lower(): name for name in self.options(group)} | OTHER_NAMES.get(group, {})
             if word.lower() in names:
-                return quoting.word(group, names[word.lower()])
+                return quoting.typed(group, names[word.lower()])
         return None
 
 

@@ -21,7 +21,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer.config import hydra_private, option_files, quoting, secrets, settings, targets
+from trainer import quoting
+from trainer.config import hydra_private, option_files, secrets, settings, targets
 from trainer.config.arguments import Choice
 from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, names, near_path, shipped_configs
 from trainer.config.hydra_errors import explained
@@ -222,7 +223,9 @@ def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> Usage
     allowed = sorted(Settings.__dataclass_fields__)
     near = known if {*"./"} & {*known} else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
     near = near or (None if value else catalog.group_of(key))
-    return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
+    return refusal(
+        what, "no such setting", () if near else allowed, near and quoting.shell(f"{near}={value}" if value else near)
+    )
 
 
 # Names that other tools use for settings.

@@ -73,4 +73,4 @@ def _refuse_endless(override: Override, most: int) -> None:
         if not all(map(math.isfinite, ends)) or not ends[2]:
             raise refusal(word, "has no end", "range(START,STOP,STEP) with finite numbers and a step other than 0")
         if (count := math.ceil((ends[1] - ends[0]) / ends[2])) > most:
-            raise refusal(word, f"has {count:,} values", f"up to {most:,} jobs; max_jobs={count}")
+            raise refusal(word, f"makes {count:,} jobs", f"up to {most:,}; max_jobs={count}")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import quoting
 from trainer.data import files
 from trainer.data.preprocess import Number, Preprocess, are_indices
 from trainer.errors import refusal
@@ -97,14 +98,15 @@ def number(column: pl.Series, standardize: bool, fill: bool) -> Number:
     Raises:
         UsageError: The column is empty, or its mean overflows.
     """
+    without = quoting.word("data.exclude", [column.name])
     values = floats(column)
     values = values[np.isfinite(values)]
     if len(values) == 0:
-        raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all training rows")
+        raise refusal(without, f"the column {column.name} is empty in all training rows")
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = float(values.mean()), float(values.std())
     if not (np.isfinite(mean) and np.isfinite(deviation)):
-        raise refusal(f"data.exclude=[{column.name}]", f"the numbers of {column.name} are too large to be averaged")
+        raise refusal(without, f"the numbers of {column.name} are too large to be averaged")
     if not standardize or values.min() == values.max() or deviation == 0:
         deviation = 1.0
     return Number(

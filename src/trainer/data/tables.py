@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import quoting
 from trainer.data import files
 from trainer.data.base import Data, listed, split
 from trainer.data.columns import (
@@ -25,7 +26,7 @@ from trainer.data.columns import (
     unknown_names,
 )
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
-from trainer.errors import refusal, require, unknown
+from trainer.errors import nearest, refusal, require
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 TRAINING_WORDS = ("train", "training")
 VALIDATION_WORDS = ("validation", "valid", "val")
 UNUSED_WORDS = ("test",)
+_EXCLUDE = "data.exclude"
 MOST_VALUES = 1000  # of a category; a column with more values identifies the rows
 _MANY_VALUES = 50  # of a category; more are too many if there are fewer than two rows per value
 _LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # text that looks like a number and isn't one
@@ -222,7 +224,7 @@ class Table(Data, ABC):
         if kind in (polars.Boolean, polars.Categorical, polars.Enum):
             return column.cast(polars.String)
         if kind != polars.String:
-            exclude = f"data.exclude=[{name}]"
+            exclude = quoting.typed(_EXCLUDE, [name])
             raise refusal(self.source, f"the column {name} holds {str(kind).lower()}, not numbers or text", exclude)
         numbers = files.as_numbers(column)
         if numbers.null_count() == column.null_count():
@@ -235,7 +237,7 @@ class Table(Data, ABC):
             row = int((numbers.is_null() & column.is_not_null()).arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {name}"
             raise refusal(
-                self.source, f"{where}, which otherwise holds numbers", f"a number there, or data.categories=[{name}]"
+                self.source, f"{where}, which otherwise holds numbers", f"a number there, or {_as_category(name)}"
             )
         self._require_no_numbers(column, part)
         return column
@@ -246,7 +248,7 @@ class Table(Data, ABC):
         if 2 * int(alike.sum()) > column.count():
             row = int(alike.arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
-            asked = f"digits with a decimal point only, or data.categories=[{column.name}]"
+            asked = f"digits with a decimal point only, or {_as_category(column.name)}"
             raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked)
 
     def _place(self, row: int, part: str) -> str:
@@ -324,7 +326,7 @@ class Table(Data, ABC):
         if column.dtype.is_numeric():
             return number(column, self._standardize, self._nan == "mean")
         values = column.drop_nulls().unique().sort().to_list()
-        self._require_few(column.name, len(values), column.len(), f"data.exclude=[{column.name}]")
+        self._require_few(column.name, len(values), column.len(), quoting.typed(_EXCLUDE, [column.name]))
         fill = self._nan == "mean"
         return Category(column=column.name, kind="category", values=values, encode=self._encode, fill=fill)
 
@@ -350,11 +352,19 @@ class Table(Data, ABC):
                 yield f"the {what} {name} is constant in the training rows"
 
 
+def _as_category(name: str) -> str:
+    return quoting.typed("data.categories", [name])
+
+
 def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
     there, seen = set(frame.columns), set[str]()
     for name in names:
         if name not in there:
-            raise unknown(f"{key}={name}", "the table has no such column", name, there, f"{key}=")
+            near = nearest(name, there)
+            meant = [near if one == name else one for one in names]
+            one = key in ("data.target", "data.split") and len(names) == 1
+            suggestion = None if near is None else quoting.typed(key, near if one else meant)
+            raise refusal(f"{key}={name}", "the table has no such column", sorted(there), suggestion)
         if name in seen:
             raise refusal(f"{key}=[{','.join(names)}]", f"names {name} twice")
         seen.add(name)
