@@ -148,3 +148,14 @@ def test_a_wide_table_names_the_first_columns_and_counts_the_others(refused):
     assert "c000, c001" in line
     assert "and 725 more; did you mean data.target=c784?" in line
     assert len(line) < 800
+
+
+def test_many_constant_columns_are_one_warning(cli):
+    names = [*(f"c{number:03d}" for number in range(124)), "y"]
+    rows = [["1"] * 124 + [str(number)] for number in range(8)]
+    Path("t.csv").write_text("\n".join(",".join(row) for row in (names, *rows)))
+    result = cli("run", *TABLE, "data.target=y")
+    assert result.code == 0, result.err
+    assert "124 columns are constant in the training rows: c000, c001, c002, c003, c004, ..." in result.err
+    assert (result.out + result.err).count("constant") == 1
+    assert len((result.out + result.err).splitlines()) < 24

@@ -35,6 +35,7 @@ TRAINING_WORDS = ("train", "training")
 VALIDATION_WORDS = ("validation", "valid", "val")
 UNUSED_WORDS = ("test",)
 _EXCLUDE = "data.exclude"
+_FEW = 5  # columns with a warning each
 MOST_VALUES = 1000  # of a category; a column with more values identifies the rows
 _MANY_VALUES = 50  # of a category; more are too many if there are fewer than two rows per value
 _LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # text that looks like a number and isn't one
@@ -345,11 +346,13 @@ class Table(Data, ABC):
         return torch.from_numpy(indices.copy())
 
     def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
-        """Yield a warning for each constant column."""
-        for name in (*self._inputs, *self._targets):
-            if fitted_on[name].min() == fitted_on[name].max():
-                what = "target" if name in self._targets else "column"
-                yield f"the {what} {name} is constant in the training rows"
+        """Yield a warning for each constant column, or one for many."""
+        for what, names in (("column", self._inputs), ("target", self._targets)):
+            found = [name for name in names if fitted_on[name].min() == fitted_on[name].max()]
+            if len(found) > _FEW:
+                yield f"{len(found):,} {what}s are constant in the training rows: {', '.join(found[:_FEW])}, ..."
+            else:
+                yield from (f"the {what} {name} is constant in the training rows" for name in found)
 
 
 def _as_category(name: str) -> str:
