@@ -22,11 +22,12 @@ from instants import content
 from torch import nn
 
 from trainer import fit
-from trainer.config.arguments import parse, word
+from trainer.config.arguments import parse
 from trainer.config.catalog import Catalog
 from trainer.data import CSV, Data
 from trainer.errors import RunFailed, UsageError
 from trainer.models import MLP
+from trainer.quoting import word
 from trainer.schedules import Cosine
 from trainer.session.metrics_writer import MetricsFile
 

@@ -213,3 +213,23 @@ def test_characters_that_an_encoding_lacks_are_written_as_escapes(cli, workdir, 
         assert r"Mod\xe8le \xe0 moi" in cli("list", "model").out
     finally:
         sys.stdout.reconfigure(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "9"])
+def test_a_width_in_which_nothing_fits_is_ignored(columns):
+    """Started anew: rich reads the width when it is imported."""
+    for words in (["run", "--help"], ["list", "loss"]):
+        command, environment = [sys.executable, "-m", "trainer", *words], {**os.environ, "COLUMNS": columns}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "trainer " in done.stdout
+
+
+def test_a_very_long_word_is_cut(refused):
+    for words in (["run", "x" * 5000], ["run", f"model={'x' * 5000}"], ["run", f"optim.lr={'x' * 5000}"], ["x" * 5000]):
+        assert len(refused(*words)) < 2000, words
+
+
+def test_the_error_of_a_sweep_of_one_job_needs_no_number(refused):
+    line = refused("run", "-m", "batch_size=1000")
+    assert line.startswith("error: batch_size=1000: ")

@@ -85,7 +85,7 @@ def test_data_and_losses_import_nothing_above_them():
     for name in files():
         if wing(name) == "data":
             above = {other for other in ours(name) if wing(other) != "data"}
-            assert above <= {"errors", "randomness", "text", "files.plain_json", *DATA_FILES}, name
+            assert above <= {"errors", "quoting", "randomness", "text", "files.plain_json", *DATA_FILES}, name
     assert not ours("losses")
 
 

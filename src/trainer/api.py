@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer import randomness
+from trainer import quoting, randomness
 from trainer.checkpoints import manifest, store
 from trainer.config import arguments, secrets, targets
 from trainer.config.arguments import CommandLine
@@ -179,7 +179,7 @@ class _Given:
         words = list(words)
         for name, value in settings.items():
             if name not in self.objects.sections:
-                words.append(arguments.word(name.replace("__", "."), value))
+                words.append(quoting.word(name.replace("__", "."), value))
         if self.objects.dtype is not None and not any("device.dtype=" in word for word in words):
             words.append(f"device.dtype={self.objects.dtype}")
         self.catalog = Catalog()

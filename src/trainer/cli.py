@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from trainer.errors import TrainerError, UsageError, nearest, printable
+from trainer.errors import TrainerError, UsageError, cut, nearest, printable
 from trainer.terminal import help, streams
 from trainer.version import __version__
 
@@ -35,6 +35,8 @@ COMMANDS = {
     "info": "show versions, devices and threads",
     "completion": "print the TAB completion script for bash, zsh or fish",
 }
+
+_FEWEST = 10  # columns of a terminal
 
 HELP = """Usage: trainer COMMAND ...
 
@@ -64,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         atexit.register(gc.freeze)  # skip the last garbage collection, which would search all of torch in vain
     # NumPy's BLAS threads would compete with torch's for the cores. NumPy reads this when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if os.environ.get("COLUMNS", "").strip() in map(str, range(_FEWEST)):
+        del os.environ["COLUMNS"]  # no text fits; rich and textwrap would print nothing, or fail
     streams.prepare()
     try:
         code = _dispatch(argv)
@@ -140,12 +144,18 @@ def _dispatch(argv: list[str]) -> int:
     address_space.watch()
     secrets.words(argv)  # hides them in every message from here on
     if name not in COMMANDS:
-        near = "run " + name if "=" in name else nearest(name, COMMANDS)
+        near = f"run {_for_a_shell(name)}" if "=" in name else nearest(name, COMMANDS)
         hint = f"; did you mean `trainer {near}`?" if near else ""
-        raise UsageError(f"{name}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
+        raise UsageError(f"{cut(name)}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
     _enable_interrupts()
     module = importlib.import_module(f"trainer.commands.{name}")
     return int(module.main(rest))
+
+
+def _for_a_shell(word: str) -> str:
+    from trainer import quoting
+
+    return quoting.shell(word)
 
 
 def _enable_interrupts() -> None:

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST = 300  # characters of a quoted word
+_LONGEST_REASON = 1500  # characters
+_MOST = 60  # names in a list
 
 
 class TrainerError(Exception):
@@ -48,6 +50,18 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
+def cut(text: str, most: int = _LONGEST) -> str:
+    """Return a text that may hold a typed word, cut after `most` characters."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names with commas between them, the first ones and a count if there are many."""
+    names = list(names)
+    more = f", and {len(names) - _MOST:,} more" if len(names) > _MOST + 1 else ""
+    return ", ".join(names[:_MOST] if more else names) + more
+
+
 def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestion: str | None = None) -> UsageError:
     """Return an error with the message `what: reason; allowed: ...; did you mean ...?`.
 
@@ -57,11 +71,11 @@ def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestio
         allowed: The allowed words.
         suggestion: The most similar allowed word.
     """
-    line = f"{what if len(what) <= _LONGEST else f'{what[:_LONGEST]} ...'}: {reason}"
-    allowed = allowed if isinstance(allowed, str) else ", ".join(allowed)
+    line = f"{cut(what)}: {cut(reason, _LONGEST_REASON)}"
+    allowed = allowed if isinstance(allowed, str) else _listed(allowed)
     if allowed:
         line += f"; allowed: {allowed}"
-    if suggestion:
+    if suggestion and len(suggestion) <= _LONGEST:
         line += f"; did you mean {suggestion}?"
     import re  # not at the top: --help does not need it
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from trainer import quoting
 from trainer.config import arguments
 from trainer.config.changes import changed_by
 from trainer.errors import refusal
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
     name = words.take_run()
     for word in words.overrides:
         if word.partition("=")[0].partition(".")[0] not in CHANGEABLE:
-            hint = None if "=" in word else f"data.path={word}"
+            hint = None if "=" in word else quoting.typed("data.path", word)
             raise refusal(word, "can't be changed for an evaluation", ["data.KEY=VALUE"], hint)
     from trainer.analysis import evaluation
     from trainer.session import restore

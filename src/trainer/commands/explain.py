@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
+from trainer import quoting
 from trainer.config import annotations as values
 from trainer.config import arguments, docstrings, secrets, settings
 from trainer.config.catalog import GROUPS, SEVERAL, Catalog, summary
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         return 0
     _print(found)
     commands = {what: ["trainer", *command, *composed.folders] for what, command in _next(found, composed)}
-    screen.next_commands({shlex.join(command): what for what, command in commands.items()})
+    screen.next_commands({quoting.command(command): what for what, command in commands.items()})
     return 0
 
 
@@ -278,7 +278,7 @@ def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, l
     other = next((word for word in found["choices"] if word != found["value"]), found["value"])
     if other not in (None, _UNSET, secrets.MARK) and not key.endswith(_TARGET):
         others = _without(words, *(_LENGTHS if key in _LENGTHS else [key]))
-        yield "set it", ["run", *others, arguments.word(key, other)]
+        yield "set it", ["run", *others, quoting.word(key, other)]
     yield "see other settings", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
 
 

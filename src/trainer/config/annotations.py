@@ -9,6 +9,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from trainer import quoting
 from trainer.config.secrets import MARK, is_secret
 from trainer.errors import UsageError, nearest, refusal
 from trainer.text import is_number, show
@@ -83,9 +84,9 @@ def misfit(key: str, value: Any, kind: Any) -> UsageError:
     words, shown = choices(kind), MARK if is_secret(key) else show(value)
     if words:
         near = nearest(str(value), words)
-        return refusal(f"{key}={shown}", "no such choice", describe(kind), near and f"{key}={near}")
+        return refusal(f"{key}={shown}", "no such choice", describe(kind), near and quoting.typed(key, near))
     is_bare = describe(kind).startswith("text") and isinstance(value, bool | int | float)
-    return refusal(f"{key}={shown}", f"is not {describe(kind)}", (), f"""{key}="'{shown}'\"""" if is_bare else None)
+    return refusal(f"{key}={shown}", f"is not {describe(kind)}", (), quoting.typed(key, shown) if is_bare else None)
 
 
 def _fits_sequence(value: Any, origin: Any, arguments: tuple[Any, ...]) -> tuple[bool, Any]:

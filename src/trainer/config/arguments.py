@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import quoting
 from trainer.config import secrets
-from trainer.config.catalog import GROUPS, SEVERAL, Catalog, names
+from trainer.config.catalog import GROUPS, SEVERAL, Catalog
 from trainer.config.settings import Settings
 from trainer.errors import UsageError, nearest, refusal, unknown
 from trainer.text import show
@@ -53,7 +52,6 @@ INFO_DEFAULT = "all"
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 MOST_JOBS = Settings.max_jobs
 SETTINGS = tuple(Settings.__dataclass_fields__)
-_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass
@@ -154,7 +152,9 @@ def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "ru
                 words.flags[VALUED_FLAGS[flag]] = value
         else:
             if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
-                raise refusal(word, "is a setting, not a flag", (), setting if equals else f"{setting}=VALUE")
+                raise refusal(
+                    word, "is a setting, not a flag", (), quoting.shell(setting) if equals else f"{setting}=VALUE"
+                )
             raise unknown(word, "no such flag", word, [flag for flag in known if flag.startswith("--")])
     return words
 
@@ -164,7 +164,7 @@ class Choice:
     """The words of one job.
 
     Args:
-        groups: The group choices, as `model=mlp`.
+        groups: The group choices, as `model=mlp`, names without quotes.
         values: The settings, which override the values of the selected options.
         swept: The values of the swept keys.
         sections: Sections that replace the selected ones.
@@ -185,32 +185,14 @@ def jobs(words: CommandLine, catalog: Catalog) -> list[Choice]:
     """
     overrides = [parse(word, catalog) for word in words.overrides]
     _refuse_repeats(overrides)
-    values = [_values(override, words.multirun, catalog) for override in overrides]
-    count = math.prod(map(len, values))
     limit = next((o.value() for o in overrides if o.key_or_group == "max_jobs"), MOST_JOBS)
-    if isinstance(limit, int) and count > limit:
+    limit = limit if isinstance(limit, int) else MOST_JOBS  # a wrong one is refused as a setting
+    values = [_values(override, words.multirun, catalog, limit) for override in overrides]
+    if (count := math.prod(map(len, values))) > limit:
         raise refusal(f"-m with {count:,} jobs", "is more than the limit", f"up to {limit:,}; max_jobs={count}")
     axes = [_axis(override, texts, catalog) for override, texts in zip(overrides, values, strict=True)]
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     return [_choice(combination, swept) for combination in itertools.product(*axes)]
-
-
-def word(key: str, value: Any) -> str:
-    """Return a setting as it would be typed, with quotes if its value needs them."""
-    return f"{key}={_written(value)}"
-
-
-def _written(value: Any) -> str:
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    if isinstance(value, str | os.PathLike):
-        text = os.fspath(value)
-        return text if _BARE.fullmatch(text) else QuotedString(text, Quote.single).with_quotes()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_written(key)}:{_written(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
-    return show(value)
 
 
 def parse(word: str, catalog: Catalog) -> Override:
@@ -230,27 +212,31 @@ def parse(word: str, catalog: Catalog) -> Override:
         found = catalog.group_of(word)
         if Path(word).suffix in (".csv", ".parquet"):
             option = "" if word.endswith(".csv") else " data=parquet"
-            found = f"experiment=table{option} data.path={word} data.target=COLUMN"
+            found = f"experiment=table{option} {quoting.typed('data.path', word)} data.target=COLUMN"
         raise refusal(shown, "is not key=value", (), found or None)
     if not key.strip("+~ "):
         raise refusal(shown, "has no key", "key=value")
     if equals and not value:
         raise refusal(shown, "has no value", f"{key}=VALUE, or {key}=null")
+    group = key.lstrip("+")
+    readable = f"{key}={quoting.choice(value, catalog.options(group))}" if equals and group in GROUPS else word
     try:
-        return OverridesParser.create().parse_override(word)
+        override = OverridesParser.create().parse_override(readable)
     except HydraException as error:
-        if key in GROUPS:
-            raise catalog.unknown(key, value) from error
+        if group in GROUPS:
+            raise catalog.unknown(group, value) from error
         raise _unreadable(shown, key, shown.partition("=")[2]) from error
+    override.input_line = word
+    return override
 
 
 def _unreadable(word: str, key: str, value: str) -> UsageError:
     for opening, closing in ("[]", "{}", "()"):
         if value.count(opening) != value.count(closing):
             position = len(key) + 1 + value.rfind(opening if opening in value else closing)
-            return refusal(word, f"the {value[position - len(key) - 1]!r} at character {position + 1} is unbalanced")
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    return refusal(word, "can't be parsed", (), f"""'{key}="{quoted}"'""")
+            reason = f"the {value[position - len(key) - 1]!r} at character {position + 1} is unbalanced"
+            return refusal(word, reason, (), None if value[:1] in "[{" else quoting.corrected(key, value))
+    return refusal(word, "can't be parsed", (), quoting.corrected(key, value))
 
 
 def _refuse_repeats(overrides: list[Override]) -> None:
@@ -264,9 +250,11 @@ def _refuse_repeats(overrides: list[Override]) -> None:
         raise refusal(f"{seen['steps'].input_line} {seen['epochs'].input_line}", "both set the length", "one of them")
 
 
-def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
-    """Return the values of an override as text; only a sweep has several."""
-    from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep
+def _values(override: Override, multirun: bool, catalog: Catalog, most: int) -> list[Any]:
+    """Return the values of an override as text, or the options that it names; only a sweep has several."""
+    from hydra.core.override_parser.types import ChoiceSweep
+
+    from trainer.config import sweeps
 
     key, word, pattern = override.key_or_group, str(override.input_line), override.value()
     if override.is_delete():
@@ -277,13 +265,14 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
         raise refusal(key, "trainer does not use it", allowed, hint or nearest(key, allowed))
     if key.startswith("hydra"):
         if not multirun:
-            raise refusal(word, "is only for sweeps", (), f"-m {word}")
+            raise refusal(word, "is only for sweeps", (), f"-m {quoting.shell(word)}")
         if override.is_sweep_override() or (key == "hydra/launcher" and not isinstance(pattern, str)):
             raise refusal(word, "a sweep has one launcher, and each setting of it has one value")
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    if not multirun:
-        together = f", or {key}=[{word.partition('=')[2]}] for "
+    if override.is_sweep_override() and not multirun:
+        value = word.partition("=")[2]
+        if key.endswith("path") and Path(value).exists():
+            raise refusal(word, "several values", "-m to run each", quoting.typed(key, value))
+        together = f", or {quoting.shell(f'{key}=[{value}]')} for "
         if key in SEVERAL:
             one = f"{together}all of them"
         elif key in SETTINGS:  # none of these settings is a list
@@ -291,34 +280,35 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
         else:
             one = ", or one option" if key in GROUPS else f"{together}one list"
         raise refusal(word, "several values", f"-m to run each{one if isinstance(pattern, ChoiceSweep) else ''}")
-    if isinstance(pattern, Glob):
-        return pattern.filter(list(catalog.options(key)))
-    if isinstance(pattern, IntervalSweep):
-        raise refusal(word, "an interval has infinitely many values; list the values")
-    return list(override.sweep_string_iterator())
+    if key in GROUPS:
+        return sweeps.options(override, catalog, most)
+    if override.is_sweep_override():
+        return sweeps.values(override, most)
+    return [override.get_value_element_as_str()]
 
 
-def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Override]:
+def _axis(override: Override, values: list[Any], catalog: Catalog) -> list[Override]:
     """Return one override per value; options of groups get their exact names."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    key = override.key_or_group
-    if key in GROUPS:
-        texts = [_matched(key, text.strip(), catalog) for text in texts]
-    parser = OverridesParser.create()
-    return [parser.parse_override(f"{key}={text}") for text in texts]
+    key, parser = override.key_or_group, OverridesParser.create()
+    if key not in GROUPS:
+        return [parser.parse_override(f"{key}={text}") for text in values]
+    found = [_matched(key, value, catalog) for value in values]
+    return [parser.parse_override(quoting.word(key, value)) for value in found]
 
 
-def _matched(group: str, text: str, catalog: Catalog) -> str:
-    """Return the option that a word names, or a list of options if the group takes several."""
-    if group in SEVERAL and text[:1] == "[":
-        found = [catalog.match(group, name) for name in names(text)]
+def _matched(group: str, value: Any, catalog: Catalog) -> Any:
+    """Return the option that a word names, a list of options if the group takes several, or None for no option."""
+    if group in SEVERAL and isinstance(value, list):
+        found = [catalog.match(group, name) for name in value]
         if len({*found}) < len(found):
-            raise refusal(f"{group}={text}", "names an option twice", "each once")
-        return f"[{','.join(found)}]"
-    if text[:1] in "[{":
-        raise refusal(f"{group}={text}", f"{group} takes the name of an option", catalog.options(group))
-    return catalog.match(group, text)
+            raise refusal(f"{group}={show(value)}", "names an option twice", "each once")
+        return found
+    if not isinstance(value, str):
+        raise refusal(f"{group}={show(value)}", f"{group} takes the name of an option", catalog.options(group))
+    name = catalog.match(group, value)
+    return name if name in catalog.options(group) else None
 
 
 def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:
@@ -326,10 +316,11 @@ def _choice(combination: tuple[Override, ...], swept: set[str]) -> Choice:
     for override in combination:
         key, value = override.key_or_group, override.value()
         if key in swept:
-            chosen[key] = show(value) if isinstance(value, bool) else override.get_value_element_as_str()
+            as_shown = isinstance(value, bool) or key in GROUPS
+            chosen[key] = show(value) if as_shown else override.get_value_element_as_str()
         if key in GROUPS:
             if value is not None:  # experiment=null is the default, and Hydra has no word for it
-                groups.append(str(override.input_line))
+                groups.append(f"{key}={show(value)}")
         elif not key.startswith("hydra"):
             values.append(override)
     return Choice(tuple(groups), tuple(values), chosen)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from trainer import quoting
 from trainer.errors import UsageError, nearest, refusal
 
 GROUPS = {
@@ -88,7 +89,8 @@ class Catalog:
         files: dict[str, Path] = {}
         for folder in self.folders:
             for file in sorted(filter(Path.is_file, (folder / group).glob("*.yaml"))):
-                files.setdefault(file.stem, file)
+                if may_be_typed(file.stem):
+                    files.setdefault(file.stem, file)
         return files
 
     def defaults(self) -> dict[str, str]:
@@ -105,7 +107,9 @@ class Catalog:
             for group in GROUPS:
                 for file in sorted((folder / group).glob("*.yaml")):
                     used = self.options(group).get(file.stem, file)
-                    if used != file:
+                    if not may_be_typed(file.stem):
+                        lines.append(f"{file} is ignored: rename it without commas, brackets and special characters")
+                    elif used != file:
                         whose = "the shipped " if self.is_shipped(used) else ""
                         lines.append(f"{file} is ignored: {whose}{group}={file.stem} has the same name")
         return lines
@@ -133,7 +137,7 @@ class Catalog:
         """Return the error for an option that a group does not have."""
         options = self.options(group)
         near = OTHER_NAMES.get(group, {}).get(word.lower()) or nearest(word, options)
-        suggestion = f"{group}={near}" if near else self.group_of(word)
+        suggestion = quoting.typed(group, near) if near else self.group_of(word)
         reason = f"no such {group}{self._misplaced(group, word)}"
         return refusal(f"{group}={word}", reason, options, suggestion)
 
@@ -152,8 +156,14 @@ class Catalog:
         for group in GROUPS:
             names = {name.lower(): name for name in self.options(group)} | OTHER_NAMES.get(group, {})
             if word.lower() in names:
-                return f"{group}={names[word.lower()]}"
+                return quoting.typed(group, names[word.lower()])
         return None
+
+
+def may_be_typed(name: str) -> bool:
+    """Return whether a file of this name is an option: `,`, `[` and `]` separate names; OmegaConf takes `${`, `???`."""
+    taken = any(sign in name for sign in (",", "[", "]", "${")) or name in ("", ".yaml", "???")
+    return name.isprintable() and name == name.strip() and not taken
 
 
 def near_path(file: Path) -> str:

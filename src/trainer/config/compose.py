@@ -21,9 +21,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from trainer import quoting
 from trainer.config import hydra_private, option_files, secrets, settings, targets
 from trainer.config.arguments import Choice
-from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, near_path, shipped_configs
+from trainer.config.catalog import GROUPS, LAUNCHERS, SEVERAL, Catalog, names, near_path, shipped_configs
 from trainer.config.hydra_errors import explained
 from trainer.config.settings import COMPONENTS, LOGGER, Settings
 from trainer.errors import UsageError, nearest, refusal
@@ -109,7 +110,7 @@ def merged_files(groups: Iterable[str], catalog: Catalog) -> list[tuple[Path, st
     """
     with hydra_setup(catalog), explained():
         loader = GlobalHydra.instance().config_loader()
-        merged = loader.compute_defaults_list("config", list(groups), RunMode.RUN).defaults
+        merged = loader.compute_defaults_list("config", _typed(groups), RunMode.RUN).defaults
     found = []
     for one in merged:
         places = (folder / f"{one.config_path}.yaml" for folder in catalog.folders)
@@ -119,9 +120,15 @@ def merged_files(groups: Iterable[str], catalog: Catalog) -> list[tuple[Path, st
     return found
 
 
+def _typed(groups: Iterable[str]) -> list[str]:
+    """Return choices, as `model=mlp`, as Hydra reads them."""
+    chosen = [word.split("=", 1) for word in groups]
+    return [quoting.word(group, names(name) if name[:1] == "[" else name) for group, name in chosen]
+
+
 def _composed(groups: tuple[str, ...], catalog: Catalog) -> tuple[DictConfig, dict[str, str]]:
     """Return the composed config without its `hydra` section, and the chosen option of each group."""
-    config = compose("config", list(groups), return_hydra_config=True)
+    config = compose("config", _typed(groups), return_hydra_config=True)
     chosen = config.hydra.runtime.choices
     options = {group: str(chosen[group]) for group in GROUPS if group not in SEVERAL and chosen.get(group) is not None}
     with open_dict(config):
@@ -216,7 +223,9 @@ def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> Usage
     allowed = sorted(Settings.__dataclass_fields__)
     near = known if {*"./"} & {*known} else nested[0] if nested else nearest(known, groups) or nearest(known, allowed)
     near = near or (None if value else catalog.group_of(key))
-    return refusal(what, "no such setting", () if near else allowed, near and (f"{near}={value}" if value else near))
+    return refusal(
+        what, "no such setting", () if near else allowed, near and quoting.shell(f"{near}={value}" if value else near)
+    )
 
 
 # Names that other tools use for settings.
@@ -296,7 +305,7 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
             if group == "experiment":
                 raise refusal(word, "an experiment can start a run but not change one")
             if group in COMPONENTS:
-                config[group] = compose("config", [word])[group]
+                config[group] = compose("config", _typed([word]))[group]
             elif group in SEVERAL:
                 config[group] = _composed((word,), catalog)[0][group]
             else:  # the device: an option sets only some of its settings
@@ -311,7 +320,7 @@ def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> 
     """Let Hydra print the output of --cfg and --info."""
     import hydra
 
-    words = [*choice.groups, *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]
+    words = [*_typed(choice.groups), *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]
     asked = [part for flag, value in flags.items() for part in (f"--{flag}", value) if part]
     register(catalog)
     printed = io.StringIO()

@@ -57,9 +57,24 @@ def read(file: Path, group: str) -> dict[str, Any]:
         raise refusal(str(file), f"is a {type(content).__name__}", "KEY: VALUE lines")
     if group.partition(".")[0] in (*COMPONENTS, LOGGER) and not content.keys() & {"_target_", "defaults"}:
         raise refusal(str(file), "has no _target_, which names its class", "a line such as _target_: module.Class")
+    _require_readable(file, content, text)
     if group == "experiment":
         _require_experiment(file, content, text)
     return {str(key): value for key, value in content.items()}
+
+
+def _require_readable(file: Path, content: dict[Any, Any], text: str) -> None:
+    """Refuse a package or a choice that Hydra can't read."""
+    for line in re.findall(r"^# *(@package\b.*)$", text, re.M):
+        if len(line.split()) != 2:
+            raise refusal(str(file), f"has the line # {line}", "# @package NAME, a name without spaces")
+    lines = content.get("defaults")
+    for line in lines if isinstance(lines, list) else []:
+        for key, value in line.items() if isinstance(line, dict) else []:
+            for name in value if isinstance(value, list) else [value]:
+                if not isinstance(name, str | None):
+                    written = f"{key}: {show(name)}"
+                    raise refusal(str(file), f"{written} in its defaults is no name", f'{key}: "{show(name)}"')
 
 
 def _require_experiment(file: Path, content: dict[Any, Any], text: str) -> None:

@@ -54,7 +54,7 @@ def of(choice: Choice, catalog: Catalog) -> Mapping[str, list[Source]]:
             found[key].append(source)
     for word in choice.groups:
         group, _, option = word.partition("=")
-        found[group].append(Source(None if option == "null" else option, COMMAND))
+        found[group].append(Source(option, COMMAND))
     for override in choice.values:
         key, (word,) = override.key_or_group, secrets.words([str(override.input_line)])
         for leaf, value in settings.flat({key: override.value()}).items():

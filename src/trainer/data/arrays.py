@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import quoting
 from trainer.data.base import Data
 from trainer.data.batches import Rows
 from trainer.data.files import opened
 from trainer.data.preprocess import Array, Preprocess, are_indices, targets_of
-from trainer.errors import RunFailed, refusal, unknown
+from trainer.errors import RunFailed, nearest, refusal
 from trainer.files import data_file
 
 _UNPACKED, _MOST_TIMES = 2**28, 200  # accepted unpacked bytes of an array, and ratio to the file size above that
@@ -139,7 +140,9 @@ class Npz(Arrays):
                     raise refusal(what, "holds one array, not several", (), "data=npy")
                 for key, name in (("x", x), ("y", y)):
                     if name not in archive:
-                        raise unknown(f"data.{key}={name}", "the file has no such array", name, archive.files)
+                        near, there = nearest(name, archive.files), sorted(archive.files)
+                        meant = near and quoting.typed(f"data.{key}", near)
+                        raise refusal(f"data.{key}={name}", "the file has no such array", there, meant)
                     _require_size(archive, name, self.files[0].stat().st_size, what)
                     found.append(archive[name])
         except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import quoting
 from trainer.data import files
 from trainer.data.preprocess import Number, Preprocess, are_indices
-from trainer.errors import refusal
+from trainer.errors import nearest, refusal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -145,14 +146,15 @@ def number(column: pl.Series, standardize: bool, fill: bool) -> Number:
     Raises:
         UsageError: The column is empty, or its mean overflows.
     """
+    without = quoting.word("data.exclude", [column.name])
     values = floats(column)
     values = values[np.isfinite(values)]
     if len(values) == 0:
-        raise refusal(f"data.exclude=[{column.name}]", f"the column {column.name} is empty in all training rows")
+        raise refusal(without, f"the column {column.name} is empty in all training rows")
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = float(values.mean()), float(values.std())
     if not (np.isfinite(mean) and np.isfinite(deviation)):
-        raise refusal(f"data.exclude=[{column.name}]", f"the numbers of {column.name} are too large to be averaged")
+        raise refusal(without, f"the numbers of {column.name} are too large to be averaged")
     if not standardize or values.min() == values.max() or deviation == 0:
         deviation = 1.0
     return Number(
@@ -208,3 +210,18 @@ def _sorted(names: list[str]) -> list[str]:
     if all(name.removeprefix("-").isdecimal() for name in names):
         return sorted(names, key=int)
     return sorted(names)
+
+
+def require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
+    """Refuse names of columns that a table lacks, or that stand twice in a setting."""
+    there, seen = set(frame.columns), set[str]()
+    for name in names:
+        if name not in there:
+            near = nearest(name, there)
+            meant = [near if one == name else one for one in names]
+            one = key in ("data.target", "data.split") and len(names) == 1
+            suggestion = None if near is None else quoting.typed(key, near if one else meant)
+            raise refusal(f"{key}={name}", "the table has no such column", sorted(there), suggestion)
+        if name in seen:
+            raise refusal(f"{key}=[{','.join(names)}]", f"names {name} twice")
+        seen.add(name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer import quoting
 from trainer.data.base import listed
 from trainer.data.columns import in_rows, is_missing, unseen, value_of
 from trainer.data.files import MISSING
@@ -17,15 +18,25 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
+FEW = 5  # columns with a warning each
+
 
 def constant(fitted_on: pl.DataFrame, preprocess: Preprocess) -> Iterator[str]:
-    """Yield a warning for each constant column; missing cells that aren't filled with a number make one vary."""
-    for one in (*preprocess.inputs, *preprocess.targets):
-        column = fitted_on[one["column"]]
-        varies = (one["kind"] == "category" or one.get("indicator")) and bool(is_missing(column).any())
-        if column.min() == column.max() and not varies:
-            what = "column" if one in preprocess.inputs else "target"
-            yield f"the {what} {column.name} is constant in the training rows"
+    """Yield a warning for each constant column, or one for many.
+
+    Missing cells that aren't filled with a number make a column vary.
+    """
+    for what, columns in (("column", preprocess.inputs), ("target", preprocess.targets)):
+        found = []
+        for one in columns:
+            column = fitted_on[one["column"]]
+            varies = (one["kind"] == "category" or one.get("indicator")) and bool(is_missing(column).any())
+            if column.min() == column.max() and not varies:
+                found.append(column.name)
+        if len(found) > FEW:
+            yield f"{len(found):,} {what}s are constant in the training rows: {', '.join(found[:FEW])}, ..."
+        else:
+            yield from (f"the {what} {name} is constant in the training rows" for name in found)
 
 
 def spellings(frame: pl.DataFrame, preprocess: Preprocess) -> Iterator[str]:
@@ -69,7 +80,11 @@ def few_left(holes: Mapping[str, Any], targets: Sequence[str]) -> Iterator[str]:
     text = f"data.nan=drop leaves {left:,} of {rows:,} rows; {worst} is missing in {int(holes[worst].sum()):,}"
     others = [missing for name, missing in holes.items() if name != worst]
     without = int((~np.any(others, axis=0)).sum())
-    yield text if worst in targets or without == left else f"{text}: data.exclude=[{worst}] leaves {without:,}"
+    yield (
+        text
+        if worst in targets or without == left
+        else f"{text}: {quoting.typed('data.exclude', [worst])} leaves {without:,}"
+    )
 
 
 def missing_cells(counts: Mapping[str, int], nan: str, dropped: int, rows: int) -> str:

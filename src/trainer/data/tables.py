@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import quoting
 from trainer.data import files, table_remarks
 from trainer.data.base import Data, listed, split
 from trainer.data.columns import (
@@ -23,10 +24,11 @@ from trainer.data.columns import (
     index_in,
     is_missing,
     number,
+    require_columns,
 )
 from trainer.data.missing_words import UNSAID, words_of
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
-from trainer.errors import UsageError, refusal, require, unknown
+from trainer.errors import UsageError, refusal, require
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 TRAINING_WORDS = ("train", "training")
 VALIDATION_WORDS = ("validation", "valid", "val")
 UNUSED_WORDS = ("test",)
+_EXCLUDE = "data.exclude"
 MOST_VALUES = 1000  # of a category; a column with more values identifies the rows
 _MANY_VALUES = 50  # of a category; more are too many if there are fewer than two rows per value
 _LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # text that looks like a number and isn't one
@@ -106,7 +109,7 @@ class Table(Data, ABC):
         self._asked_classes = classes
         named = {"target": self._targets, "columns": columns or (), "exclude": exclude, "categories": categories}
         for key, names in {**named, "split": [] if split is None else [split]}.items():
-            _require_columns(frame, f"data.{key}", names)
+            require_columns(frame, f"data.{key}", names)
         if split is not None and apart is not None:
             raise refusal(f"data.split={split}", "data.validation_path holds the held-out rows already", "one of them")
         kept_out = {*self._targets, *exclude, split}
@@ -116,7 +119,7 @@ class Table(Data, ABC):
             raise refusal(self.source, f"has no column besides {names} to predict from")
         self._categories = set(categories)
         if apart is not None:
-            _require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
+            require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
         self._given = {_MAIN: frame, **({} if apart is None else {_APART: apart})}
         self._unnamed = tuple(unnamed)
         self.x = None
@@ -244,7 +247,7 @@ class Table(Data, ABC):
             if name not in self._as_numbers:
                 return as_names(column, self._words.of_names(column))
         elif not kind.is_numeric() and kind not in (polars.Null, polars.String):
-            exclude = f"data.exclude=[{name}]"
+            exclude = quoting.typed(_EXCLUDE, [name])
             raise refusal(self.source, f"the column {name} holds {str(kind).lower()}, not numbers or text", exclude)
         numbers, wrong = files.as_numbers(column, self._words.numbers)
         others = int(wrong.sum())
@@ -261,11 +264,11 @@ class Table(Data, ABC):
 
     def _no_number(self, what: str, name: str, part: str) -> UsageError:
         """Refuse a text in a column of numbers."""
-        allowed = f"a number there, or data.categories=[{name}]"
+        allowed = f"a number there, or {_as_category(name)}"
         if name not in self._as_numbers:
             return refusal(self.source, f"{what} in the column {name}, which otherwise holds numbers", allowed)
         if part == _APART and name in self._parts[_MAIN].columns and not self._parts[_MAIN][name].count():
-            return refusal(f"data.exclude=[{name}]", f"the column {name} is empty in all training rows")
+            return refusal(quoting.typed(_EXCLUDE, [name]), f"the column {name} is empty in all training rows")
         if part == _APART:
             return refusal(
                 self.source, f"{what} in the column {name}, which holds numbers in the training rows", allowed
@@ -278,7 +281,7 @@ class Table(Data, ABC):
         if 2 * int(alike.sum()) > column.count():
             row = int(alike.arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
-            asked = f"digits with a decimal point only, or data.categories=[{column.name}]"
+            asked = f"digits with a decimal point only, or {_as_category(column.name)}"
             raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked)
 
     def _place(self, row: int, part: str) -> str:
@@ -367,7 +370,7 @@ class Table(Data, ABC):
         if column.dtype.is_numeric():
             return number(column, self._standardize, self._nan in _FILLED)
         values = distinct(column.drop_nulls().unique().sort().to_list())
-        exclude = f"data.exclude=[{column.name}]"
+        exclude = quoting.typed(_EXCLUDE, [column.name])
         if not values:
             raise refusal(exclude, f"the column {column.name} is empty in all training rows")
         self._require_few(column.name, len(values), column.len(), exclude)
@@ -386,11 +389,5 @@ class Table(Data, ABC):
         return torch.from_numpy(indices.copy())
 
 
-def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
-    there, seen = set(frame.columns), set[str]()
-    for name in names:
-        if name not in there:
-            raise unknown(f"{key}={name}", "the table has no such column", name, there, f"{key}=")
-        if name in seen:
-            raise refusal(f"{key}=[{','.join(names)}]", f"names {name} twice")
-        seen.add(name)
+def _as_category(name: str) -> str:
+    return quoting.typed("data.categories", [name])

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trainer import quoting
 from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
 from trainer.config import settings
@@ -281,11 +282,12 @@ def require_possible(
         if settings.resume_kind(change.key) == REFUSED and not force:
             group, _, rest = change.key.partition(".")
             what = f"{group}={choices.get(group)}" if rest == "_target_" else f"{change.key}={show(change.new)}"
+            again = quoting.typed("init_from", rundir.short)
             old = rundir.read_status().get("choices", {}).get(group) if rest == "_target_" else show(change.old)
             raise refusal(
                 redact.words([what])[0],
                 f"would make it a different run (it has {old})",
-                f"a new run that starts from these weights with init_from={rundir.short}, or --force",
+                f"a new run that starts from these weights with {again}, or --force",
                 None if change.key in known else nearest(change.key, known),
             )
     return changes

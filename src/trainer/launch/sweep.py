@@ -75,6 +75,8 @@ def start(
             built = prepare.prepare(jobs[index].settings, jobs[index].choices)
             return prepare.plan_of(built, status, threads=None if name in IN_PROCESS else 1)
         except UsageError as error:
+            if len(jobs) == 1:  # the command says which
+                raise
             raise error.within(f"job {index} ({typed(status['swept'])})") from error
 
     plans = checked(launcher, plan, range(len(jobs)))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from trainer import quoting
 from trainer.checkpoints import manifest, store
 from trainer.checkpoints.manifest import BadCheckpoint
 from trainer.checkpoints.store import Checkpoint
@@ -125,7 +126,7 @@ def start_from(model: nn.Module, source: str) -> None:
     """
     path = find.find(source)
     if directory.is_sweep(path):
-        jobs = [f"init_from={RunDirectory(job).short}" for job in directory.jobs(path)]
+        jobs = [quoting.typed("init_from", RunDirectory(job).short) for job in directory.jobs(path)]
         raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
     try:
         found = checkpoint_of(RunDirectory(path), "best")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from trainer import quoting
 from trainer.checkpoints import manifest
 from trainer.config.secrets import secrets
 from trainer.config.settings import COMPONENTS, OBJECT, Settings, check
@@ -34,8 +34,8 @@ def after_end(reason: str, rundir: RunDirectory, status: Mapping[str, Any]) -> d
     if any(section["_target_"] == TENSORBOARD for section in settings.logger.values()):
         commands[f"tensorboard --logdir {shlex.quote(str(rundir.tensorboard))}"] = "see its curves in a browser"
     commands.update(longer(reason, rundir, status))
-    if is_ours and re.fullmatch(r"[\w./-]+", rundir.short, re.ASCII):  # other names need quotes for Hydra, too
-        words = {**typed(status), "init_from": rundir.short, **_secrets(settings)}
+    if is_ours:
+        words = {**typed(status), "init_from": quoting.value(rundir.short), **_secrets(settings)}
         commands[_run(words)] = "start a new run from these weights"
     return commands
 
@@ -139,7 +139,7 @@ def _resume(rundir: RunDirectory, settings: Settings, **changes: Any) -> str:
     if objects := _objects(settings):
         named = [f"{key}={value}".replace(".", "__", key.count(".")) for key, value in words.items()]
         return f"fit({', '.join([*(f'{group}=...' for group in objects), f'resume={rundir.short!r}', *named])})"
-    return shlex.join(["trainer", "resume", rundir.short, *(f"{key}={value}" for key, value in words.items())])
+    return quoting.command(["trainer", "resume", rundir.short, *(f"{key}={value}" for key, value in words.items())])
 
 
 def _secrets(settings: Settings) -> dict[str, str]:
@@ -148,4 +148,4 @@ def _secrets(settings: Settings) -> dict[str, str]:
 
 
 def _run(words: dict[str, str]) -> str:
-    return shlex.join(["trainer", "run", *(f"{key}={value}" for key, value in words.items())])
+    return quoting.command(["trainer", "run", *(f"{key}={value}" for key, value in words.items())])

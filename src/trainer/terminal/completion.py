@@ -291,7 +291,7 @@ def _options(group: str, given: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in _config_folders(given):
         for name in sorted(listed(os.path.join(folder, group))):
-            if name.endswith(".yaml"):
+            if name.endswith(".yaml") and not any(sign in name for sign in (",", "[", "]", "${")):
                 found.setdefault(name.removesuffix(".yaml"), os.path.join(folder, group, name))
     return found
 
@@ -325,7 +325,7 @@ def _selected(group: str, given: list[str]) -> list[str]:
     for file in [*_experiments(given), os.path.join(_config_folders([])[0], "config.yaml")]:
         for line in [] if found else _read(file).splitlines():
             key, _, name = line.strip().removeprefix("- ").removeprefix("override /").partition(": ")
-            found += [name.partition(" #")[0].strip()] if key == group else []
+            found += [name.partition(" #")[0].strip("'\" ")] if key == group else []
     return found
 
 
