@@ -243,7 +243,7 @@ def test_a_nearly_empty_column_that_drops_most_rows_is_named(cli):
     write("x,note,y", *(f"{i if i % 20 else ''},{'ok' if i % 10 == 1 else ''},{i / 2}" for i in range(100)))
     result = cli("run", "run_dir=run", *table("data.nan=drop"))
     assert result.code == 0, result.err
-    assert "data.nan=drop leaves 10 of 100 rows; note is missing in 90: data.exclude=[note] leaves 95" in result.err
+    assert "data.nan=drop leaves 10 of 100 rows; note is missing in 90: 'data.exclude=[note]' leaves 95" in result.err
     assert "95 cells in x (5), note (90); dropped 90 of 100 rows" in " ".join(result.err.split())
     kept = cli("run", "run_dir=other", *table("data.nan=drop", "data.exclude=[note]"))
     assert "data.nan=drop leaves" not in kept.err
