@@ -190,7 +190,7 @@ def _begin(given: _Given) -> tuple[Begun, bool]:
         if (path := resumed(job.settings)) is None:
             return begin(job, new_path(job.settings.run_dir), parts), False
     rundir, stored = _known(path, given, targets.own_targets(job.settings))
-    continued = continuation(rundir, stored, as_composed(stored, job.settings), job.choices)
+    continued = continuation(rundir, stored, as_composed(stored, job), job.choices)
     return continued.begin(given.command, parts), continued.is_complete
 
 

@@ -25,7 +25,7 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     keys = list(choices[0].swept) or ["model", "data", "loss", "optim"]
     lines, total = [], 0.0
     for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
-        built = prepare(job.settings, job.choices)
+        built = prepare(job.settings, job.choices, asked=job.asked)
         steps, rows = built.run.steps, built.run.batches.rows
         seconds = steps * seconds_per_step(built)
         total += seconds

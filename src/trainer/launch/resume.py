@@ -20,6 +20,7 @@ from trainer.runs.user_code import Opened, OwnCode
 from trainer.text import show
 
 if TYPE_CHECKING:
+    from trainer.config.compose import JobConfig
     from trainer.launch.start import Begun
     from trainer.session.display import Standing
 
@@ -79,7 +80,7 @@ def changed_job(
 
     found, _ = store.newest(rundir.checkpoints)
     vouching.require_resumable(rundir, None if found is None else found.path, force)
-    built = rebuild(rundir, changed, choices)
+    built = rebuild(rundir, changed, choices, asked={change.key for change in changes})
     try_out(built)
     if found is not None:
         require_length(built, found.step)
@@ -114,8 +115,12 @@ def _number(text: str) -> Any:
         return text
 
 
-def as_composed(stored: Settings, composed: Settings) -> Settings:
-    """Return composed settings in which null stands for what it stood for when the run was started."""
+def as_composed(stored: Settings, job: JobConfig) -> Settings:
+    """Return composed settings in which null stands for what it stood for when the run was started.
+
+    So does the default of optim.fused, which is off where torch's kernel can't be used.
+    """
+    composed = job.settings
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
     if composed.epochs is not None:
         filled.pop("steps", None)
@@ -131,6 +136,8 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
     filled["model"] = {**composed.model, **{key: width for key, width in widths.items() if width is not None}}
     if composed.loss.get("_target_") == AUTO_LOSS:
         filled["loss"] = stored.loss
+    if "fused" in composed.optim and stored.optim.get("fused") is False and "optim.fused" not in job.asked:
+        filled["optim"] = {**composed.optim, "fused": False}
     return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
 
 
@@ -205,7 +212,8 @@ class Continuation:
             self.rundir.require_free()  # at once
         if not self.force:
             require_unedited(self.rundir)  # else it would be built of other parts, or refused for what these lack
-        built = rebuild(self.rundir, self.settings, self.choices, objects)
+        asked = {change.key for change in self.changes}
+        built = rebuild(self.rundir, self.settings, self.choices, objects, asked)
         try_out(built)
 
         def open_screen(standing: Standing) -> None:

@@ -109,13 +109,13 @@ def go_on_as(path: Path, jobs: Sequence[JobConfig], command: str, words: Command
     require_same_files([*configs], again)
     overrides = redact.words(words.overrides)
     if not directory.is_sweep(path):
-        changed = as_composed(all_stored[0], jobs[0].settings)
+        changed = as_composed(all_stored[0], jobs[0])
         return go_on(RunDirectory(path), all_stored[0], changed, jobs[0].choices, command, overrides, force=False)
     from trainer.launch import sweep
 
     described = sweep.described(path, words, again)
     for folder, stored, one in zip(folders, all_stored, jobs, strict=True):
-        for change in differences(stored, as_composed(stored, one.settings)):
+        for change in differences(stored, as_composed(stored, one)):
             raise refusal(
                 f"{change.key}={show(change.new)}",
                 f"job {folder.name} has {show(change.old)}",

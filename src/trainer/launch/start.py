@@ -90,7 +90,7 @@ def begin(job: JobConfig, path: Path, objects: Mapping[str, Any] | None = None) 
         objects: Parts that are there already, by group.
     """
 
-    built = prepare(job.settings, job.choices, objects=objects)
+    built = prepare(job.settings, job.choices, objects, job.asked)
     plan = plan_of(built, {"choices": job.choices})
     notes = [*job.notes, *trust_list.remarks([plan.own_code.digest] if plan.own_code else [])]
     rundir = plan.write(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,22 @@ class Plan:
         return self.config, {"id": path.name, **self.status}, self.code, self.preprocess
 
 
-def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
+def prepare(
+    settings: Settings,
+    choices: dict[str, str],
+    objects: Mapping[str, Any] | None = None,
+    asked: Collection[str] = (),
+) -> Built:
     """Build a new job and try a step on a copy: whatever can be known to be wrong is refused here.
 
     Args:
         settings: The job's configuration.
         choices: What the groups select.
         objects: Parts that are there already, by group.
+        asked: Dotted keys of the settings that the user asks for.
     """
     redact.require_given(settings.to_dict())
-    built = build(settings, choices, objects=objects)
+    built = build(settings, choices, objects=objects, asked=asked)
     try_out(built)
     if settings.init_from is not None:
         # By its path: `last` means another run as soon as this one is written.
@@ -75,6 +81,7 @@ def rebuild(
     settings: Settings,
     choices: dict[str, str] | None = None,
     objects: Mapping[str, Any] | None = None,
+    asked: Collection[str] = (),
 ) -> Built:
     """Build the parts of an existing run, whose data are prepared as they were unless they are to be others.
 
@@ -83,10 +90,11 @@ def rebuild(
         settings: Its configuration, or what it is changed to.
         choices: What the groups select.
         objects: Parts that are there already, by group.
+        asked: Dotted keys of the settings that the user changes.
     """
     redact.require_given(settings.to_dict())
     kept = kept_preprocess(rundir) if vouching.same_data(rundir, settings) else None
-    return build(settings, choices, kept, objects)
+    return build(settings, choices, kept, objects, asked)
 
 
 def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:
@@ -102,15 +110,16 @@ def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:
         raise UsageError(f"{rundir.path / 'preprocess.json'} {error}") from error
 
 
-def plan(settings: Settings, status: dict[str, Any], threads: int | None = None) -> Plan:
+def plan(settings: Settings, status: dict[str, Any], threads: int | None = None, asked: Collection[str] = ()) -> Plan:
     """Check a job by building it, and keep what its directory will hold.
 
     Args:
         settings: The job's configuration.
         status: Further fields of status.json, `choices` among them.
         threads: CPU threads unless the settings name them; None is torch's own choice.
+        asked: Dotted keys of the settings that the user asks for.
     """
-    return plan_of(prepare(settings, status["choices"]), status, threads)
+    return plan_of(prepare(settings, status["choices"], asked=asked), status, threads)
 
 
 def plan_of(built: Built, status: dict[str, Any], threads: int | None = None) -> Plan:
