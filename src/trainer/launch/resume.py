@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
 from trainer.config import settings
-from trainer.config.settings import REFUSED, Change, Settings, differences, flat
+from trainer.config.settings import COMPONENTS, REFUSED, Change, Settings, differences, flat
 from trainer.errors import TrainerError, nearest, refusal
 from trainer.runs import directory, user_code, vouching
 from trainer.runs.directory import RunDirectory
@@ -118,7 +118,7 @@ def _number(text: str) -> Any:
 def as_composed(stored: Settings, job: JobConfig) -> Settings:
     """Return composed settings in which null stands for what it stood for when the run was started.
 
-    So does the default of optim.fused, which is off where torch's kernel can't be used.
+    A default that the option has got since is left out, and the default of optim.fused is off where it was.
     """
     composed = job.settings
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
@@ -136,8 +136,13 @@ def as_composed(stored: Settings, job: JobConfig) -> Settings:
     filled["model"] = {**composed.model, **{key: width for key, width in widths.items() if width is not None}}
     if composed.loss.get("_target_") == AUTO_LOSS:
         filled["loss"] = stored.loss
+    asked = {".".join(key.split(".")[:2]) for key in job.asked}
+    for group in COMPONENTS:
+        before, now = getattr(stored, group), filled.get(group, getattr(composed, group))
+        if before.get("_target_") == now.get("_target_"):
+            filled[group] = {key: now[key] for key in now if key in before or f"{group}.{key}" in asked}
     if "fused" in composed.optim and stored.optim.get("fused") is False and "optim.fused" not in job.asked:
-        filled["optim"] = {**composed.optim, "fused": False}
+        filled["optim"] = {**filled["optim"], "fused": False}
     return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
 
 
