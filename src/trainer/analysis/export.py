@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import shutil
@@ -89,6 +90,8 @@ def described(model: TrainedModel, kind: str, difference: float | None) -> dict[
     if array is not None:
         columns = [f"array {array['shape']}"]
     targets = model.preprocess.classes or [one["column"] for one in model.preprocess.targets]
+    if model.settings.device.amp:
+        lines["computes"] = f"in {model.settings.device.dtype}, without device.amp"
     return {
         **lines,
         "takes": f"raw numbers, {str(_examples(model).dtype).removeprefix('torch.')} (rows, ...): {', '.join(columns)}",
@@ -222,9 +225,13 @@ def _silence() -> Iterator[None]:
 def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
     """Return the largest difference of predictions, relative to the largest one, for one row and for several.
 
+    Exported graphs compute without autocast, so the model does here, too.
+
     Raises:
         RunFailed: It is too large for rounding errors.
     """
+    device = dataclasses.replace(model.settings.device, amp=False)
+    model = dataclasses.replace(model, settings=dataclasses.replace(model.settings, device=device))
     largest = 0.0
     for rows in (raw, raw[:1], raw[: _ROWS // 2]):
         with torch.no_grad():
