@@ -24,9 +24,7 @@ from trainer.training.instantiate import reason_of
 from trainer.training.loop import evaluate
 
 
-def rows_of(
-    rundir: RunDirectory, stored: Settings, changed: Settings, found: Checkpoint
-) -> tuple[Built, Batches, str]:
+def rows_of(rundir: RunDirectory, stored: Settings, changed: Settings, found: Checkpoint) -> tuple[Built, Batches, str]:
     """Return a run with the weights of a checkpoint, the rows to evaluate, and a description of these rows.
 
     Args:
