@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import sys
 from pathlib import Path
@@ -13,6 +14,10 @@ import yaml
 from torch import nn
 
 import trainer.optimizers
+from trainer.config import arguments
+from trainer.config.catalog import Catalog
+from trainer.config.compose import compose_jobs
+from trainer.launch.resume import as_composed
 from trainer.optimizers import LBFGS, GradientDescent
 
 CONFIGS = {
@@ -248,6 +253,22 @@ def test_lbfgs_resumes_with_another_history_size(train, cli, size):
     losses = [row["loss"] for row in run.steps]
     assert losses == sorted(losses, reverse=True)
     assert len(losses) == 6
+
+
+def test_a_run_from_before_an_option_named_a_default_goes_on_with_what_it_had():
+    catalog = Catalog()
+
+    def composed(*words):
+        (job,) = compose_jobs(arguments.jobs(arguments.split(["optim=lbfgs", *words]), catalog), catalog)
+        return job
+
+    job = composed()
+    old = {key: value for key, value in job.settings.optim.items() if not key.startswith("tolerance_")}
+    assert len(old) == len(job.settings.optim) - 2
+    stored = dataclasses.replace(job.settings, optim=old)
+    assert as_composed(stored, job).optim == old
+    typed = composed("optim.tolerance_grad=0")
+    assert as_composed(stored, typed).optim == {**old, "tolerance_grad": 0}
 
 
 def test_a_run_that_lbfgs_cannot_go_on_with_keeps_its_last_good_weights(cli):

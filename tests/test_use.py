@@ -96,6 +96,65 @@ def test_eval_of_other_data_looks_at_all_rows_prepared_as_before(cli, priced, ho
     assert json.loads(cli("eval", "run", "data.path=other.csv", "--json").out)["rows"] == 1
 
 
+@pytest.mark.parametrize("numbers", ["device.amp=true", "device.dtype=bfloat16", "device.dtype=float64"])
+def test_eval_and_predict_agree_on_the_same_rows(cli, train, houses, numbers):
+    shifted = houses.with_columns(pl.col("price") + 1000 * pl.Series(range(ROWS)))
+    shifted.write_csv("houses.csv")
+    words = (
+        "data.path=houses.csv",
+        "data.target=price",
+        "data.validation=0.5",
+        "model.sizes=[16]",
+        "batch_size=10",
+        "epochs=20",
+    )
+    train("experiment=table", *words, numbers, "optim.lr=0.02")
+    told = json.loads(cli("eval", "run", "data.path=houses.csv", "data.validation=0", "--json").out)
+    assert told["rows"] == ROWS
+    assert cli("predict", "run", "--input", "houses.csv", "--output", "out.csv").code == 0
+    found = pl.read_csv("out.csv")
+    error = (found["predicted_price"] - found["price"]).to_numpy()
+    spread = (found["price"] - found["price"].mean()).to_numpy()
+    if numbers == "device.dtype=bfloat16":  # in which eval has the targets, too
+        assert told["r2"] == pytest.approx(1 - error @ error / (spread @ spread), abs=1e-3)
+        return
+    assert told["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
+    assert told["r2"] == pytest.approx(1 - error @ error / (spread @ spread), rel=1e-6)
+
+
+def test_probabilities_are_those_of_amp_and_a_graph_computes_without_it(cli, train):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 3))
+    frame = pl.DataFrame(x, schema=["a", "b", "c"]).with_columns(kind=pl.Series(np.where(x.sum(1) > 0, "up", "down")))
+    frame.write_csv("t.csv")
+    words = ("data.path=t.csv", "data.target=kind", "model.sizes=[8]", "data.validation=0", "epochs=20", "batch_size=8")
+    run = train("experiment=table", *words, "device.amp=true")
+    assert cli("predict", "run", "--input", "t.csv", "--output", "out.csv").code == 0
+    kept, weights = json.loads((run.path / "preprocess.json").read_text()), run.weights()
+    mean, deviation = (np.array([one[key] for one in kept["inputs"]]) for key in ("mean", "deviation"))
+    h = torch.from_numpy((x - mean) / deviation).float()
+    layers = sorted({name.rpartition(".")[0] for name in weights})
+    for layer in layers:  # as autocast computes: products of bfloat16 numbers
+        h = torch.nn.functional.linear(
+            *(t.bfloat16() for t in (h, weights[f"{layer}.weight"], weights[f"{layer}.bias"]))
+        )
+        h = h.clamp(min=0) if layer != layers[-1] else h
+    expected = h.double().softmax(1).amax(1)
+    found = torch.tensor(pl.read_csv("out.csv")["probability_kind"].to_list(), dtype=torch.float64)
+    assert torch.equal(found, expected)
+    told = json.loads(cli("eval", "run", "--json").out)
+    assert told["accuracy"] == (pl.read_csv("out.csv")["predicted_kind"] == frame["kind"]).mean()
+    exported = cli("export", "run", "--format", "pt2")
+    assert exported.code == 0
+    assert "in float32, without device.amp" in exported.out
+
+
+def test_eval_draws_the_random_numbers_of_the_evaluation_in_training(cli, train):
+    run = train("model=dynamic", "data.validation=0.25", "steps=12")
+    told = json.loads(cli("eval", "run", "--json").out)
+    assert told["loss"] == run.status["best"]["value"]
+
+
 def test_eval_shows_what_fits_classes(cli, flowers):
     result = json.loads(cli("eval", "run", "--json").out)
     assert result["classes"] == ["setosa", "versicolor", "virginica"]

@@ -207,7 +207,7 @@ def _begin(given: _Given) -> tuple[Session, bool]:
         if (path := resumed(job.settings)) is None:
             return begin(job, new_path(job.settings.run_dir), given.request, parts), False
     rundir, stored = _known(path, given, targets.own_targets(job.settings))
-    continued = continuation(rundir, stored, as_composed(stored, job.settings), job.choices, given.request)
+    continued = continuation(rundir, stored, as_composed(stored, job), job.choices, given.request)
     return continued.begin(parts), continued.is_complete
 
 

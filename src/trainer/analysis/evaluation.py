@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.data import Batches
 from trainer.errors import RunFailed, TrainerError
@@ -23,23 +24,22 @@ from trainer.training.instantiate import reason_of
 from trainer.training.loop import evaluate
 
 
-def rows_of(
-    rundir: RunDirectory, stored: Settings, changed: Settings, weights: dict[str, Any]
-) -> tuple[Built, Batches, str]:
-    """Return a run with given weights, the rows to evaluate, and a description of these rows.
+def rows_of(rundir: RunDirectory, stored: Settings, changed: Settings, found: Checkpoint) -> tuple[Built, Batches, str]:
+    """Return a run with the weights of a checkpoint, the rows to evaluate, and a description of these rows.
 
     Args:
         rundir: The run.
         stored: Its settings.
         changed: The settings to evaluate with; if the data are not the run's, all rows are evaluated.
-        weights: The weights of a checkpoint.
+        found: The checkpoint.
     """
     recorded = rundir.read_status().get("data", {}).get("files", {})
     others = changed.data != stored.data or bool(fingerprint.changed(recorded))
     if others:  # it is unknown which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
-    built = _built(rundir, changed, weights)
+    built = _built(rundir, changed, found.weights)
     run = built.run
+    run.state.step = found.step  # a model that draws random numbers draws those of the evaluation at that step
     if run.validation is not None:
         return built, run.validation, "held out"
     every = evaluation_batches(run.batches.source, built.data, run.batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import shutil
@@ -12,7 +13,6 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from trainer import randomness
 from trainer.analysis.formats import FORMATS
 from trainer.analysis.trained_model import TrainedModel
 from trainer.checkpoints.manifest import MODEL, require_sum, sum_of_file, verifying
+from trainer.data import Preprocess
 from trainer.errors import RunFailed, UsageError, lacking, refusal
 from trainer.files import writing
 from trainer.files.plain_json import as_json
@@ -28,7 +29,10 @@ from trainer.training.instantiate import reason_of
 
 TOLERANCE = 1e-5  # relative to the largest prediction
 _ROWS = 16  # rows to compare
+_FAR = 30  # deviations from 0 beyond which rounding to float32 comes near the tolerance
+_NAMED = 20  # columns that the screen names
 PREPROCESS = "preprocess.json"
+_OTHER_FORMATS = "--format pt2, --format safetensors"
 
 
 class Whole(nn.Module):
@@ -44,10 +48,25 @@ class Whole(nn.Module):
         self._trained, self._preprocess = trained, trained.preprocess
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Return targets or class scores, float32 (rows, outputs), for raw inputs (rows, ...)."""
+        """Return targets or class scores (rows, outputs) for raw inputs (rows, ...)."""
         assert self._preprocess is not None
         prediction: Tensor = self.model(self._trained.inputs(raw))
-        return self._preprocess.restored(prediction).float()
+        return self._preprocess.restored(prediction).to(_returned(self._preprocess))
+
+
+def _returned(preprocess: Preprocess) -> torch.dtype:
+    """Return the dtype of exported predictions: float64 where float32 would lose digits of a target, else float32."""
+    far = any(_is_far(one["mean"], one["deviation"]) for one in _numbers(preprocess))
+    return torch.float64 if far else torch.float32
+
+
+def _numbers(preprocess: Preprocess) -> list[Any]:
+    return [one for one in preprocess.targets if one["kind"] == "number"]
+
+
+def _is_far(mean: float, deviation: float) -> bool:
+    """Return whether numbers lie so many deviations from 0 that float32 would keep few of their digits."""
+    return abs(mean) > _FAR * deviation
 
 
 def write(model: TrainedModel, kind: str, folder: Path) -> float | None:
@@ -85,16 +104,24 @@ def described(model: TrainedModel, kind: str, difference: float | None) -> dict[
         return {**lines, "checked": "reloaded with NumPy alone: the same numbers"}
     assert model.preprocess is not None
     array = model.preprocess.array
-    columns = [f"{one['column']}{' (index)' * (one['kind'] == 'category')}" for one in model.preprocess.inputs]
+    names = [f"{one['column']}{' (index)' * (one['kind'] == 'category')}" for one in model.preprocess.inputs]
+    columns = [*names[:_NAMED], *([f"... ({len(names):,} columns, in preprocess.json)"] if len(names) > _NAMED else [])]
     if array is not None:
         columns = [f"array {array['shape']}"]
     targets = model.preprocess.classes or [one["column"] for one in model.preprocess.targets]
+    if model.settings.device.amp:
+        lines["computes"] = f"in {model.settings.device.dtype}, without device.amp"
     return {
         **lines,
-        "takes": f"raw numbers, {str(_examples(model).dtype).removeprefix('torch.')} (rows, ...): {', '.join(columns)}",
-        "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)}",
+        "takes": f"raw numbers, {_name(_examples(model).dtype)} (rows, ...): {', '.join(columns)}",
+        "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)},"
+        f" {_name(_returned(model.preprocess))}",
         "checked": f"reloaded: predictions differ by at most {difference:.1g}, relative to the largest",
     }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> None:
@@ -106,7 +133,7 @@ def _write_safetensors(model: TrainedModel, path: Path) -> None:
     except TypeError:  # NumPy has no bfloat16
         return
     for name, value in found.items():
-        if not np.array_equal(value, model.checkpoint.weights[name].numpy()):
+        if value.tobytes() != model.checkpoint.weights[name].flatten().view(torch.uint8).numpy().tobytes():
             raise RunFailed(f"{name} differs in the exported file")
 
 
@@ -124,13 +151,19 @@ def _write_onnx(model: TrainedModel, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise lacking("--format=onnx", "onnx onnxscript onnxruntime", "export") from error
+    if model.settings.device.dtype == "bfloat16":
+        raise refusal("--format=onnx", "onnxruntime computes no bfloat16 on the CPU", _OTHER_FORMATS)
     whole, raw = _whole(model), _examples(model)
     program = _traced(model, whole, raw)
-    with _silence():
-        onnx = torch.onnx.export(program, input_names=["raw"], output_names=["prediction"], dynamo=True)
-    assert onnx is not None
-    onnx.save(path, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    try:
+        with _silence():
+            onnx = torch.onnx.export(program, input_names=["raw"], output_names=["prediction"], dynamo=True)
+        assert onnx is not None
+        onnx.save(path, external_data=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session.run(None, {"raw": raw.numpy()})
+    except Exception as error:  # the exporter and the runtime have exceptions of their own
+        raise refusal("--format=onnx", f"does not hold this model: {reason_of(error)}", _OTHER_FORMATS) from error
     return _compared(model, raw, lambda rows: torch.from_numpy(session.run(None, {"raw": rows.numpy()})[0]))
 
 
@@ -186,7 +219,7 @@ def _examples(model: TrainedModel) -> Tensor:
         if array["mean"]:
             mean, deviation = torch.tensor([array["mean"], array["deviation"]], dtype=torch.float64)
             raw = raw * deviation.reshape(array["shape"]) + mean.reshape(array["shape"])
-        return raw.float()
+        return raw if any(map(_is_far, array["mean"], array["deviation"])) else raw.float()
     columns = []
     for one in preprocess.inputs:
         if one["kind"] == "number":
@@ -224,16 +257,26 @@ def _silence() -> Iterator[None]:
 def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
     """Return the largest difference of predictions, relative to the largest one, for one row and for several.
 
+    Scaled targets are compared in deviations from their means, beside which a difference could look small. Exported
+    graphs compute without autocast, so the model does here, too.
+
     Raises:
         RunFailed: It is too large for rounding errors.
     """
-    largest = 0.0
+    device = dataclasses.replace(model.settings.device, amp=False)
+    model = dataclasses.replace(model, settings=dataclasses.replace(model.settings, device=device))
+    assert model.preprocess is not None
+    dtype, targets, largest = _returned(model.preprocess), _numbers(model.preprocess), 0.0
+    is_scaled = any((one["mean"], one["deviation"]) != (0, 1) for one in targets)
     for rows in (raw, raw[:1], raw[: _ROWS // 2]):
         with torch.no_grad():
-            expected, found = model.predict(rows).float(), loaded(rows)
+            expected, found = model.predict(rows).to(dtype), loaded(rows)
         if found.shape != expected.shape:
             raise RunFailed(f"the exported model returns the shape {list(found.shape)}, not {list(expected.shape)}")
-        scale = max(float(expected.abs().max()), 1e-12)
+        if is_scaled:
+            mean, deviation = torch.tensor([(one["mean"], one["deviation"]) for one in targets], dtype=torch.float64).T
+            expected, found = (expected - mean) / deviation, (found - mean) / deviation
+        scale = max(float(expected.abs().max()), 1.0 if is_scaled else 1e-12)
         largest = max(largest, float((found - expected).abs().max()) / scale)
     if not largest <= TOLERANCE:
         raise RunFailed(f"the relative error of the exported model is {largest:.2g}, above {TOLERANCE:g}")

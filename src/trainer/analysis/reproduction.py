@@ -178,14 +178,15 @@ def _preprocess(of: History, leg: Segment) -> Preprocess | None:
 
 def _continued(built: Built, leg: Segment, of: History, announce: Callable[[str], None]) -> Built:
     """Rebuild a run with changed settings in its current state, as resuming does."""
-    run, now = built.run, flat(secrets.tree(leg.settings.to_dict()))
-    changes = [
-        f"{key} {show(old)} -> {show(now.get(key))}" for key, old, _ in differences(built.settings, leg.settings)
-    ]
-    announce(f"at step {run.state.step:,}: {', '.join(changes)}")
+    run = built.run
     training = copy.deepcopy(dict(snapshot(run, 0)))
     weights = copy.deepcopy(run.model.state_dict())
     changed = build(leg.settings, of.status.get("choices"), _preprocess(of, leg))
+    now = flat(secrets.tree(changed.settings.to_dict()))
+    changes = [
+        f"{key} {show(old)} -> {show(now.get(key))}" for key, old, _ in differences(built.settings, changed.settings)
+    ]
+    announce(f"at step {run.state.step:,}: {', '.join(changes)}")
     put_back(changed, Checkpoint(of.rundir.path, run.state.step, weights, training), announce)
     return changed
 

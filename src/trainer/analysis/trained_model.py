@@ -44,8 +44,9 @@ class TrainedModel:
         """
         assert self.preprocess is not None
         seed = randomness.derived(self.settings.seed, randomness.EVALUATION, self.checkpoint.step)
+        autocast = devices.autocast(self.device, self.settings.device)  # as in an evaluation
         try:
-            with torch.no_grad(), randomness.isolated(seed):
+            with torch.no_grad(), randomness.isolated(seed), autocast:
                 prediction: Tensor = self.model(self.inputs(raw).to(self.device))
         except TrainerError:
             raise

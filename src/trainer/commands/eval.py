@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     found, called = restore.choose(rundir, words.flags.get("checkpoint", "best"))
     changed, _ = changed_by(words, stored)
     with screen.busy("evaluating"):
-        built, batches, which = evaluation.rows_of(rundir, stored, changed, found.weights)
+        built, batches, which = evaluation.rows_of(rundir, stored, changed, found)
         result = evaluation.look(built, batches)
     for warning in built.data.warnings:
         screen.note(f"warning: {warning}")

@@ -62,7 +62,7 @@ def _of_words(words: CommandLine) -> Built:
     (job,) = compose_jobs(choices, catalog)
     for text in (*catalog.warnings(), *job.notes):
         screen.note(text)
-    return prepare(job.settings, job.choices)
+    return prepare(job.settings, job.choices, asked=job.asked)
 
 
 def _of_run(words: CommandLine) -> tuple[Built, Sequence[Batch] | None]:

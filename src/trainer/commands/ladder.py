@@ -81,7 +81,7 @@ def _climb(words: CommandLine) -> dict[str, Any]:
     jobs = compose_jobs(choices, catalog)
     for note in dict.fromkeys(note for job in jobs for note in job.notes):
         screen.note(note)
-    built = [prepare(job.settings, job.choices) for job in jobs]
+    built = [prepare(job.settings, job.choices, asked=job.asked) for job in jobs]
     ladder.start_alike([one.run.model for one in built])
     climbed: list[dict[str, Any]] = []
     for rung, one in zip(screen.track(RUNGS, "training the rungs"), built, strict=True):

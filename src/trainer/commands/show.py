@@ -119,6 +119,8 @@ def _result(one: RunSummary) -> dict[str, str]:
     lines = {"name": str(one.status["name"])} if one.status.get("name") else {}
     of = f" of {one.steps:,}" if one.steps else ""
     lines["state"] = f"{one.state} at step {one.step:,}{of}"
+    if (standstill := advice.standstill(RunDirectory(one.path), one.status)) is not None:
+        lines["state"] += f"; {standstill[0]}"
     lines.update({name.replace("_", " "): number(value) for name, value in one.metrics.items()})
     if one.best is not None:
         metric = one.best["metric"].replace("_", " ")

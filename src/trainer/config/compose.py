@@ -35,11 +35,19 @@ SCHEMA = "schema"  # the first entry of the defaults in config.yaml
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One composed job: its settings, the option of each group, and remarks for the user."""
+    """One composed job.
+
+    Args:
+        settings: Its settings.
+        choices: The option selected from each group.
+        notes: Remarks for the user.
+        asked: Dotted keys of the settings that the command or a file of the user's sets, not a default of ours.
+    """
 
     settings: Settings
     choices: dict[str, str]
     notes: tuple[str, ...] = ()
+    asked: frozenset[str] = frozenset()
 
 
 class UserConfigs(SearchPathPlugin):
@@ -166,7 +174,19 @@ def _job(config: DictConfig, options: dict[str, str], choice: Choice, catalog: C
     checked = _apply(config, choice, catalog)
     if checked.optim.get("lr") == 0:
         notes.append("optim.lr=0: the weights will not change")
-    return JobConfig(checked, options, tuple(notes))
+    return JobConfig(checked, options, tuple(notes), frozenset(_asked(choice, options, catalog)))
+
+
+def _asked(choice: Choice, options: dict[str, str], catalog: Catalog) -> Iterator[str]:
+    for override in choice.values:
+        yield from settings.flat({override.key_or_group: override.value()})
+    for group, section in choice.sections.items():
+        yield from settings.flat({group: section})
+    for group, option in options.items():
+        file = catalog.options(group).get(option)
+        if file is not None and not file.is_relative_to(shipped_configs()):
+            content = option_files.read(file, group)
+            yield from settings.flat(content if group == "experiment" else {group: content})
 
 
 def _apply(config: DictConfig, choice: Choice, catalog: Catalog) -> Settings:
@@ -310,6 +330,9 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
                 config[group] = _composed((word,), catalog)[0][group]
             else:  # the device: an option sets only some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
+        asked = {*_asked(choice, dict(word.split("=", 1) for word in choice.groups), catalog)}
+        if "optim.fused" not in asked and "fused" in config.optim and stored.optim.get("fused") is False:
+            config.optim.fused = False  # the run goes without the kernel
         changed = _apply(config, choice, catalog)
     if targets.own_targets(changed) - targets.own_targets(stored):
         targets.search_working_directory()  # the user has typed these classes: they may be there

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from trainer.data.features import Features
 from trainer.files.plain_json import has_shape
 
 FORMAT = 1
@@ -87,6 +88,7 @@ class Preprocess(nn.Module):
                 torch.tensor(n, dtype=torch.float64) for n in (self.array["mean"], self.array["deviation"])
             )
             self._moments = mean.reshape(self.array["shape"]), deviation.reshape(self.array["shape"])
+        self._features = None if self.array is not None else Features(self.inputs)
 
     @classmethod
     def untouched(
@@ -158,7 +160,9 @@ class Preprocess(nn.Module):
         raw = raw.double()
         if self.array is not None:
             return raw if self._moments is None else (raw - self._moments[0]) / self._moments[1]
-        return torch.cat([_prepared(one, raw[:, [index]]) for index, one in enumerate(self.inputs)], dim=1)
+        assert self._features is not None
+        features: Tensor = self._features(raw)
+        return features
 
     def holes(self, raw: Tensor) -> Tensor:
         """Return which raw numbers are not finite, besides those that a column marks as missing."""
@@ -238,21 +242,3 @@ def _require_right(one: Any) -> None:
 def _width(one: Any) -> int:
     width = len(one["values"]) if one["kind"] == "category" and one["encode"] == "onehot" else 1
     return width + bool(one.get("indicator"))
-
-
-def _prepared(one: Any, values: Tensor) -> Tensor:
-    """Return the model's input columns (rows, ...) for a raw column (rows, 1)."""
-    prepared = _filled(one, values)
-    return torch.cat([prepared, values.isnan().double()], dim=1) if one.get("indicator") else prepared
-
-
-def _filled(one: Any, values: Tensor) -> Tensor:
-    if one["kind"] == "number":
-        if one["fill"] is not None:
-            values = values.nan_to_num(one["fill"], posinf=torch.inf, neginf=-torch.inf)
-        scaled: Tensor = (values - one["mean"]) / one["deviation"]
-        return scaled
-    if one["encode"] == "index":
-        return values.nan_to_num(len(one["values"]))
-    hot: Tensor = values == torch.arange(len(one["values"]), dtype=torch.float64)
-    return hot.double()

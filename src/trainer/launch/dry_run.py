@@ -26,7 +26,7 @@ def show(jobs: Sequence[JobConfig], choices: Sequence[Choice]) -> int:
     keys = list(choices[0].swept) or ["model", "data", "loss", "optim"]
     lines, total, warnings = [], 0.0, dict[str, None]()
     for index, (job, choice) in enumerate(zip(screen.track(jobs, "measuring"), choices, strict=True)):
-        built = prepare(job.settings, job.choices)
+        built = prepare(job.settings, job.choices, asked=job.asked)
         steps, rows = built.run.steps, built.run.batches.rows
         warnings |= dict.fromkeys(idle(built.run, built.names["schedule"]))
         seconds = steps * seconds_per_step(built)

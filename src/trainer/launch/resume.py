@@ -13,7 +13,7 @@ from trainer import quoting
 from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
 from trainer.config import settings
-from trainer.config.settings import REFUSED, Change, Settings, differences, flat
+from trainer.config.settings import COMPONENTS, REFUSED, Change, Settings, differences, flat
 from trainer.errors import TrainerError, nearest, refusal
 from trainer.runs import directory, user_code, vouching
 from trainer.runs.directory import RunDirectory
@@ -22,6 +22,7 @@ from trainer.runs.user_code import OwnCode
 from trainer.text import show
 
 if TYPE_CHECKING:
+    from trainer.config.compose import JobConfig
     from trainer.session.display import Display, Standing
     from trainer.session.session import Request, Session
     from trainer.training.build import Built
@@ -87,7 +88,7 @@ def changed_job(
 
     found, _ = store.newest(rundir.checkpoints)
     vouching.require_resumable(rundir, None if found is None else found.path, force)
-    built = rebuild(rundir, changed, choices)
+    built = rebuild(rundir, changed, choices, asked={change.key for change in changes})
     try_out(built)
     if found is not None:
         require_length(built, found.step)
@@ -125,13 +126,16 @@ def _number(text: str) -> Any:
         return text
 
 
-def as_composed(stored: Settings, composed: Settings) -> Settings:
+def as_composed(stored: Settings, job: JobConfig) -> Settings:
     """Return composed settings in which null has the meaning that it had when the run was started.
+
+    A default that the option lacked then is left out, and the default of optim.fused is off if it was.
 
     Args:
         stored: The settings the run was started with, without nulls.
-        composed: The settings composed from the words of today's command.
+        job: The job composed from the words of today's command.
     """
+    composed = job.settings
     filled = {name: getattr(stored, name) for name in ("steps", "batch_size") if getattr(composed, name) is None}
     if composed.epochs is not None:
         filled.pop("steps", None)
@@ -147,6 +151,13 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
     filled["model"] = {**composed.model, **{key: width for key, width in widths.items() if width is not None}}
     if composed.loss.get("_target_") == AUTO_LOSS:
         filled["loss"] = stored.loss
+    asked = {".".join(key.split(".")[:2]) for key in job.asked}
+    for group in COMPONENTS:
+        before, now = getattr(stored, group), filled.get(group, getattr(composed, group))
+        if before.get("_target_") == now.get("_target_"):
+            filled[group] = {key: now[key] for key in now if key in before or f"{group}.{key}" in asked}
+    if "fused" in composed.optim and stored.optim.get("fused") is False and "optim.fused" not in job.asked:
+        filled["optim"] = {**filled["optim"], "fused": False}
     return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
 
 
@@ -228,7 +239,8 @@ class Continuation:
 
         if not self.request.force:
             require_unedited(self.rundir)  # before an edited file causes another error
-        built = rebuild(self.rundir, self.settings, self.choices, objects)
+        asked = {change.key for change in self.changes}
+        built = rebuild(self.rundir, self.settings, self.choices, objects, asked)
         try_out(built)
         return built
 

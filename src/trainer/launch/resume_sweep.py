@@ -130,13 +130,13 @@ def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: Com
     all_stored, opened = open_runs(rundirs, again, typed=typed)
     require_same_files(rundirs, again)
     if not directory.is_sweep(path):
-        changed = as_composed(all_stored[0], jobs[0].settings)
+        changed = as_composed(all_stored[0], jobs[0])
         return go_on(RunDirectory(path), all_stored[0], changed, jobs[0].choices, request)
     from trainer.launch import sweep
 
     content = sweep.open_sweep(path, words, again)
     for folder, stored, one in zip(folders, all_stored, jobs, strict=True):
-        for change in differences(stored, as_composed(stored, one.settings)):
+        for change in differences(stored, as_composed(stored, one)):
             raise refusal(
                 f"{change.key}={show(change.new)}",
                 f"job {folder.name} has {show(change.old)}",

@@ -34,7 +34,7 @@ def begin(job: JobConfig, path: Path, request: Request, objects: Mapping[str, An
     Raises:
         UsageError: A setting is wrong; nothing has been created.
     """
-    built = prepare(job.settings, job.choices, objects=objects)
+    built = prepare(job.settings, job.choices, objects, job.asked)
     plan = plan_of(built, {"choices": job.choices})
     notes = [*job.notes, *trust_list.remarks([plan.own_code.digest] if plan.own_code else [])]
     rundir = plan.write(path)

@@ -72,13 +72,17 @@ def start(
     def plan(index: int) -> Plan:
         status = {"choices": jobs[index].choices, "swept": redact.tree(choices[index].swept)}
         try:
-            built = prepare.prepare(jobs[index].settings, jobs[index].choices)
+            built = prepare.prepare(jobs[index].settings, jobs[index].choices, asked=jobs[index].asked)
             return prepare.plan_of(built, status, threads=None if name in IN_PROCESS else 1)
         except UsageError as error:
             if len(jobs) == 1:  # the command says which
                 raise
             raise error.within(f"job {index} ({typed(status['swept'])})") from error
 
+    for one in jobs if name == "vectorized" else ():
+        if "optim.fused" in one.asked and one.settings.optim.get("fused"):
+            what = f"optim.fused=true hydra/launcher={name}"
+            raise refusal(what, "jobs that are trained together have an update of their own", "one of them")
     plans = checked(launcher, plan, range(len(jobs)))
     all_secrets = [dict(redact.secrets(one.settings.to_dict())) for one in jobs]
     require_no_secrets_in_files(name, all_secrets)

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from trainer.files import plain_json
@@ -45,6 +46,12 @@ class Curve:
     def last(self) -> float:
         """The last value; nan if there is none."""
         return self.values[-1] if self.values else math.nan
+
+    @property
+    def level_from(self) -> int | None:
+        """Step of the first of the last values if these, two at least, are equal; None if the last two differ."""
+        count = sum(1 for _ in takewhile(lambda value: value == self.last, reversed(self.values)))
+        return self.steps[-count] if count > 1 else None
 
 
 def read(path: Path, metrics: Iterable[str]) -> dict[str, Curve]:

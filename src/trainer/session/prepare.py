@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,25 @@ class Plan(Contents):
         return user_code.of_configs([self.config], self.code)
 
 
-def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
+def prepare(
+    settings: Settings,
+    choices: dict[str, str],
+    objects: Mapping[str, Any] | None = None,
+    asked: Collection[str] = (),
+) -> Built:
     """Build the parts of a new run and try a step on a copy.
 
     Args:
         settings: The run's settings.
         choices: The option selected from each group.
         objects: Parts passed as Python objects, by group.
+        asked: Dotted keys of the settings that the user asks for.
 
     Raises:
         UsageError: A setting is wrong, or the parts do not work together.
     """
     redact.require_given(settings.to_dict())
-    built = build(settings, choices, objects=objects)
+    built = build(settings, choices, objects=objects, asked=asked)
     try_out(built)
     if settings.init_from is not None:
         # Its path, because `last` names this run as soon as it is written.
@@ -73,6 +79,7 @@ def rebuild(
     settings: Settings,
     choices: dict[str, str] | None = None,
     objects: Mapping[str, Any] | None = None,
+    asked: Collection[str] = (),
 ) -> Built:
     """Build the parts of an existing run, with its saved preprocessing unless the settings select other data.
 
@@ -81,10 +88,11 @@ def rebuild(
         settings: Its settings, old or changed.
         choices: The option selected from each group.
         objects: Parts passed as Python objects, by group.
+        asked: Dotted keys of the settings that the user changes.
     """
     redact.require_given(settings.to_dict())
     kept = kept_preprocess(rundir) if vouching.same_data(rundir, settings) else None
-    return build(settings, choices, kept, objects)
+    return build(settings, choices, kept, objects, asked)
 
 
 def kept_preprocess(rundir: RunDirectory) -> Preprocess | None:

@@ -11,6 +11,8 @@ from trainer.checkpoints import manifest
 from trainer.config.secrets import secrets
 from trainer.config.settings import COMPONENTS, OBJECT, Settings, check
 from trainer.errors import UsageError
+from trainer.files.reading import Unreadable
+from trainer.runs import curves
 from trainer.runs.directory import RunDirectory
 from trainer.runs.entries import may_be_typed, typed
 
@@ -38,6 +40,31 @@ def after_end(reason: str, rundir: RunDirectory, status: Mapping[str, Any]) -> d
         words = {**typed(status), "init_from": quoting.value(rundir.short), **_secrets(settings)}
         commands[_run(words)] = "start a new run from these weights"
     return commands
+
+
+def standstill(rundir: RunDirectory, status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return that L-BFGS stopped moving, with its step, and the settings that may help; None if it moved to the end.
+
+    Args:
+        rundir: The run's directory.
+        status: The content of its status.json.
+    """
+    settings = _settings(status)
+    if not str(settings.optim.get("_target_")).endswith(".LBFGS"):
+        return None
+    try:
+        step = curves.read(rundir.metrics, ["loss"]).get("loss", curves.Curve()).level_from
+    except (OSError, Unreadable):
+        return None
+    if step is None:
+        return None
+    tolerances = ("tolerance_grad", "tolerance_change")
+    helps = [f"optim.{name}=0" for name in tolerances if settings.optim.get(name) != 0]
+    if settings.data.get("standardize") is False:
+        helps.append("data.standardize=true")
+    if settings.device.dtype != "float64":
+        helps.append("device.dtype=float64")
+    return f"stopped moving at step {step:,}", " ".join(helps)
 
 
 def longer(reason: str, rundir: RunDirectory, status: Mapping[str, Any]) -> dict[str, str]:

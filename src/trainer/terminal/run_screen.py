@@ -96,8 +96,10 @@ def progress(standing: Standing) -> Display:
 
 def summary(outcome: Outcome, rundir: RunDirectory) -> None:
     """Print the result, the run directory and the commands to type next."""
-    screen.result(outcome.state, _ended(outcome))
-    screen.two_columns(screen.stdout, {**_results(outcome), screen.RUN: str(rundir.path)})
+    stopped, helps = advice.standstill(rundir, outcome.status) or ("", "")
+    screen.result(outcome.state, "; ".join(filter(None, [_ended(outcome), stopped])))
+    if_too_high = {"if its loss is too high": helps} if helps else {}
+    screen.two_columns(screen.stdout, {**_results(outcome), **if_too_high, screen.RUN: str(rundir.path)})
     screen.next_commands(advice.after_end(outcome.reason, rundir, outcome.status))
 
 

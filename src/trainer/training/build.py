@@ -6,8 +6,7 @@ import copy
 import dataclasses
 import inspect
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +31,7 @@ from trainer.training.instantiate import (
 )
 from trainer.training.loop import Learner
 from trainer.training.monitor import choose_monitor
+from trainer.training.optimizer import build_optimizer, require_optimizer, without_unused_kernel
 from trainer.training.state import Counters
 
 ALL_ROWS = 4096  # up to this many rows form a single batch by default
@@ -71,6 +71,7 @@ def build(
     choices: dict[str, str] | None = None,
     kept: Preprocess | None = None,
     objects: Mapping[str, Any] | None = None,
+    asked: Collection[str] = (),
 ) -> Built:
     """Build data, model, loss, optimizer and schedule, drawing random numbers in the order of a plain script.
 
@@ -79,6 +80,7 @@ def build(
         choices: The selected option of each group, for messages.
         kept: The preprocessing of an existing run.
         objects: Components passed as objects or classes, by group; they replace those of the settings.
+        asked: Dotted keys of the settings that the user asks for; others may give way to what is possible.
 
     Raises:
         UsageError: A component can't be built, or the components don't fit together.
@@ -112,6 +114,8 @@ def build(
     if "optim" in made:
         optimizer = require_optimizer(made["optim"], model, names)
     else:
+        settings = without_unused_kernel(settings, classes["optim"], model, asked)
+        arguments["optim"] = check_arguments(classes["optim"], settings.optim, "optim")
         optimizer = build_optimizer(classes["optim"], arguments["optim"], model, names)
     schedule: Schedule = part("schedule", {**arguments["schedule"], **supplied(classes["schedule"], steps=steps)})
     require_possible(settings, model, training, names)
@@ -299,65 +303,12 @@ def evaluation_batches(rows: Rows, data: Data, training: Batches) -> Batches:
     return Batches(rows, min(size, len(rows)), 1, training.seed, training.summed)
 
 
-def build_optimizer(
-    cls: type[torch.optim.Optimizer], arguments: dict[str, Any], model: nn.Module, names: dict[str, str]
-) -> torch.optim.Optimizer:
-    """Build the optimizer of the model's trainable parameters.
-
-    Raises:
-        UsageError: The model has none, or the optimizer refuses them.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise refusal(names["model"], "has no parameters to train")
-    if arguments.get("fused") and not _can_be_fused(cls, model, parameters, arguments):
-        arguments = {**arguments, "fused": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        name = f"{names['model']} {names['optim']}"
-        optimizer = construct("optim", cls, {"params": parameters, **arguments}, name)
-    return require_optimizer(optimizer, model, names)
-
-
-def _can_be_fused(
-    cls: type[torch.optim.Optimizer], model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]
-) -> bool:
-    """Return whether torch's fused kernels can update these weights.
-
-    The kernels assume the same memory layout of weight and state, support neither sparse gradients nor complex numbers,
-    and lose small updates in bfloat16. The kernel of Adagrad supports only the CPU.
-    """
-    if issubclass(cls, torch.optim.Adagrad) and not all(p.is_cpu for p in parameters):
-        return False
-    supported = all(p.is_contiguous() and p.is_floating_point() and p.dtype != torch.bfloat16 for p in parameters)
-    sparse = any(getattr(module, "sparse", False) for module in model.modules())
-    return supported and not sparse and not arguments.get("foreach") and not arguments.get("differentiable")
-
-
 def optimizer_like(built: Built, model: nn.Module) -> torch.optim.Optimizer:
     """Return an optimizer like that of a run, for the weights of a copy of its model."""
     cls = type(built.run.optimizer)
     if "optim" in built.objects:
         return optimizers.over(built.run.optimizer, built.run.model, model)
     return build_optimizer(cls, check_arguments(cls, built.settings.optim, "optim"), model, built.names)
-
-
-def require_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, names: dict[str, str]
-) -> torch.optim.Optimizer:
-    """Return the optimizer, prepared for the loop.
-
-    Raises:
-        UsageError: It has no learning rate, or it optimizes weights of another model.
-    """
-    weights = {id(p) for p in model.parameters()}
-    if any(id(p) not in weights for group in optimizer.param_groups for p in group["params"]):
-        raise refusal(names["optim"], "optimizes weights that don't belong to the given model")
-    for group in optimizer.param_groups:
-        if group.get("lr") is None:
-            raise refusal(names["optim"], "its param_groups have no lr for the schedule to set")
-        group.setdefault("initial_lr", group.get("lr"))
-    return optimizer
 
 
 def copied(built: Built) -> Learner:

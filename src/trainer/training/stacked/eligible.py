@@ -47,7 +47,8 @@ def why_singly(built: Built) -> str | None:
     group = optimizer.param_groups[0]
     if type(optimizer) not in UPDATES:
         return f"{names['optim']} has no batched update"
-    if group.get("differentiable") or group.get("capturable") or isinstance(group["lr"], Tensor):
+    switches = ("differentiable", "capturable", "foreach")
+    if any(map(group.get, switches)) or isinstance(group["lr"], Tensor):
         return f"{names['optim']} has settings that the batched update doesn't support"
     if len(optimizer.param_groups) > 1 or [*map(id, group["params"])] != [*map(id, run.weights)]:
         return f"{names['optim']} doesn't treat all weights alike"
