@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainer.config.settings import Settings
 from trainer.data import Batches
-from trainer.errors import RunFailed, TrainerError
+from trainer.errors import RunFailed, TrainerError, refusal
 from trainer.files import fingerprint
 from trainer.files.plain_json import finite
 from trainer.losses import OVER_PROBABILITIES
@@ -39,6 +39,9 @@ def rows_of(
     if others:  # nothing tells which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
     built = _built(rundir, changed, weights)
+    width, learned = built.data.facts().get("width"), rundir.read_status().get("data", {}).get("width")
+    if width is not None and width != learned:
+        raise refusal(f"data.path={changed.data['path']}", f"has {width} columns, and the run learned from {learned}")
     run = built.run
     if run.validation is not None:
         return built, run.validation, "held out"

@@ -237,7 +237,9 @@ def parse(word: str, catalog: Catalog) -> Override:
     if equals and not value:
         raise refusal(shown, "has no value", f"{key}=VALUE, or {key}=null")
     try:
-        return OverridesParser.create().parse_override(word)
+        value = "\\t" if value == "\t" else value  # Hydra would strip a tab
+        is_mark = len(value) == 1 and not value.isalnum() and value not in '"\\' and key not in GROUPS
+        return OverridesParser.create().parse_override(f'{key}="{value}"' if is_mark else f"{key}{equals}{value}")
     except HydraException as error:
         if key in GROUPS:
             raise catalog.unknown(key, value) from error

@@ -24,6 +24,7 @@ from trainer.data.columns import (
     number,
     unknown_names,
 )
+from trainer.data.csv_text import Form
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
 from trainer.errors import refusal, require, unknown
 
@@ -41,6 +42,7 @@ _NAMES = ("category", "class")  # kinds of columns that hold names
 
 Missing = Literal["error", "drop", "mean"]
 Encode = Literal["onehot", "index"]
+Decimal = Literal[".", ","]
 
 
 class Table(Data, ABC):
@@ -63,6 +65,8 @@ class Table(Data, ABC):
         split: A column that says train or validation.
         validation_path: A table of the held-out rows.
         separator: The character between the cells of a CSV file; None detects it.
+        header: Whether the first line of a CSV file names the columns; otherwise they are column_1, column_2, ...
+        decimal: The decimal mark of the numbers in a CSV file.
 
     Raises:
         UsageError: The table can't be read, or it lacks a column that the settings name.
@@ -85,8 +89,10 @@ class Table(Data, ABC):
         split: str | None = None,
         validation_path: str | None = None,
         separator: str | None = None,
+        header: bool = True,
+        decimal: Decimal = ".",
     ) -> None:
-        self._separator = separator
+        self._form = Form(separator, header, decimal)
         frame = self._read(path, self.key)
         apart = None if validation_path is None else self._read(validation_path, "data.validation_path")
         require("validation", validation, 0 <= validation < 1, "at least 0 and below 1")
@@ -224,7 +230,7 @@ class Table(Data, ABC):
         if kind != polars.String:
             exclude = f"data.exclude=[{name}]"
             raise refusal(self.source, f"the column {name} holds {str(kind).lower()}, not numbers or text", exclude)
-        numbers = files.as_numbers(column)
+        numbers = files.as_numbers(column, self._form.decimal)
         if numbers.null_count() == column.null_count():
             return numbers
         column = files.as_text(column)
@@ -246,8 +252,10 @@ class Table(Data, ABC):
         if 2 * int(alike.sum()) > column.count():
             row = int(alike.arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
-            asked = f"digits with a decimal point only, or data.categories=[{column.name}]"
-            raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked)
+            mark = "point" if self._form.decimal == "." else "comma"
+            asked = f"digits with a decimal {mark} only, or data.categories=[{column.name}]"
+            other = "data.decimal=," if files.as_numbers(column, ",").count() == column.count() else None
+            raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked, other)
 
     def _place(self, row: int, part: str) -> str:
         """Return the position of a row of a part in the user's table, as text."""
