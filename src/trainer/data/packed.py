@@ -43,14 +43,14 @@ def unpacked(file: io.BufferedReader, what: str) -> Iterator[io.BufferedReader]:
         return
     most = max(_UNPACKED, _MOST_TIMES * file.seek(0, io.SEEK_END))
     file.seek(0)
+    content, error_of_kind = _reader(file, start, what)
     with temporary() as whole:
         try:
-            content = gzip.GzipFile(fileobj=file) if start.startswith(_GZIP) else _zstandard(what).open(file)
             while chunk := content.read(_CHUNK):
                 whole.write(chunk)
                 if whole.tell() > most:
                     raise refusal(what, f"unpacks to more than {most:,} bytes", "an unpacked file")
-        except (EOFError, OSError, zlib.error, *_errors_of_zstandard()) as error:
+        except (EOFError, OSError, error_of_kind) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk, not the content
             raise refusal(what, f"can't be unpacked: {error}") from error
@@ -68,7 +68,10 @@ def name_of(file: IO[bytes]) -> str:
     return f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else str(file.name)
 
 
-def _zstandard(what: str) -> Any:
+def _reader(file: io.BufferedReader, start: bytes, what: str) -> tuple[Any, type[Exception]]:
+    """Return a reader of the unpacked content, and the error that it raises besides EOFError and OSError."""
+    if start.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=file), zlib.error
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd
@@ -76,9 +79,4 @@ def _zstandard(what: str) -> Any:
             from backports import zstd
     except ImportError as error:
         raise lacking(f"{what}: is compressed with Zstandard", "backports.zstd", "data") from error
-    return zstd
-
-
-def _errors_of_zstandard() -> tuple[type[Exception], ...]:
-    module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
-    return () if module is None else (module.ZstdError,)
+    return zstd.open(file), zstd.ZstdError

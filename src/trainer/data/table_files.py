@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 class CSV(Table):
     """A CSV file in UTF-8, possibly compressed; see Table."""
 
+    _width = 0  # number of columns of the file
+
     def _read(self, path: str, key: str) -> pl.DataFrame:
         self.files = (*self.files, Path(path))
         frame = files.read_csv(Path(path), key, self._form)
-        width = self.__dict__.setdefault("_width", frame.width)
-        if not self._form.header and frame.width != width:
-            raise refusal(f"{key}={path}", f"has {frame.width} columns, and the other file has {width}")
+        self._width = self._width or frame.width
+        if not self._form.header and frame.width != self._width:
+            raise refusal(f"{key}={path}", f"has {frame.width} columns, and {self.files[0]} has {self._width}")
         return frame
 
     def facts(self) -> dict[str, Any]:

@@ -240,9 +240,8 @@ class Table(Data, ABC):
         if 2 * found > filled:
             row = int((numbers.is_null() & column.is_not_null()).arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {name}"
-            raise refusal(
-                self.source, f"{where}, which otherwise holds numbers", f"a number there, or data.categories=[{name}]"
-            )
+            asked = f"a number there, or data.categories=[{name}]"
+            raise refusal(self.source, f"{where}, which otherwise holds numbers", asked, _decimal_comma(column))
         self._require_no_numbers(column, part)
         return column
 
@@ -254,8 +253,8 @@ class Table(Data, ABC):
             where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
             mark = "point" if self._form.decimal == "." else "comma"
             asked = f"digits with a decimal {mark} only, or data.categories=[{column.name}]"
-            other = "data.decimal=," if files.as_numbers(column, ",").count() == column.count() else None
-            raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked, other)
+            reason = f"{where} looks like a number but can't be read as one"
+            raise refusal(self.source, reason, asked, _decimal_comma(column))
 
     def _place(self, row: int, part: str) -> str:
         """Return the position of a row of a part in the user's table, as text."""
@@ -356,6 +355,11 @@ class Table(Data, ABC):
             if fitted_on[name].min() == fitted_on[name].max():
                 what = "target" if name in self._targets else "column"
                 yield f"the {what} {name} is constant in the training rows"
+
+
+def _decimal_comma(column: pl.Series) -> str | None:
+    """Return the setting that makes a column of text one of numbers; None if there is none."""
+    return "data.decimal=," if files.as_numbers(column, ",").count() == column.count() else None
 
 
 def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:

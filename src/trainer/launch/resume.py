@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
-from trainer.config import settings
-from trainer.config.settings import REFUSED, Change, Settings, differences, flat
+from trainer.config import settings, targets
+from trainer.config.settings import COMPONENTS, REFUSED, Change, Settings, differences, flat
 from trainer.errors import TrainerError, nearest, refusal
 from trainer.runs import directory, user_code, vouching
 from trainer.runs.directory import RunDirectory
@@ -145,7 +146,22 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
     filled["model"] = {**composed.model, **{key: width for key, width in widths.items() if width is not None}}
     if composed.loss.get("_target_") == AUTO_LOSS:
         filled["loss"] = stored.loss
-    return dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
+    whole = dataclasses.replace(composed, **filled, device=device, resume=False, run_dir=None)
+    groups = {name: _known_then(getattr(stored, name), getattr(whole, name), name) for name in COMPONENTS}
+    return dataclasses.replace(whole, **groups)
+
+
+def _known_then(stored: dict[str, Any], composed: dict[str, Any], group: str) -> dict[str, Any]:
+    """Return a composed component without the arguments that an older version did not store, if they have defaults."""
+    absent = composed.keys() - stored.keys()
+    target = composed.get("_target_")
+    if not absent or target != stored.get("_target_") or not targets.is_ours(str(target)):
+        return composed
+    from trainer.training.instantiate import locate
+
+    defaults = inspect.signature(locate(composed, group)).parameters
+    same = {key for key in absent if key in defaults and composed[key] == defaults[key].default}
+    return {key: value for key, value in composed.items() if key not in same}
 
 
 def go_on(rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dict[str, str], request: Request) -> int:
