@@ -122,7 +122,7 @@ def records(
                 line = reader.line_num + 1
         except csv.Error as error:
             raise refusal(what, f"line {line} can't be read as CSV: {error}") from error
-    if record is not None and record[1] != [_END]:
+    if record is not None and record != (reader.line_num, [_END]):
         raise refusal(what, f'line {record[0]} has a cell that starts with " and never ends', 'a second " there')
 
 
