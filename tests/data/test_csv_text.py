@@ -72,14 +72,12 @@ TEXTS = st.sampled_from(",;\t").flatmap(
 
 
 def has_open_quote(text: str, separator: str) -> bool:
-    """Whether a quoted cell never ends, by the grammar of the csv module: a quote opens a cell only as its first one."""
+    """Whether a quoted cell never ends, by the grammar of the csv module: a quote opens a cell only at its start."""
     state = "start"
     for character in text:
         if state == "quoted":
             state = "after" if character == '"' else "quoted"
-        elif state == "after" and character == '"':
-            state = "quoted"
-        elif character == '"' and state == "start":
+        elif character == '"' and state in ("start", "after"):
             state = "quoted"
         else:
             state = "start" if character in (separator, "\n", "\r") else "bare"

@@ -15,6 +15,7 @@ from trainer.errors import RunFailed, TrainerError, refusal
 from trainer.files import fingerprint
 from trainer.files.plain_json import finite
 from trainer.losses import OVER_PROBABILITIES
+from trainer.runs import moved_files
 from trainer.runs.directory import RunDirectory
 from trainer.session.prepare import kept_preprocess
 from trainer.session.run_state import load_weights
@@ -35,7 +36,9 @@ def rows_of(
         weights: The weights of a checkpoint.
     """
     recorded = rundir.read_status().get("data", {}).get("files", {})
-    others = changed.data != stored.data or bool(fingerprint.changed(recorded))
+    left = moved_files.left(recorded, stored.data, changed.data)
+    read = {path: sums for path, sums in recorded.items() if path not in left}
+    others = not moved_files.is_same(recorded, stored.data, changed.data) or bool(fingerprint.changed(read))
     if others:  # nothing tells which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
     built = _built(rundir, changed, weights)

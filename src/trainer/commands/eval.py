@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trainer.config import arguments
 from trainer.config.changes import changed_by
 from trainer.errors import refusal
+from trainer.runs import moved_files
 from trainer.runs.open import open_run
 from trainer.text import number
 
@@ -38,6 +39,9 @@ def main(argv: list[str]) -> int:
     with screen.busy("evaluating"):
         built, batches, which = evaluation.rows_of(rundir, stored, changed, found.weights)
         result = evaluation.look(built, batches)
+    files = rundir.read_status().get("data", {}).get("files", {})
+    for remark in moved_files.remarks(files, stored.data, changed.data):
+        screen.note(remark)
     for warning in built.data.warnings:
         screen.note(f"warning: {warning}")
     if "json" in words.flags:

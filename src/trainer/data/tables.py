@@ -131,7 +131,7 @@ class Table(Data, ABC):
         """Split the rows, fit the preprocessing on the training rows unless it is given, and prepare all rows."""
         self._as_names = {*self._categories, *(self._targets if self._asked_classes else ())}
         if kept is not None:
-            self._require_same_columns(kept)
+            self._take_same_columns(kept)
             self._as_names |= {one["column"] for one in (*kept.inputs, *kept.targets) if one["kind"] in _NAMES}
         self._parts: dict[str, pl.DataFrame] = {}
         self._rows = {part: np.arange(given.height) for part, given in self._given.items()}
@@ -162,8 +162,13 @@ class Table(Data, ABC):
         self._facts, self._lines = self._facts_of(frame), self._lines_of(frame)
         self._parts = {}
 
-    def _require_same_columns(self, kept: Preprocess) -> None:
-        """Refuse columns that differ from those of the run's preprocessing."""
+    def _take_same_columns(self, kept: Preprocess) -> None:
+        """Leave out the columns that the run's preprocessing doesn't know; refuse a table that lacks some."""
+        if self._form.header and kept.array is None and {*kept.columns} < {*self._inputs}:
+            others = [name for name in self._inputs if name not in kept.columns]
+            self._inputs = [name for name in self._inputs if name in kept.columns]
+            what = f"column{'s' * (len(others) != 1)} ignored, from which the run did not learn: {listed(others)}"
+            self._unnamed = (*self._unnamed, what)
         targets = [one["column"] for one in kept.targets]
         if kept.array is not None or set(kept.columns) != set(self._inputs) or targets != self._targets:
             learned = "an array" if kept.array is not None else ", ".join(kept.columns)
