@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+from trainer import termination
 from trainer.errors import TrainerError, UsageError, nearest, printable
 from trainer.terminal import help, streams
 from trainer.version import __version__
@@ -66,8 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
     try:
-        code = _dispatch(argv)
-        sys.stdout.flush()
+        with termination.raising():
+            code = _dispatch(argv)
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output has closed it
         streams.silence(sys.stdout)
@@ -88,6 +90,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
+    except termination.Terminated as ended:
+        _complain(f"ended by {ended.signal.name}")
+        streams.silence(sys.stdout)
+        return 128 + ended.signal
     except BaseException as error:  # polars and others raise errors that do not derive from Exception
         if (shortage := _shortage(error)) is None:
             raise
