@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -295,3 +297,21 @@ def test_typed_rows_have_points_whatever_the_file_has(train, cli):
     Path("t.csv").write_bytes(written(";", decimal=","))
     train(*RUN, "data.path=t.csv", "data.decimal=,")
     assert cli("predict", "run", '--row=kind=1" pipe,n=2.5').code == 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_predictions_come_from_a_file_whose_name_is_not_utf8(train, cli, suffix):
+    Path("t.csv").write_bytes(written())
+    train(*RUN, "data.path=t.csv")
+    name, target = os.fsdecode(b"n\xff") + suffix, os.fsdecode(b"o\xff.csv")
+    if suffix == ".csv":
+        shutil.copy("t.csv", name)
+    else:
+        pl.read_csv("t.csv").write_parquet("t.parquet")
+        os.rename("t.parquet", name)
+    result = cli("predict", "run", "--input", name, "--output", target)
+    assert result.code == 0, result.err
+    assert len(Path(target).read_text().splitlines()) == 13
+    result = cli("predict", "run", "--input", os.fsdecode(b"m\xff") + suffix)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"--input=m\\udcff{suffix}: no such file" in result.err

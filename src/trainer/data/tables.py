@@ -298,9 +298,11 @@ class Table(Data, ABC):
             return split(count, self.validation, seed)
         words = self._parts[_MAIN][self._split].str.to_lowercase()
         allowed = (*TRAINING_WORDS, *VALIDATION_WORDS, *UNUSED_WORDS)
-        strange = words.filter(~words.is_in(allowed) | words.is_null())
+        strange = (~words.is_in(allowed) | words.is_null()).arg_true()
         if strange.len():
-            raise refusal(f"data.split={self._split}", f"holds {strange[0]!r}", allowed)
+            row = int(strange[0])
+            found = "is empty" if words[row] is None else f"holds {words[row]!r}"
+            raise refusal(f"data.split={self._split}", f"{found} in {self._place(row, _MAIN)}", allowed)
         parts = [
             torch.from_numpy(words.is_in(part).arg_true().to_numpy().astype(np.int64))
             for part in (TRAINING_WORDS, VALIDATION_WORDS)
