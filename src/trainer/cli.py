@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 
-from trainer import termination
 from trainer.errors import TrainerError, UsageError, nearest, printable
 from trainer.terminal import help, streams
 from trainer.version import __version__
@@ -67,9 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.prepare()
     try:
-        with termination.raising():
-            code = _dispatch(argv)
-            sys.stdout.flush()
+        code = _dispatch(argv)
+        sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output has closed it
         streams.silence(sys.stdout)
@@ -90,10 +88,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
-    except termination.Terminated as ended:
-        _complain(f"ended by {ended.signal.name}")
-        streams.silence(sys.stdout)
-        return 128 + ended.signal
     except BaseException as error:  # polars and others raise errors that do not derive from Exception
         if (shortage := _shortage(error)) is None:
             raise
@@ -150,8 +144,16 @@ def _dispatch(argv: list[str]) -> int:
         hint = f"; did you mean `trainer {near}`?" if near else ""
         raise UsageError(f"{name}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
     _enable_interrupts()
-    module = importlib.import_module(f"trainer.commands.{name}")
-    return int(module.main(rest))
+    from trainer import termination
+
+    try:
+        with termination.raising():
+            module = importlib.import_module(f"trainer.commands.{name}")
+            return int(module.main(rest))
+    except termination.Terminated as ended:
+        _complain(f"ended by {ended.signal.name}")
+        streams.silence(sys.stdout)
+        return 128 + ended.signal
 
 
 def _enable_interrupts() -> None:
