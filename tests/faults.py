@@ -5,8 +5,8 @@ A series yields a line for every case: None when it was survived, else what went
 
 from __future__ import annotations
 
+import dataclasses
 import errno
-import functools
 import itertools
 import json
 import logging
@@ -229,7 +229,8 @@ def kills_with_loggers(cli: Cli, stride: int = 1) -> Iterator[Case]:
 def _at_once() -> None:
     """Let every row be written and handed on at once, not about once a second."""
     metrics_writer._BUFFERED_SECONDS = 0
-    train.training = functools.partial(train.training, seconds=0.0)
+    own = train.training
+    train.training = lambda session: own(dataclasses.replace(session, seconds=0.0))
 
 
 def _kill_in_all(place: str, number: int) -> None:

@@ -425,7 +425,7 @@ def test_resume_takes_what_the_command_takes_and_what_fit_returned(cli, monkeypa
     assert cli("resume", "run", "steps=18").code == 0
     status = Run(Path("run")).status
     assert [segment["from_step"] for segment in status["segments"]] == [0, 9, 12, 14, 16]
-    with pytest.raises(UsageError, match=r"seed=1: would make it another run \(it has 0\)"):
+    with pytest.raises(UsageError, match=r"seed=1: would make it a different run \(it has 0\)"):
         fit(resume="run", seed=1)
     assert cli("reproduce", "run").code == 0
     Path("runs").mkdir()
@@ -460,7 +460,7 @@ def test_resume_true_begins_or_goes_on(monkeypatch):
 def test_objects_go_on_with_the_same_data_and_a_model_that_fits():
     fit(model=net(), data=rows(), run_dir="run", **OWN)
     x, y = rows()
-    with pytest.raises(UsageError, match=r"data\._object_=arrays .* would make it another run \(it has arrays"):
+    with pytest.raises(UsageError, match=r"data\._object_=arrays .* would make it a different run \(it has arrays"):
         fit(model=net(), data=(x, y + 1), resume="run", steps=20)
     with pytest.raises(
         UsageError, match=r"the weights do not fit the model: layers.0.weight: \[5, 3\] in the checkpoint"

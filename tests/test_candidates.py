@@ -20,7 +20,7 @@ ASK = [sys.executable, "-I", "-S", "-c", CODE]  # as the scripts did
 def test_without_a_terminal_the_cure_is_on_stderr():
     done = subprocess.run([*ASK, "zsh", "run", ""], capture_output=True, text=True, check=True, start_new_session=True)
     assert done.stdout == ""
-    assert done.stderr == "trainer: this TAB script is of an older trainer; write it again: trainer completion zsh\n"
+    assert done.stderr == "trainer: this TAB script is from an older version; replace it: trainer completion zsh\n"
 
 
 @pytest.mark.filterwarnings("ignore:This process.*forkpty:DeprecationWarning")
@@ -40,4 +40,4 @@ def test_on_a_terminal_nothing_is_typed_and_the_cure_is_shown(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
     os.close(terminal)
     assert typed.read_bytes() == b""
-    assert b"write it again: trainer completion bash" in shown
+    assert b"replace it: trainer completion bash" in shown

@@ -191,9 +191,12 @@ GIVEN: dict[tuple[Callable[[], object], str], tuple[int, list[str]]] = {
     (finished, "run run_dir=run"): (2, ["run_dir=run: exists and is not empty", "trainer resume run, or resume=true"]),
     (finished, "resume run"): (0, []),
     (finished, "resume run steps=1"): (2, ["steps=1: the run has already taken 2 steps", "steps=2 or more"]),
-    (finished, "resume run model.hidden=9"): (2, ["model.hidden=9: would make it another run (it has 3)", "--force"]),
+    (finished, "resume run model.hidden=9"): (
+        2,
+        ["model.hidden=9: would make it a different run (it has 3)", "--force"],
+    ),
     (finished, "resume run --force model.hidden=9 steps=3"): (2, ["linear1.weight: [3, 4] in the checkpoint, [9, 4]"]),
-    (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it another run"]),
+    (finished, f"run {SMALLER} run_dir=run resume=true seed=5"): (2, ["seed=5: would make it a different run"]),
     (finished, "run init_from=run"): (
         2,
         ["init_from=run: the weights do not fit the model", "linear1.weight: [3, 4]", "[100, 1000]"],

@@ -377,9 +377,42 @@ def test_a_run_that_is_done_gives_its_loggers_what_they_lack(cli, train, damage,
     assert run.status["state"] == "done"
     assert len(run.status["segments"]) == 1
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    assert "lacked" not in cli("resume", whole).err
+    assert "missed rows" not in cli("resume", whole).err
     after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert after == before
+
+
+LOCKED = """
+from trainer.loggers import Logger
+
+
+class Part(Logger):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def open(self, run_dir, step):
+        self.file = run_dir / "tokens.txt"
+
+    def __call__(self, rows):
+        self.file.write_text(self.token)
+
+    def is_whole(self, run_dir, rows):
+        return (run_dir / "tokens.txt").exists()
+"""
+
+
+@pytest.mark.parametrize("whole", ["run", "sweep"])
+def test_what_a_logger_lacks_is_written_with_the_secret_in_the_command(cli, own_part, whole):
+    own_part("logger", "locked", LOCKED, "token: null\n")
+    multirun = () if whole == "run" else ("-m", "seed=0,1")
+    words = (*SMALL, "steps=4", "logger=locked", "logger.locked.token=first-secret", f"run_dir={whole}")
+    assert cli("run", *multirun, *words).code == 0
+    file = Path(whole, "" if whole == "run" else "001", "tokens.txt")
+    file.unlink()
+    result = cli("resume", whole, "logger.locked.token=other-secret")
+    assert result.code == 0, result.err
+    assert "logger=locked missed rows" in result.err
+    assert file.read_text() == "other-secret"
 
 
 def test_loggers_that_are_whole_stay_as_they_are(cli, train):
@@ -388,7 +421,7 @@ def test_loggers_that_are_whole_stay_as_they_are(cli, train):
     run = train(*words)
     assert cli("resume", "run", "steps=95").code == 0
     before = {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    assert "lacked" not in cli("resume", "run").err
+    assert "missed rows" not in cli("resume", "run").err
     assert {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 

@@ -426,6 +426,7 @@ BROKEN = {
     "a column twice": lambda kept: kept["inputs"].append(kept["inputs"][0]),
     "a deviation of 0": lambda kept: kept["inputs"][0].update(deviation=0.0),
     "a value twice": lambda kept: kept["inputs"][1].update(values=["a", "a"]),
+    "a mark without a value to put there": lambda kept: kept["inputs"][0].update(indicator=True),
     "a column less": lambda kept: kept["inputs"].pop(),
     "another target": lambda kept: kept["targets"].append({**kept["targets"][0], "column": "z"}),
     "a huge array": lambda kept: kept.update(inputs=[HUGE]),

@@ -2,7 +2,7 @@
 
 from trainer.version import __version__
 
-TYPE_CHECKING = False  # typing's own would be imported with every TAB that completes a command
+TYPE_CHECKING = False  # importing typing would slow down TAB completion
 if TYPE_CHECKING:
     from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["__version__", "fit"]
 
 
 def __getattr__(name: str) -> "Any":
-    if name == "fit":  # not before it is asked for: it needs torch, which takes a second to import
+    if name == "fit":  # imported on first use: it needs torch, which takes a second to import
         from trainer.api import fit
 
         return fit

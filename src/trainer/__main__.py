@@ -3,7 +3,7 @@
 import os
 import sys
 
-if sys.path[0] in ("", os.getcwd()):  # modules in the working directory shadow none, as with the command
+if sys.path[0] in ("", os.getcwd()):  # as with the command, the working directory must shadow no module
     del sys.path[0]
 
 from trainer.cli import main

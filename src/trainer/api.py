@@ -70,7 +70,7 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The last training loss and the metrics of the last evaluation, by name: `loss`, `val_loss`, ..."""
+        """The last training loss and the metrics of the last evaluation, by name: `loss`, `validation_loss`, ..."""
         return dict(self.status["metrics"])
 
     @property
@@ -134,7 +134,7 @@ def fit(
             path, an id, the last four letters of an id, "last" or "best". True resumes the run in `run_dir` if there
             is one and starts it otherwise.
         quiet: Whether to print nothing.
-        trust_code: Whether to import modules that came with the run from someone else, as `--trust-code` does.
+        trust_code: Whether to import modules that came with someone else's run, as `--trust-code` does.
         settings: Settings as keyword arguments, with two underscores for a dot: `optim__lr=1e-4`. `model`, `data`,
             `loss`, `optim` and `schedule` take the name of an option, an object, a class, or a dict with a `_target_`.
             `data` also takes a pair (inputs, targets) of tensors or arrays whose first dimension counts the rows.
@@ -165,7 +165,7 @@ def fit(
         else:
             follow(session, quiet)
     if session.stopping.signal not in (None, signal.SIGINT):
-        signal.raise_signal(session.stopping.signal)  # other signals are meant for the whole process
+        signal.raise_signal(session.stopping.signal)  # other signals concern the whole process
     return Result(rundir.path.absolute(), built.run.model.eval(), rundir.read_status(), built.objects)
 
 
@@ -191,7 +191,7 @@ class _Given:
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Name the file of a setting that is refused in a block."""
+        """Add the config file of the setting to a refusal in a block."""
         try:
             yield
         except UsageError as error:
@@ -199,7 +199,7 @@ class _Given:
 
 
 def _begin(given: _Given) -> tuple[Session, bool]:
-    """Compose and write a run, or open the one that `resume=True` continues; return whether it is complete, too."""
+    """Compose and write a run, or open the one that `resume=True` continues; also return whether it is complete."""
     with given.blamed():
         (job,) = compose_jobs([given.choice], given.catalog)
         job = replace(job, choices={**job.choices, **given.objects.names})
@@ -212,7 +212,7 @@ def _begin(given: _Given) -> tuple[Session, bool]:
 
 
 def _continue(given: _Given, resume: str | Path | Result) -> tuple[Session, bool]:
-    """Open the run to resume; return whether it is complete, too."""
+    """Open the run to resume; also return whether it is complete."""
     path, parts = (resume.path, resume.objects) if isinstance(resume, Result) else (resume, {})
     typed = {str(section["_target_"]) for section in given.choice.sections.values() if "_target_" in section}
     rundir, stored = _known(find.find(near_path(Path(path))), given, typed)
@@ -223,7 +223,7 @@ def _continue(given: _Given, resume: str | Path | Result) -> tuple[Session, bool
 
 
 def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDirectory, Settings]:
-    """Return a run and its settings; its own code can be imported from then on.
+    """Return a run and its settings; its custom code can be imported from then on.
 
     Args:
         path: The run directory.

@@ -1,14 +1,14 @@
-"""Answers TAB scripts that an older version wrote and a user saved: they ask this module, and must be written again."""
+"""Answers saved TAB scripts from older versions, which call this module, and asks the user to replace them."""
 
 from __future__ import annotations
 
 import sys
 
-CURE = "this TAB script is of an older trainer; write it again: trainer completion"
+CURE = "this TAB script is from an older version; replace it: trainer completion"
 
 
 def main(arguments: list[str]) -> None:
-    """Tell the cure on the terminal: the script would type what stands on stdout, and it discards stderr.
+    """Print the remedy to the terminal: the script would insert stdout into the command line, and it discards stderr.
 
     Args:
         arguments: The shell, then the words after `trainer`.

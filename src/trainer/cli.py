@@ -1,4 +1,4 @@
-"""The `trainer` command: runs a subcommand and prints errors as one line; a help imports almost nothing."""
+"""The `trainer` command: runs a subcommand and prints errors as one line; `--help` imports almost nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS = {
     "verify": "check the files and checkpoints of a run for damage",
     "reproduce": "repeat a run and compare it with the original, step by step",
     "trust": "show the code a run would execute, and add it to your trust list",
-    "ladder": "train the rungs from hand-written gradients to a module",
+    "ladder": "compare six versions of a network, from NumPy to a module",
     "init": "write a small example project",
     "list": "list the options and settings",
     "explain": "show where a setting comes from and what it does",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own would be imported with every help
+TYPE_CHECKING = False  # importing typing would slow down every --help
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -63,7 +63,7 @@ def refusal(what: str, reason: str, allowed: Iterable[str] | str = (), suggestio
         line += f"; allowed: {allowed}"
     if suggestion:
         line += f"; did you mean {suggestion}?"
-    import re  # not at the top: a help does not need it
+    import re  # not at the top: --help does not need it
 
     return UsageError(line, re.match(r"[\w.]*", what)[0])  # type: ignore[index]
 

@@ -48,7 +48,7 @@ class Logger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Finish after the last row: when this returns, everything must be on the disk, and the run counts as done."""
+        """Finish after the last row: when this returns, everything must be on disk, and the run counts as done."""
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
         """Return whether all rows of a finished run have been written; `trainer resume` adds missing ones.
@@ -182,7 +182,7 @@ class TensorBoard(Logger):
         writing.sync(self._path)
 
     def is_whole(self, run_dir: Path, rows: Iterable[Row]) -> bool:
-        """Return whether the curves reach the last of these rows; a kill can only cut off their end."""
+        """Return whether the curves reach the last of these rows; a kill can only cut off the end."""
         last, tags = _end(sorted((run_dir / "tensorboard").glob("events.out.tfevents.*")))
         self._stretch = -1
         rest = [row for row in self._thinned(rows) if row["step"] >= last]

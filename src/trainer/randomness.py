@@ -18,7 +18,7 @@ ITEM = 1000  # and above: one per epoch
 def seed_all(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch on every device, as a plain script would."""
     reseed(seed)
-    if torch.accelerator.is_available():  # else torch.manual_seed takes a hundred times as long as the rest
+    if torch.accelerator.is_available():  # skipped otherwise: it takes a hundred times as long as the rest
         torch.manual_seed(seed)
 
 

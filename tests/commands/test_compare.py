@@ -124,7 +124,7 @@ def test_a_sweep_stands_for_its_jobs(cli):
     assert out.splitlines()[0].split() == ["sweep/000", "sweep/001"]
     assert table(out)["optim.lr"] == ["1e-05", "0.001"]
     losses = {f"sweep/{name}": Run(Path("sweep") / name).status["metrics"]["loss"] for name in ("000", "001")}
-    assert f"look at the best  trainer show {min(losses, key=losses.__getitem__)}" in out
+    assert f"show the best  trainer show {min(losses, key=losses.__getitem__)}" in out
 
 
 def test_of_many_runs_eight_are_shown_and_json_has_all(cli, made):

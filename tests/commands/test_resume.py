@@ -379,7 +379,7 @@ def test_another_run_is_refused_without_force(cli, word):
     before = content(run.path)
     result = cli("resume", "run", word)
     assert result.code == 2
-    assert "another run" in result.err
+    assert "a different run" in result.err
     assert "--force" in result.err
     assert content(run.path) == before
 
@@ -461,7 +461,7 @@ def test_weights_of_another_shape_are_refused_even_with_force(cli):
             ("model.hidden=7", "steps=9", "--force"),
             "error: job 000: sweep/000/checkpoints/step-000000000004: the weights do not fit the model",
         ),
-        (("loss=mse", "steps=9"), "error: job 000: loss=mse: would make it another run (it has sse)"),
+        (("loss=mse", "steps=9"), "error: job 000: loss=mse: would make it a different run (it has sse)"),
     ],
 )
 def test_a_change_that_one_job_cannot_take_changes_none(cli, words, reason):
@@ -735,8 +735,11 @@ def test_a_finished_run_that_is_damaged_is_not_called_complete(cli):
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("model=mlp", ["model=mlp: would make it another run (it has two_layer)"]),
-        ("data.sampels=9", ["data.sampels=9: would make it another run (it has null)", "did you mean data.samples?"]),
+        ("model=mlp", ["model=mlp: would make it a different run (it has two_layer)"]),
+        (
+            "data.sampels=9",
+            ["data.sampels=9: would make it a different run (it has null)", "did you mean data.samples?"],
+        ),
     ],
 )
 def test_what_would_be_another_run_is_named_as_it_was_typed(cli, word, parts):

@@ -20,7 +20,8 @@ from trainer.data import csv_text, files, packed
 from trainer.data.csv_text import Form
 from trainer.errors import UsageError
 
-MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None")
+EMPTY = ("",)  # the words that mean a missing cell unless data.missing lists some
+WORDS = ("", "NA", "a", "1,5")  # those of a data.missing
 PIECES = (
     '"',
     '""',
@@ -86,7 +87,7 @@ def has_open_quote(text: str, separator: str) -> bool:
     return state == "quoted"
 
 
-def expected(text: str, separator: str) -> list[list[str]] | None:
+def expected(text: str, separator: str, missing: tuple[str, ...]) -> list[list[str]] | None:
     """The records of a file that are not blank; None where the file is no table."""
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     rows = [row for row in rows if row and not (len(row) == 1 and row[0] and not row[0].strip(" \t"))]
@@ -101,18 +102,20 @@ def expected(text: str, separator: str) -> list[list[str]] | None:
         *(
             row
             for row in rows[1:]
-            if width == 1 or not all(cell in MISSING or (not i and not cell.strip(" \t")) for i, cell in enumerate(row))
+            if width == 1 or not all(cell in missing or (not i and not cell.strip(" \t")) for i, cell in enumerate(row))
         ),
     ]
 
 
-def cells(rows: list[list[str]]) -> list[tuple[str | None, ...]]:
-    return [tuple(None if cell in MISSING else cell for cell in row) for row in rows]
+def cells(rows: list[list[str]], missing: tuple[str, ...]) -> list[tuple[str | None, ...]]:
+    return [tuple(None if cell in missing else cell for cell in row) for row in rows]
 
 
-def read(path: Path, form: Form) -> pl.DataFrame:
-    """The table of a file, read whole and in parts alike."""
-    whole = files.read_csv(path, "data.path", form)
+def read(path: Path, form: Form, missing: tuple[str, ...]) -> pl.DataFrame:
+    """The table of a file, read whole and, unless words mean missing, in parts alike."""
+    whole = files.read_csv(path, "data.path", form, missing)
+    if missing != EMPTY:
+        return whole
     parts = [part for part in files.csv_parts(path, "--input", 2, form) if part.height]
     assert pl.concat(parts).equals(whole)
     return whole
@@ -133,19 +136,20 @@ def test_any_text_is_read_as_by_pythons_csv(tmp_path_factory, both, bom, chunk):
     path.write_bytes(b"\xef\xbb\xbf" * bom + text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_text, "_CHUNK", chunk)  # bytes looked at together
-        require_as_by_python(path, text, separator)
+        for missing in (EMPTY, WORDS):
+            require_as_by_python(path, text, separator, missing)
 
 
-def require_as_by_python(path: Path, text: str, separator: str) -> None:
-    rows = expected(text, separator)
+def require_as_by_python(path: Path, text: str, separator: str, missing: tuple[str, ...]) -> None:
+    rows = expected(text, separator, missing)
     if rows is None or len(rows) < 2:
         with pytest.raises(UsageError) as refused:
-            read(path, Form(separator))
+            read(path, Form(separator), missing)
         assert "\n" not in str(refused.value)
         return
-    frame = read(path, Form(separator))
+    frame = read(path, Form(separator), missing)
     assert frame.columns == rows[0]
-    assert frame.rows() == cells(rows[1:])
+    assert frame.rows() == cells(rows[1:], missing)
 
 
 ROWS = [(f'{n}" pipe' if n % 2 else "a, b", n, n * 0.25) for n in range(1, 13)]

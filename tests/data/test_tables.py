@@ -186,7 +186,14 @@ BAD = {
     ),
     "nan": ("x,y\n1,1\nnan,2\n", (), "a cell of x is empty or not finite, the first in line 3"),
     "infinity": ("x,y\n1,1\n2.5,2\ninf,2\n", (), "a cell of x is empty or not finite, the first in line 4"),
-    "an empty target": ("x,y\n1,1\n2,\n", ("data.nan=mean",), "the first in line 3; allowed: data.nan=drop$"),
+    "an empty target": ("x,y\n1,1\n2,\n", (), "the first in line 3; allowed: data.nan=drop$"),
+    "no target at all": ("x,y\n1,\n2,\n", ("data.nan=mean",), "no row has a value of y$"),
+    "words that are none": (
+        "x,y\n1,1\n2,2\n",
+        ("data.missing=[[1]]",),
+        r"data\.missing=\[\[1\]\]: is not a list of words",
+    ),
+    "a word that means nothing here": ("x,y\n1,1\nNA,2\n3,3\n", ("data.missing=[]",), "line 3: 'NA' in the column x"),
     "no whole row": ("x,y\n1,\n,2\n", ("data.nan=drop",), "no row is complete"),
     "only the target": ("y\n1\n2\n", (), "has no column besides y"),
     "a name each": (
@@ -208,7 +215,7 @@ BAD = {
     "a choice that is none": (
         "x,y\n1,2\n",
         ("data.nan=fill",),
-        r"data\.nan=fill: no such choice; allowed: error, drop, mean",
+        r"data\.nan=fill: no such choice; allowed: error, drop, mean, indicator",
     ),
     "a strange part": (
         "x,p,y\n1,train,2\n2,other,3\n",

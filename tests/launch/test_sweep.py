@@ -262,7 +262,7 @@ def test_numbers_of_the_table_are_whole(cli):
     assert "…" not in result.out
     for run in jobs():
         row = next(line for line in result.out.splitlines() if line.startswith(run.path.name))
-        assert f"{run.evaluations[-1]['validation_loss']:.6g}" in row
+        assert f"{run.status['metrics']['validation_loss']:.6g}" in row
 
 
 def test_a_worker_that_is_killed_loses_its_job_only(cli, mortal):

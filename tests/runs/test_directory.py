@@ -19,7 +19,7 @@ from trainer.runs.new_path import new_path
 
 def created(name: str = "run") -> RunDirectory:
     run = RunDirectory(Path(name))
-    run.create(Contents({"seed": 0}, {"id": name}))
+    run.create(Contents({"seed": 0}, {}))
     return run
 
 

@@ -75,10 +75,23 @@ def test_a_module_that_has_changed_is_another_run(cli, own):
     assert content(Path("run")) == before
     result = cli("resume", "run", "steps=3", "--force")
     assert result.code == 0
-    assert f"warning: {Path(own[1]).absolute()}.py differs from the copy that the run keeps" in result.err
+    warning = f"warning: {Path(own[1]).absolute()}.py differs from the copy that the run keeps: results may differ"
+    assert warning in result.err
     assert Path(f"run/code/{own[1]}.py").read_text() == "WIDTH = 7  # as before\n"
     forget(*own)
     assert cli("resume", "run", "steps=4").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["eval run", "inspect run", "show run --parameters", "predict run --row=1,2,3,4", "export run --format pt2"],
+)
+def test_each_command_warns_of_a_changed_module_that_it_uses(cli, own, words):
+    Path(f"{own[1]}.py").write_text("WIDTH = 7  # as before\n")
+    command, run, *flags = words.split()
+    result = cli(command, run, "--force", *flags)
+    assert result.code == 0, result.err
+    assert f"warning: {Path(own[1]).absolute()}.py differs from the copy that the run keeps" in result.err
 
 
 def test_the_copies_of_a_changed_module_can_be_used(cli, own):

@@ -145,11 +145,11 @@ def test_other_data_leave_the_older_checkpoints_unusable(cli, run):
     assert cli(*PREDICT, "--checkpoint", "last").code == 0
     result = cli(*PREDICT, "--checkpoint", str(int(old[5:])))
     assert result.code == 2
-    assert f"preprocess.json: is not that of {old}: the run has since continued with other data" in result.err
+    assert f"preprocess.json: does not belong to {old}: the run has since continued with other data" in result.err
     assert "--checkpoint 14" in result.err
     result = cli("verify", "run")
     assert result.code == 0, result.out
-    assert "the data were others then" in result.out
+    assert ", which used other data" in result.out
     assert "data.path t.csv -> u.csv" in " ".join(cli("show", "run").out.split())
     assert cli("resume", "run", "steps=16").code == 0
     assert cli("reproduce", "run").code == 0
@@ -191,7 +191,7 @@ def test_edited_rows_are_not_gone_on_with(cli, how):
     shutil.copytree("straight", "killed")
     file.write_bytes(file.read_bytes() + b"x")
     result = cli("verify", "killed")
-    assert (result.code, "has 1 bytes more than the run wrote" in result.out) == (1, True)
+    assert (result.code, "has 1 bytes that the run did not write" in result.out) == (1, True)
 
 
 def test_a_row_that_is_cut_off_in_its_middle_is_told_of(cli):

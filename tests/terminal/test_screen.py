@@ -133,7 +133,7 @@ def test_a_run_that_fails_says_where_it_is_and_what_to_do(cli):
     assert again[0] == "run"
     assert {"name=two words", *SMALL} < set(again)
     changed = next(word for word in again if word.startswith("optim.lr="))
-    assert f"{changed}: the loss falls from " in rows(message)["helps"]
+    assert f"{changed}: the loss falls from " in rows(message)["fix"]
 
 
 def test_a_run_that_was_saved_too_late_is_started_again(cli):

@@ -32,14 +32,14 @@ def rows_of(
     Args:
         rundir: The run.
         stored: Its settings.
-        changed: The settings to evaluate with; all rows of data other than the run's are evaluated.
+        changed: The settings to evaluate with; if the data are not the run's, all rows are evaluated.
         weights: The weights of a checkpoint.
     """
     recorded = rundir.read_status().get("data", {}).get("files", {})
     left = moved_files.left(recorded, stored.data, changed.data)
     read = {path: sums for path, sums in recorded.items() if path not in left}
     others = not moved_files.is_same(recorded, stored.data, changed.data) or bool(fingerprint.changed(read))
-    if others:  # nothing tells which of their rows were held out
+    if others:  # it is unknown which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
     built = _built(rundir, changed, weights)
     width, learned = built.data.facts().get("width"), rundir.read_status().get("data", {}).get("width")
@@ -116,7 +116,7 @@ def look(built: Built, batches: Batches) -> Report:
         measured = evaluate(built.run, batches, lambda *both: seen.append((both[0].cpu(), both[1].cpu())))
     except TrainerError:
         raise
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise any exception
         raise RunFailed(f"the model can't be evaluated: {reason_of(error)}") from error
     loss = measured["validation_loss"]
     predictions, targets = (torch.cat([*map(torch.atleast_1d, part)]) for part in zip(*seen, strict=True))
@@ -124,7 +124,7 @@ def look(built: Built, batches: Batches) -> Report:
     if classes is not None:
         return Report(loss, predictions.argmax(1), targets if targets.ndim == 1 else targets.argmax(1), [], classes)
     if isinstance(built.run.loss, OVER_PROBABILITIES) and predictions.shape == targets.shape and targets.shape[1] == 1:
-        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # as a probability or as a logit
+        half = 0.5 if isinstance(built.run.loss, nn.BCELoss) else 0.0  # the threshold of a probability or of a logit
         return Report(loss, (predictions[:, 0] > half).long(), (targets[:, 0] > 0.5).long(), [], ["0", "1"])
     names = [] if preprocess is None else [one["column"] for one in preprocess.targets]
     if preprocess is not None and predictions.shape == targets.shape:

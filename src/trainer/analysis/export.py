@@ -26,8 +26,8 @@ from trainer.files import writing
 from trainer.files.plain_json import as_json
 from trainer.training.instantiate import reason_of
 
-TOLERANCE = 1e-5  # of the largest prediction
-_ROWS = 16  # compared
+TOLERANCE = 1e-5  # relative to the largest prediction
+_ROWS = 16  # rows to compare
 PREPROCESS = "preprocess.json"
 
 
@@ -93,7 +93,7 @@ def described(model: TrainedModel, kind: str, difference: float | None) -> dict[
         **lines,
         "takes": f"raw numbers, {str(_examples(model).dtype).removeprefix('torch.')} (rows, ...): {', '.join(columns)}",
         "returns": f"{'scores of ' if model.preprocess.classes else ''}{', '.join(targets)}",
-        "checked": f"reloaded: predictions differ by at most {difference:.1g} of the largest",
+        "checked": f"reloaded: predictions differ by at most {difference:.1g}, relative to the largest",
     }
 
 
@@ -163,7 +163,7 @@ def _whole(model: TrainedModel) -> Whole:
 def _passed(whole: Whole, raw: Tensor) -> Tensor:
     try:
         prediction: Tensor = whole(raw)
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise any exception
         raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
     return prediction
 
@@ -193,6 +193,8 @@ def _examples(model: TrainedModel) -> Tensor:
             columns.append(torch.randn(_ROWS, generator=random).double() * one["deviation"] + one["mean"])
         else:
             columns.append(torch.arange(_ROWS).double() % (len(one["values"]) + 1))
+        if one.get("indicator"):
+            columns[-1][::3] = torch.nan
     return torch.stack(columns, dim=1)
 
 
@@ -201,7 +203,7 @@ def _traced(model: TrainedModel, whole: Whole, raw: Tensor) -> Any:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return torch.export.export(whole, (raw,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
-    except Exception as error:  # the tracer or the model may raise anything
+    except Exception as error:  # the tracer or the model may raise any exception
         raise _no_graph(model, f"torch.export can't trace it: {reason_of(error)}") from error
 
 
@@ -234,5 +236,5 @@ def _compared(model: TrainedModel, raw: Tensor, loaded: Any) -> float:
         scale = max(float(expected.abs().max()), 1e-12)
         largest = max(largest, float((found - expected).abs().max()) / scale)
     if not largest <= TOLERANCE:
-        raise RunFailed(f"the exported model's predictions differ by {largest:.2g} of the largest, above {TOLERANCE:g}")
+        raise RunFailed(f"the relative error of the exported model is {largest:.2g}, above {TOLERANCE:g}")
     return largest

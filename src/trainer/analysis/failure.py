@@ -40,11 +40,11 @@ from trainer.training.instantiate import reason_of
 from trainer.training.loop import Learner, NonFinite, Row, fit, gradients, take_step, training
 
 ROWS = "failed_rows"  # in the checkpoint: the batches of the step
-_SECONDS = 10.0  # for repeating steps and trying fixes
+_SECONDS = 10.0  # the time for repeating steps, and for trying fixes
 _REMEMBERED = 5  # steps whose gradient norms are reported
-_TRIED = 50  # steps of a trial, at least
-_FEWEST = 5  # steps of a trial that must fit the time
-_WEAKEST = 8  # the smallest rate that is tried is the smaller of the rate and 1, times 10 to minus this
+_TRIED = 50  # a trial has at least this many steps
+_FEWEST = 5  # a trial counts if it finishes this many steps in time
+_WEAKEST = 8  # the smallest rate that is tried is min(rate, 1) / 10**_WEAKEST
 _CLIP = 1.0
 _HUGE = 1e6  # inputs and targets beyond this are reported as outliers
 
@@ -82,7 +82,7 @@ def find_out(
         settings: The run's configuration, including secrets.
         choices: The selected options, by group.
         command: The typed command, shown to others while the run is locked.
-        failed: The failed run, if it is in memory: a run made from objects can't be rebuilt.
+        failed: The failed run, if it is in memory; needed for a run made from objects, which can't be rebuilt.
     """
     status = rundir.read_status()
     if not is_open(status):
@@ -170,7 +170,7 @@ def _phases(
         return
     is_unbounded = (status.get("metrics", {}).get("loss") or 0.0) < 0
     fixes = [] if is_unbounded else list(_fixes(built, start, step, end))
-    if not fixes and not is_unbounded and start.step > 0:  # it may be too late for a fix there
+    if not fixes and not is_unbounded and start.step > 0:  # a fix at this checkpoint may come too late
         del run, start
         built = _rebuilt(rundir, settings, choices, 0)
         start = _Point(built.run)
@@ -356,7 +356,7 @@ def _experiments(built: Built) -> Iterator[tuple[str, float]]:
             rate = content["optim"]["lr"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
             continue
-        # An experiment without model settings does not tell which model its rate is for.
+        # If an experiment has no model settings, its rate may be for another model.
         same = content.get("model") and all(
             chosen.get(f"override /{group}") in (None, choices[group]) for group in ("data", "loss", "optim")
         )

@@ -89,7 +89,7 @@ class Graph:
 
     @property
     def plan(self) -> list[str]:
-        """The names of the nodes, which differ between passes that compute different things."""
+        """The names of the nodes, which show whether two passes compute the same."""
         return [node.name for node in self.nodes]
 
 

@@ -23,9 +23,9 @@ from trainer.training.loop import Learner, NonFinite, dense, gradients, take_ste
 from trainer.training.parameters import FEW_NUMBERS
 
 WRONG = 1e-3  # relative difference above which a gradient is wrong
-_STEP = 1e-6  # of finite differences, in float64
+_STEP = 1e-6  # step size of finite differences, in float64
 _MOST_CHECKED = 200  # weight tensors whose gradients are checked
-_LARGEST_CHECKED = 5e10  # products of numbers and rows; checking more would take minutes
+_LARGEST_CHECKED = 5e10  # product of numbers and rows; checking more would take minutes
 
 
 def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def look(built: Built, batches: Sequence[Batch] | None = None) -> dict[str, Any]
 
 
 def _by_prediction(run: Learner, prediction: Tensor) -> Sequence[Tensor | None]:
-    """Return the gradients of a prediction that is one number, otherwise None for each weight."""
+    """Return the gradients of the prediction if it is one number, else None for each weight."""
     if prediction.numel() > 1 or not prediction.requires_grad:
         return [None] * len(run.weights)
     return torch.autograd.grad(prediction.sum(), run.weights, allow_unused=True)
@@ -231,7 +231,7 @@ def check(built: Built, batches: Sequence[Batch]) -> dict[str, Any]:
         with devices.default_dtype("float64"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _compared(run, batches)
-    except Exception as error:  # a model may work only in its own dtype
+    except Exception as error:  # some models work only in their own dtype
         return {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 

@@ -45,7 +45,7 @@ def trained(run: Learner) -> tuple[list[float], float]:
 
 
 def update_of(built: Built) -> str:
-    """Return in words who computes the update."""
+    """Return in words how the update is computed."""
     cls = type(built.run.optimizer)
     own = "by hand" if cls is GradientDescent else f"own {cls.__name__}"
     return f"torch's {cls.__name__}" if cls.__module__.startswith("torch.") else own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.analysis.prediction_remarks import Remarks
 from trainer.analysis.trained_model import TrainedModel
 from trainer.data import Preprocess, files, packed
 from trainer.data.arrays import ArrayFile
-from trainer.data.columns import encoded, unknown_names
+from trainer.data.columns import as_names, encoded
 from trainer.data.csv_text import Form
+from trainer.data.missing_words import UNSAID, words_of
 from trainer.errors import refusal, unknown
 from trainer.files import writing
 
@@ -30,13 +33,14 @@ Tell = Callable[[str], None]
 TABLES, ARRAYS = (".csv", ".tsv", ".txt", ".parquet"), (".npy",)
 
 
-def of_rows(model: TrainedModel, rows: Sequence[str], warn: Tell) -> list[dict[str, Any]]:
+def of_rows(model: TrainedModel, rows: Sequence[str], warn: Tell, force: bool = False) -> list[dict[str, Any]]:
     """Return the predictions for typed rows, by the names of the targets.
 
     Args:
         model: The model.
         rows: Values in the order of the columns, or NAME=VALUE, separated by commas.
         warn: Receives warnings about values that the model has never seen.
+        force: Whether to predict even if all values of a column are new to the model.
 
     Raises:
         UsageError: A row does not match the model's inputs.
@@ -51,11 +55,14 @@ def of_rows(model: TrainedModel, rows: Sequence[str], warn: Tell) -> list[dict[s
         cells = [_cells(row, preprocess.columns) for row in rows]
         columns = {name: [row[index] or None for row in cells] for index, name in enumerate(preprocess.columns)}
         frame = polars.DataFrame(columns, schema=dict.fromkeys(columns, polars.String))
-        named = _of_frame(model, frame, lambda row: f"--row={rows[row]}", warn)
+        remarks = Remarks(preprocess)
+        named = _of_frame(model, frame, lambda row: f"--row={rows[row]}", remarks)
+        remarks.require_seen(f"--row={rows[0]}", force)
+        remarks.tell(warn)
     return [{name: values[index] for name, values in named.items()} for index in range(len(rows))]
 
 
-def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, warn: Tell) -> int:
+def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, warn: Tell, force: bool = False) -> int:
     """Write the predictions for the rows of a file, next to its columns if it is a table.
 
     Args:
@@ -64,6 +71,7 @@ def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, 
         target: The file to write, or a function that receives CSV text.
         tell: Receives the progress.
         warn: Receives warnings about values that the model has never seen.
+        force: Whether to predict even if all values of a column are new to the model.
 
     Returns:
         Number of rows.
@@ -87,28 +95,53 @@ def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, 
             raise refusal(f"--input={source}", f"the model takes columns: {', '.join(preprocess.columns)}", TABLES)
         parts = _of_array(model, source)
     else:
-        parts = _of_table(model, source, warn)
+        parts = _of_table(model, source, warn, force)
     return _write(parts, target, tell)
 
 
-def _of_table(model: TrainedModel, source: Path, warn: Tell) -> Iterator[Any]:
-    polars = files.load_polars()
+def _of_table(model: TrainedModel, source: Path, warn: Tell, force: bool) -> Iterator[Any]:
+    """Yield parts of a table with the predicted columns, none before each column had a value that the model knows."""
     preprocess = _require_inputs(model)
     place = f"--input={source}"
     form = Form.of(model.settings.data)
-    start = 0
+    start, waiting, remarks = 0, [], Remarks(preprocess)
     for frame in _parts(source, form):
         if not form.header and start == 0:
             _require_width(model, frame.width, place)
         columns = _columns(preprocess, frame, place)
         where = partial(_line, source, form, start)
-        named = _of_frame(model, frame.select(columns), where, warn, form.decimal)
-        if taken := [name for name in named if name in frame.columns]:
-            raise refusal(place, f"already has a column {taken[0]}", "a file without this column")
-        yield frame.with_columns([polars.Series(name, values) for name, values in named.items()])
+        named = _of_frame(model, frame.select(columns), where, remarks, form.decimal)
+        names = _free(frame.columns, [*named], warn if start == 0 else None)
+        waiting.append(frame.with_columns([_series(ours, named[name], preprocess) for name, ours in names.items()]))
         start += frame.height
+        if remarks.all_seen:
+            yield from waiting
+            waiting = []
     if start == 0:
         raise refusal(place, "has no rows")
+    remarks.require_seen(place, force)
+    yield from waiting
+    remarks.tell(warn)
+
+
+def _free(columns: Sequence[str], names: Sequence[str], warn: Tell | None) -> dict[str, str]:
+    """Return what predicted columns are called beside those of a table: a number follows a name that is taken."""
+    found: dict[str, str] = {}
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        taken = {*columns} | ({*names} - {name})
+        found[name] = next(one for one in itertools.chain([name], numbered) if one not in taken)
+        if found[name] != name and warn is not None:
+            warn(f"the table has a column {name}; what is predicted stands in {found[name]}")
+    return found
+
+
+def _series(name: str, values: list[Any], preprocess: Preprocess) -> pl.Series:
+    """Return a predicted column of the type that its values have, even if all are missing."""
+    polars = files.load_polars()
+    is_class = preprocess.classes is not None and name.startswith("predicted_")
+    column: pl.Series = polars.Series(name, values, dtype=polars.String if is_class else polars.Float64)
+    return column
 
 
 def _require_width(model: TrainedModel, width: int, place: str) -> None:
@@ -141,10 +174,11 @@ def _parts(source: Path, form: Form) -> Iterator[Any]:
 
 
 def _of_frame(
-    model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], warn: Tell, decimal: str = "."
+    model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], remarks: Remarks, decimal: str = "."
 ) -> dict[str, list[Any]]:
     polars = files.load_polars()
     preprocess = _require_inputs(model)
+    words = words_of(model.settings.data.get("missing", UNSAID))
     if preprocess.array is not None:
         kinds = dict.fromkeys(frame.columns, "number")
     else:
@@ -153,31 +187,31 @@ def _of_frame(
     for name, kind in kinds.items():
         column = frame[name]
         if kind == "number":
-            is_text = column.dtype == polars.String
-            numbers = files.as_numbers(column, decimal) if is_text else column.cast(polars.Float64, strict=False)
-            if is_text and numbers.null_count() > column.null_count():
-                column = files.as_text(column)
-            wrong = numbers.is_null() & column.is_not_null()
+            numbers, wrong = files.as_numbers(column, words.numbers, decimal)
             if wrong.any():
                 row = int(wrong.arg_true()[0])
-                raise refusal(place(row), f"{name} is {column[row]!r}, but the model takes numbers there")
+                cell = column[row].strip() if isinstance(column[row], str) else column[row]
+                raise refusal(place(row), f"{name} is {cell!r}, but the model takes numbers there")
             column = numbers
+        else:
+            column = as_names(column, words.of_names(column))
         typed.append(column)
     frame = polars.DataFrame(typed)
     if preprocess.array is not None:
         raw = torch.from_numpy(frame.to_numpy().reshape(-1, *preprocess.array["shape"]).copy())
     else:
         raw = encoded(frame, preprocess)
-        for remark in unknown_names(frame, preprocess, raw):
-            warn(remark)
-    holes = ~raw.flatten(1).isfinite().all(1)
+    cells = preprocess.holes(raw)
+    holes = cells.flatten(1)
     if bool(holes.any()) and model.settings.data.get("nan") != "drop":
-        row = int(holes.nonzero()[0, 0])
-        name = frame.columns[int((~raw.flatten(1)[row].isfinite()).nonzero()[0, 0])]
-        raise refusal(place(row), f"{name} is empty or not finite, and the model has no value to replace it")
-    named = _named(model, _predicted(model, torch.where(raw.isfinite(), raw, 0.0)))
+        row, index = holes.nonzero()[0].tolist()
+        raise refusal(
+            place(row), f"{frame.columns[index]} is empty or not finite, and the model has no value to replace it"
+        )
+    remarks.note(frame, raw, holes)
+    named = _named(model, _predicted(model, torch.where(cells, 0.0, raw)))
     for values in named.values():
-        for hole in holes.nonzero().flatten().tolist():
+        for hole in holes.any(1).nonzero().flatten().tolist():
             values[hole] = None
     return named
 

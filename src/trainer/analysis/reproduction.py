@@ -127,7 +127,7 @@ def reproduce(
         of.end,
         0,
         built.run.batches.steps_per_epoch,
-        lambda: (built.run.state.best_step, built.run.state.best_value),
+        lambda: built.run.best,
         lambda: few_parameters(built.run.model),
         stopping,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,7 @@ class TrainedModel:
                 prediction: Tensor = self.model(self.inputs(raw).to(self.device))
         except TrainerError:
             raise
-        except Exception as error:  # a model of the user's may raise anything
+        except Exception as error:  # a user's model may raise any exception
             raise RunFailed(f"the model can't predict: {reason_of(error)}") from error
         return self.preprocess.restored(prediction.cpu())
 
@@ -61,18 +61,19 @@ class TrainedModel:
         return prepared.to(torch.int64 if whole else devices.DTYPES[self.settings.device.dtype])
 
 
-def load(word: str, flags: Mapping[str, str], command: str) -> TrainedModel:
+def load(word: str, flags: Mapping[str, str], command: str, warn: Callable[[str], None]) -> TrainedModel:
     """Load a run's model with the weights of a checkpoint; its training data are not needed.
 
     Args:
         word: The word typed for the run.
         flags: The flags of the command, as for `open_run`, and `checkpoint`: best, last or a step.
         command: The whole command, for messages that suggest it with another flag.
+        warn: Called with each warning.
 
     Raises:
         UsageError: There is no such run or checkpoint, or the model can't be built.
     """
-    rundir, settings, _ = open_run(word, flags, command)
+    rundir, settings = open_run(word, flags, command, warn)
     found, called = choose(rundir, flags.get("checkpoint", "best"))
     anywhere = dataclasses.replace(settings.device, type="auto", index=0)
     device = devices.choose(anywhere, getattr(locate(settings.model, "model"), "cpu_only", False))

@@ -19,7 +19,7 @@ from trainer.text import count, number, tick
 
 LOSSES = ("loss", "validation_loss")
 MOST = 10  # lines in color
-_RUNS_OFF = 3.0  # tenths of the height of the other lines, left above them for diverging lines
+_RUNS_OFF = 3.0  # space above the other lines for diverging ones, in tenths of their height
 Groups = Mapping[tuple[str, ...], Sequence["Measured"]]  # by the values of some settings
 
 
@@ -259,7 +259,7 @@ def title(metric: str) -> str:
 
 
 def panel(lines: Sequence[Line], y_label: str) -> Panel:
-    """Return a panel of lines over the steps with suitable axes, which a diverging run may leave at the top."""
+    """Return a panel of lines over the steps with suitable axes; a diverging run may leave it at the top."""
     inside = [y for line in lines if not line.broken for y in line.y if math.isfinite(y)]
     inside += [line.y[0] for line in lines if line.broken and len(line.y) and math.isfinite(line.y[0])]
     everything = [y for line in lines for y in line.y if math.isfinite(y)]
@@ -278,9 +278,11 @@ def _best(of: RunSummary, metric: str, curve: Curve, labelled: bool = False) -> 
     best = of.best
     if best is None or best["metric"] != metric or not isinstance(best["step"], int):
         return None
-    value = curve.at(best["step"])
-    label = f"best {number(value)} at step {best['step']:,}" if labelled else ""
-    return Point(best["step"], value, label) if math.isfinite(value) else None
+    # The evaluation after the last step has no row.
+    value = best["value"] if best["step"] > curve.steps[-1] else curve.at(best["step"])
+    if value is None or not abs(value) <= curves.LARGEST:
+        return None
+    return Point(best["step"], value, f"best {number(value)} at step {best['step']:,}" if labelled else "")
 
 
 def mean(of: Sequence[Curve], label: str = "", color: int | None = 0) -> Line:
@@ -339,7 +341,7 @@ def _group_label(values: tuple[str, ...], members: Sequence[Measured], groups: I
 
 
 def _band(most: int) -> str:
-    """Return the meaning of the band around means of at most so many values."""
+    """Return the meaning of the band around means of at most `most` values."""
     return "" if most < 2 else "range" if most == 2 else "± standard deviation"
 
 

@@ -26,7 +26,7 @@ _SIDE = 1.6  # inches of a legend at the side
 _BUCKETS = 2000  # columns whose extremes are drawn
 _FEW, _ONE_ROW = 4, 64  # labels in a legend above a panel, and their characters
 _SHORT = 26  # characters of a label in a legend at the side
-_BELOW = 3.0  # the factor by which a band may go below the lowest line on a log scale, where it could reach zero
+_BELOW = 3.0  # on a log scale, a band may extend below the lowest line by this factor, since it could reach zero
 _ROW = 0.2  # inches of a label in a legend below
 _MOST_CELLS = 15  # columns of a heat map with numbers in its cells
 # Okabe and Ito's colors for any color vision, without the yellow, which is invisible on white.

@@ -16,7 +16,7 @@ from trainer.runs.entries import RunSummary
 from trainer.runs.ranking import Ranking
 from trainer.text import show
 
-_OBEYED = ("=", "+", "-", "@")  # a spreadsheet takes text that begins like this for a formula
+_OBEYED = ("=", "+", "-", "@")  # a spreadsheet treats text that begins like this as a formula
 
 
 def of_runs(several: Iterable[Measured], keys: Sequence[str], metrics: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from trainer.text import tick
 
 WIDEST = 100  # columns
 _TALLEST, _LOWEST = 16, 8  # rows of a chart with its axis
-_BESIDES = 8  # rows of the screen that a chart leaves free
+_BESIDES = 8  # rows of the screen that stay free
 _COLOURS = (
     "cyan",
     "magenta",
@@ -36,7 +36,7 @@ _PALE_MARK = "."
 _BEST, _BROKEN, _POINT = ("◆", "O"), ("✗", "X"), ("●", "O")  # in Unicode and in ASCII
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
 _BRAILLE = 0x2800
-_SAME, _TINY = 1e-12, 1e-270  # numbers closer than this share of them, or of this, are drawn as one
+_SAME, _TINY = 1e-12, 1e-270  # numbers this close are drawn as one: relative to their size, or to _TINY
 _TICK_COLUMNS = 12  # per x tick
 _TICK_ROWS = 4  # per y tick
 

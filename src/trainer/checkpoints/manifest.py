@@ -22,11 +22,11 @@ _NAME = re.compile(r"step-(\d{12})")
 
 
 class BadCheckpoint(TrainerError):
-    """A damaged checkpoint; the message names the file and the problem."""
+    """The checkpoint is damaged; the message names the file and the problem."""
 
 
 class NewerFormat(UsageError):
-    """An intact checkpoint of a later version, which no older checkpoint may replace."""
+    """The checkpoint is intact but from a later version; an older checkpoint must not replace it."""
 
 
 def name_of(step: int) -> str:

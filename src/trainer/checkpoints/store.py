@@ -210,7 +210,7 @@ def _tensors(path: Path, expected: dict[str, Any]) -> dict[str, Tensor]:
     try:
         tensors, found = tensor_file.read(path)
     except (ValueError, RuntimeError) as error:
-        require_sum(path, sum_of_file(path), expected)  # reports damage as such, even where it breaks the format
+        require_sum(path, sum_of_file(path), expected)  # reports damage as damage, even if it breaks the format
         raise BadCheckpoint(f"{path} can't be read: {error}") from error
     require_sum(path, found, expected)
     return tensors

@@ -57,7 +57,7 @@ def _named(words: Sequence[str]) -> dict[str, RunSummary]:
         entries = [run_entries.entry(path) for path in {path.resolve(): path for path in folders}.values()]
     if len(entries) < 2:
         what = f"{' and '.join(words)} are the same run" if len(words) > 1 else "needs two runs or more"
-        raise UsageError(f"compare: {what}; `trainer compare last best`, or paths, ids or their four letters")
+        raise UsageError(f"compare: {what}; `trainer compare last best`, or paths, ids or their last four letters")
     shorts = [one.short for one in entries]
     return {one.short if shorts.count(one.short) == 1 else str(one.path): one for one in entries}
 
@@ -94,7 +94,7 @@ def _is_idle(values: Iterable[Any]) -> bool:
 
 
 def _circumstances(one: RunSummary) -> dict[str, Any]:
-    """Return what else the numbers of a run depend on, as of its last start: versions, machine, commit, modules."""
+    """Return the other facts that results depend on, as of the last start: versions, machine, commit, modules."""
     segment = one.segments[-1] if one.segments else {}
     facts = flat({part: dict(segment.get(part, {})) for part in ("versions", "machine")})
     facts.pop("machine.threads", None)  # shown with the settings
@@ -137,7 +137,7 @@ def _print(found: Mapping[str, RunSummary], differing: Mapping[str, Differences]
         screen.say(f"{len(shown)} of {len(found):,} runs; --json shows all")
     by = ranking(list(found.values()))
     best = min(found, key=lambda name: by.key(found[name]))
-    what = "look at the best" if by.metric is not None else "look at the first"
+    what = "show the best" if by.metric is not None else "show the first"
     screen.next_commands({f"trainer show {shlex.quote(best)}": what})
 
 

@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def _script(shell: str) -> str:
-    """Return the script for a shell; it runs this installation, in a Python that starts fast."""
+    """Return the script for a shell; it runs this installation with Python options for a fast start."""
     here = os.path.abspath(os.path.join(os.path.dirname(completion.__file__), "..", ".."))
     plugins = [folder for folder in sys.path if os.path.isdir(os.path.join(folder, "hydra_plugins"))]
     folders = list(dict.fromkeys([here, *plugins]))

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     from trainer.session import restore
     from trainer.terminal import screen
 
-    rundir, stored, _ = open_run(name, words.flags, words.command)
+    rundir, stored = open_run(name, words.flags, words.command, screen.note)
     found, called = restore.choose(rundir, words.flags.get("checkpoint", "best"))
     changed, _ = changed_by(words, stored)
     with screen.busy("evaluating"):

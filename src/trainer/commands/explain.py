@@ -265,7 +265,7 @@ def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, l
     key, words = str(found.get("key")), composed.words
     if "sources" not in found:
         most = max(found["settings"], key=lambda line: len(line["sources"]))  # overrides the most values
-        yield "look closer", ["explain", most["key"], *words]
+        yield "explain a setting", ["explain", most["key"], *words]
         yield "train it", ["run", *words]
         return
     if "options" in found:
@@ -279,7 +279,7 @@ def _next(found: Mapping[str, Any], composed: Composed) -> Iterator[tuple[str, l
     if other not in (None, _UNSET, secrets.MARK) and not key.endswith(_TARGET):
         others = _without(words, *(_LENGTHS if key in _LENGTHS else [key]))
         yield "set it", ["run", *others, arguments.word(key, other)]
-    yield "see what else there is", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
+    yield "see other settings", ["explain", *([key.partition(".")[0]] if "." in key else []), *words]
 
 
 def _without(words: Iterable[str], *keys: str) -> list[str]:

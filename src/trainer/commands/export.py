@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     from trainer.analysis import export, trained_model
     from trainer.terminal import screen
 
-    model = trained_model.load(name, words.flags, words.command)
+    model = trained_model.load(name, words.flags, words.command, screen.note)
     folder = Path(words.flags.get("output", f"exported-{model.rundir.short.strip('./').replace('/', '-')}"))
     if any(RunDirectory(place).exists and RunDirectory(place).checkpoints.is_dir() for place in _at_and_above(folder)):
         raise refusal(f"--output={folder}", "is a run, and nothing is written into runs", "another folder")

@@ -73,7 +73,7 @@ def _of_run(words: CommandLine) -> tuple[Built, Sequence[Batch] | None]:
     from trainer.analysis import failure, weights
     from trainer.session import restore
 
-    rundir, stored, _ = open_run(name, words.flags, words.command)
+    rundir, stored = open_run(name, words.flags, words.command, screen.note)
     choices = rundir.read_status().get("choices") or {}
     if "checkpoint" not in words.flags and (kept := failure.kept(rundir)) is not None:
         vouching.require(rundir, kept.path)

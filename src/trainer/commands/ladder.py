@@ -115,7 +115,7 @@ def _in_float64(words: CommandLine) -> list[str]:
 
 def _print(found: Mapping[str, Any]) -> None:
     rungs = found["rungs"]
-    screen.heading("who computes what", "and the lines of code, imports and comments not counted")
+    screen.heading("who computes what", "and the lines of code, not counting imports and comments")
     lines = [(one["model"], one["forward"], one["gradients"], one["update"], str(one["lines"])) for one in rungs]
     screen.table(screen.columns(("model", "forward", "gradients", "update"), ("lines",), lines))
     length = min(len(one["losses"]) for one in rungs)
@@ -171,7 +171,7 @@ def lines_of_code(source: str) -> int:
 
 
 def _code(source: str) -> Sequence[str]:
-    """Return the lines of a source from the first class on; all rungs are alike above it."""
+    """Return the lines of a source from the first class on; above it, all rungs are the same."""
     lines = source.splitlines()
     first = next((place for place, line in enumerate(lines) if line.startswith("class ")), 0)
     return lines[first:]

@@ -33,9 +33,9 @@ def main(argv: list[str]) -> int:
     from trainer.analysis import prediction, trained_model
     from trainer.terminal import screen
 
-    model = trained_model.load(name, words.flags, words.command)
+    model = trained_model.load(name, words.flags, words.command, screen.note)
     if source is None:
-        rows = prediction.of_rows(model, words.rows, _warn)
+        rows = prediction.of_rows(model, words.rows, _warn, "force" in words.flags)
         if "json" in words.flags:
             screen.as_json(rows)
         else:
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
             screen.note(f"{model.rundir.path}, {model.called}")
         return 0
     with _file_of(source) as file, screen.busy("predicting") as tell:
-        count = prediction.of_file(model, file, _print if target is None else Path(target), tell, _warn)
+        written = _print if target is None else Path(target)
+        count = prediction.of_file(model, file, written, tell, _warn, "force" in words.flags)
     screen.note(f"{model.rundir.path}, {model.called}")
     if target is not None:
         screen.say(f"{count:,} predictions in {target}")
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 @contextmanager
 def _file_of(source: str) -> Iterator[Path]:
-    """Yield the input file; of a pipe, a temporary file with all its content."""
+    """Yield the input file; for a pipe, a temporary file with all its content."""
     is_pipe = Path(source).is_fifo() and Path(source).suffix in ("", ".csv")
     if source != "-" and not is_pipe:
         yield Path(source)

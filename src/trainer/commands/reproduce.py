@@ -12,10 +12,10 @@ from trainer.config.arguments import CommandLine
 from trainer.config.changes import changed_by
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import finite
-from trainer.runs import directory, entries, find, moved_files, sweep_file
+from trainer.runs import directory, entries, find, moved_files, sweep_file, user_code
 from trainer.runs.directory import RunDirectory
 from trainer.runs.history import History, NothingYet, course
-from trainer.runs.open import open_runs, require_unedited
+from trainer.runs.open import require_unedited
 from trainer.session.stopping import Stopping
 from trainer.terminal import advice
 from trainer.text import count, duration, show, typed
@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
     folders = directory.jobs(path) if is_sweep else [path]
     configs = {rundir: rundir.read_config() for rundir in map(RunDirectory, folders)}
     histories = list(_histories(configs, words)) if is_sweep else [_history(*one, words) for one in configs.items()]
-    rundirs = [of.rundir for of in histories]
-    open_runs(rundirs, words.command, "trust_code" in words.flags, "force" in words.flags)
+    repeated = {of.rundir: configs[of.rundir] for of in histories}
+    user_code.open_code(repeated, words.command, "trust_code" in words.flags, "force" in words.flags)
     from trainer.terminal import screen
 
     findings = []

@@ -25,15 +25,13 @@ def main(argv: list[str]) -> int:
         require_same_files([RunDirectory(folder) for folder in folders], command)
     if directory.is_sweep(path):
         return go_on_with_sweep(path, words, request, "trust_code" in words.flags)
-    rundir, stored, changed_modules = open_run(str(path), words.flags, command)
-    changed, chosen = changed_by(words, stored)
     from trainer.terminal import screen
 
+    rundir, stored = open_run(str(path), words.flags, command, screen.note)
+    changed, chosen = changed_by(words, stored)
     files = rundir.read_status().get("data", {}).get("files", {})
     if is_strict:
         require_same_files([rundir], command, moved_files.left(files, stored.data, changed.data))
     for remark in moved_files.remarks(files, stored.data, changed.data):
         screen.note(remark)
-    for module in changed_modules:
-        screen.note(f"warning: {module} differs from the run's copy: bit-identical results are not guaranteed")
     return go_on(rundir, stored, changed, chosen, request)

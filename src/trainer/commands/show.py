@@ -29,7 +29,7 @@ _STARTS = 100  # starts of a run that are shown
 FLAGS = ("--parameters", "--checkpoint", "--trust-code", "--force", "--json")
 _MOST_VALUES = 8  # values of a swept setting that are shown
 _NOTES = {"buffer": " (buffer)", "frozen": " (not trained)", "shared": " (shared)"}
-# Settings that have no line: the lines of the parts, the steps and the device show them.
+# Settings without a line of their own: the lines of the parts, the steps and the device show them.
 _SHOWN = (
     *("steps", "epochs", "batch_size", "accumulate", "run_dir", "resume", "name"),
     *("device.type", "device.dtype", "device.threads"),
@@ -253,7 +253,7 @@ def _parameters(one: RunSummary, words: CommandLine) -> dict[str, Any]:
         UsageError: There is no such checkpoint, or the code of the run is not trusted.
         BadCheckpoint: The checkpoint is damaged.
     """
-    rundir, stored, changed = open_run(str(one.path), words.flags, words.command)
+    rundir, stored = open_run(str(one.path), words.flags, words.command, screen.note)
     from trainer.analysis import weights
     from trainer.session import restore
 
@@ -261,8 +261,6 @@ def _parameters(one: RunSummary, words: CommandLine) -> dict[str, Any]:
     if found is None:
         raise UsageError(f"{one.short} has no checkpoint yet")
     vouching.require(rundir, found.path)
-    for module in changed:
-        screen.note(f"warning: {module} differs from the copy that the run keeps: the gradients may differ, too")
     return weights.gather(found, stored, dict(one.choices))
 
 

@@ -70,14 +70,14 @@ def _places(folders: list[Path]) -> Iterator[Path]:
 
 
 def _own_code(place: Path) -> OwnCode | None:
-    """Return the own code of a run or a job, or that of a sweep's launcher; None if there is none."""
+    """Return the custom code of a run, a job or a sweep's launcher; None if there is none."""
     if directory.is_sweep(place):
         return launcher_words.launcher_code(sweep_file.read(place))
     return user_code.of_run(RunDirectory(place))
 
 
 def _described(own: OwnCode, rundir: RunDirectory) -> dict[str, str]:
-    """Return the lines about own code: classes, files to read, packages, launcher."""
+    """Return the lines about custom code: classes, files to read, packages, launcher."""
     lines: dict[str, str] = {}
     for group, section in own.sections:
         arguments = ", ".join(f"{key}={value}" for key, value in section.items() if key != "_target_")

@@ -20,7 +20,7 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def fits(value: Any, kind: Any) -> tuple[bool, Any]:
     """Return whether a plain value fits a type annotation, and the value converted (1e5 to an integer).
 
-    An annotation that allows no plain value (a Tensor, a Callable) is never fitted.
+    No value fits an annotation that allows no plain value (a Tensor, a Callable).
     """
     if kind is Any:
         return True, value
@@ -75,7 +75,7 @@ def choices(kind: Any) -> list[str]:
 
 
 def misfit(key: str, value: Any, kind: Any) -> UsageError:
-    """Build the refusal of a value that does not fit the annotation of `key`."""
+    """Return the error for a value that does not fit the annotation of `key`."""
     if value is None:
         return refusal(f"{key}=null", "needs a value", describe(kind))
     if value == "???":

@@ -109,11 +109,11 @@ class CommandLine:
         return word
 
     def which_run(self, reason: str = "which run?") -> UsageError:
-        """Build the refusal of a command that does not name the run it is about."""
-        return UsageError(f"{self.name}: {reason} `trainer {self.name} last`, or a path, an id or its four letters")
+        """Return the error for a command that names no run, or several."""
+        return UsageError(f"{self.name}: {reason} `trainer {self.name} last`, a path, an id or its last four letters")
 
     def catalog(self) -> Catalog:
-        """Return the options that can be selected, those of --config-dir included."""
+        """Return the options that can be selected, including those in --config-dir."""
         for folder in self.config_dirs:
             if not Path(folder).is_dir():
                 raise refusal(f"--config-dir={folder}", f"no such folder: {Path(folder).absolute()}")
@@ -121,7 +121,7 @@ class CommandLine:
 
 
 def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "run") -> CommandLine:
-    """Separate the flags from the other words; they may stand in any order.
+    """Separate the flags from the other words, which may come in any order.
 
     Args:
         argv: The words after the command.
@@ -134,24 +134,24 @@ def split(argv: Sequence[str], flags: Sequence[str] = RUN_FLAGS, name: str = "ru
     words, rest, known = CommandLine(name=name, argv=argv), list(argv), (*flags, *HELP_FLAGS)
     while rest:
         word = rest.pop(0)
-        name, equals, value = word.partition("=")
+        flag, equals, value = word.partition("=")
         if not word.startswith("-") or word == "-":
             words.overrides.append(word)
         elif word in known and word not in VALUED_FLAGS:
             words.flags[_SHORT.get(word) or word.lstrip("-").replace("-", "_")] = ""
-        elif name in VALUED_FLAGS and name in known:
-            if VALUED_FLAGS[name] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
+        elif flag in VALUED_FLAGS and flag in known:
+            if VALUED_FLAGS[flag] == "info" and not equals and (not rest or rest[0] not in INFO_CHOICES):
                 value, equals = INFO_DEFAULT, "="
             if not equals:
                 if not rest:
                     raise refusal(word, "needs a value", f"{word} VALUE")
                 value = rest.pop(0)
-            if VALUED_FLAGS[name] == "config_dir":
+            if VALUED_FLAGS[flag] == "config_dir":
                 words.config_dirs.append(value)
-            elif VALUED_FLAGS[name] == "row":
+            elif VALUED_FLAGS[flag] == "row":
                 words.rows.append(value)
             else:
-                words.flags[VALUED_FLAGS[name]] = value
+                words.flags[VALUED_FLAGS[flag]] = value
         else:
             if (setting := word.lstrip("-")).partition("=")[0].partition(".")[0] in (*GROUPS, *SETTINGS):
                 raise refusal(word, "is a setting, not a flag", (), setting if equals else f"{setting}=VALUE")
@@ -196,7 +196,7 @@ def jobs(words: CommandLine, catalog: Catalog) -> list[Choice]:
 
 
 def word(key: str, value: Any) -> str:
-    """Write a setting as it would be typed, quoted where its value needs quotes."""
+    """Return a setting as it would be typed, with quotes if its value needs them."""
     return f"{key}={_written(value)}"
 
 
@@ -267,7 +267,7 @@ def _refuse_repeats(overrides: list[Override]) -> None:
 
 
 def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
-    """Return the values of an override as text; several only if it sweeps."""
+    """Return the values of an override as text; only a sweep has several."""
     from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep
 
     key, word, pattern = override.key_or_group, str(override.input_line), override.value()
@@ -288,7 +288,7 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
         together = f", or {key}=[{word.partition('=')[2]}] for "
         if key in SEVERAL:
             one = f"{together}all of them"
-        elif key in SETTINGS:  # no setting of trainer is a list
+        elif key in SETTINGS:  # none of these settings is a list
             one = ""
         else:
             one = ", or one option" if key in GROUPS else f"{together}one list"
@@ -301,7 +301,7 @@ def _values(override: Override, multirun: bool, catalog: Catalog) -> list[str]:
 
 
 def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Override]:
-    """Return one override per value, the option of a group by its exact name."""
+    """Return one override per value; options of groups get their exact names."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     key = override.key_or_group
@@ -312,7 +312,7 @@ def _axis(override: Override, texts: list[str], catalog: Catalog) -> list[Overri
 
 
 def _matched(group: str, text: str, catalog: Catalog) -> str:
-    """Return the option that a word names, or a list of options where the group takes several."""
+    """Return the option that a word names, or a list of options if the group takes several."""
     if group in SEVERAL and text[:1] == "[":
         found = [catalog.match(group, name) for name in names(text)]
         if len({*found}) < len(found):

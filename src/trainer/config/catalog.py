@@ -93,7 +93,7 @@ class Catalog:
 
     def defaults(self) -> dict[str, str]:
         """Return the default option of each group."""
-        # Read without a YAML parser, which would slow down every --help.
+        # Read without a YAML parser, because importing one would slow down every --help.
         text = (shipped_configs() / "config.yaml").read_text(encoding="utf-8")
         chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
         return {group: name for group, name in chosen.items() if name != "null"}
@@ -130,7 +130,7 @@ class Catalog:
         raise self.unknown(group, word)
 
     def unknown(self, group: str, word: str) -> UsageError:
-        """Build the refusal of an option that a group does not have."""
+        """Return the error for an option that a group does not have."""
         options = self.options(group)
         near = OTHER_NAMES.get(group, {}).get(word.lower()) or nearest(word, options)
         suggestion = f"{group}={near}" if near else self.group_of(word)

@@ -55,13 +55,13 @@ class UserConfigs(SearchPathPlugin):
 def register(catalog: Catalog) -> None:
     """Register the schema and the config folders with Hydra, every time: launchers may replace its registries."""
     here, path = {"", str(Path.cwd())}, sys.path[:]
-    sys.path[:] = [folder for folder in path if folder not in here]  # no plugins from there
+    sys.path[:] = [folder for folder in path if folder not in here]  # loads no plugins from there
     Plugins.instance()
     sys.path[:] = path
     UserConfigs.folders = catalog.folders[1:]
     reserved = (SCHEMA, *(f"hydra/launcher/{name}" for name in LAUNCHERS))
     for file in (folder / f"{name}.yaml" for folder in UserConfigs.folders for name in reserved):
-        if file.exists():  # Hydra would prefer it to ours
+        if file.exists():  # Hydra would use it instead of ours
             raise refusal(near_path(file), "has the name of a file of trainer's", "another name")
     ConfigStore.instance().store(name=SCHEMA, node=settings.defaults(), provider="trainer")
     if UserConfigs not in Plugins.instance().discover(SearchPathPlugin):
@@ -195,13 +195,13 @@ def set_value(config: DictConfig, override: Override) -> None:
 
 
 def _unknown_root(key: str, values: tuple[Override, ...], config: DictConfig, catalog: Catalog) -> UsageError:
-    """Build the refusal of an unknown setting in a config."""
+    """Return the error for an unknown setting in a config."""
     typed = {override.key_or_group.split(".")[0]: str(override.input_line).lstrip("+") for override in values}
     return no_such_setting(typed.get(key, key), _keys(OmegaConf.to_container(config)), catalog)
 
 
 def no_such_setting(what: str, leaves: Iterable[str], catalog: Catalog) -> UsageError:
-    """Build the refusal of an unknown setting; it suggests a nested setting of that name, or the nearest name.
+    """Return the error for an unknown setting; it suggests a nested setting of that name, or the nearest name.
 
     Args:
         what: The key, or the word as it was typed.
@@ -245,7 +245,7 @@ OTHER_KEYS = {
 
 
 def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of nested settings, those of sections included."""
+    """Yield the dotted keys of nested settings, including sections."""
     for key, value in tree.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):
@@ -299,16 +299,16 @@ def override(stored: Settings, choice: Choice, catalog: Catalog) -> Settings:
                 config[group] = compose("config", [word])[group]
             elif group in SEVERAL:
                 config[group] = _composed((word,), catalog)[0][group]
-            else:  # the device: an option sets some of its settings
+            else:  # the device: an option sets only some of its settings
                 config[group].update(option_files.read(catalog.options(group)[word.partition("=")[2]], group))
         changed = _apply(config, choice, catalog)
     if targets.own_targets(changed) - targets.own_targets(stored):
-        targets.search_working_directory()  # the classes typed now are the user's
+        targets.search_working_directory()  # the user has typed these classes: they may be there
     return changed
 
 
 def show_with_hydra(flags: dict[str, str], choice: Choice, catalog: Catalog) -> int:
-    """Let Hydra print the answer to --cfg and --info."""
+    """Let Hydra print the output of --cfg and --info."""
     import hydra
 
     words = [*choice.groups, *(f"++{str(value.input_line).lstrip('+')}" for value in choice.values)]

@@ -53,7 +53,7 @@ def place(cls: type[Any], name: str) -> Place | None:
     return next((names[name] for names in map(_named_in, parts) if name in names), None)
 
 
-@functools.lru_cache(maxsize=64)  # finding a class takes parsing its whole file
+@functools.lru_cache(maxsize=64)  # to find a class, its whole file must be parsed
 def _named_in(part: Any) -> dict[str, Place]:
     """Return where a function declares its arguments, or a class its annotated fields; {} without source."""
     try:
@@ -91,7 +91,7 @@ def _described(doc: str, name: str) -> str:
     for number, line in enumerate(lines[start + 1 :], start + 1):
         if (match := entry.fullmatch(line)) is None:
             continue
-        text = [] if is_numpydoc else [match[2] or ""]  # numpydoc writes the type there
+        text = [] if is_numpydoc else [match[2] or ""]  # in numpydoc style, the type is there
         for more in lines[number + 1 :]:
             if not more.strip() or len(more) - len(more.lstrip()) <= len(match[1]):
                 break

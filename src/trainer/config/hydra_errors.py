@@ -15,7 +15,7 @@ from trainer.errors import UsageError, refusal, unknown
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the errors that Hydra, OmegaConf or YAML raise in a block into UsageErrors."""
+    """Convert errors of Hydra, OmegaConf or YAML in a block to UsageErrors."""
     try:
         yield
     except yaml.YAMLError as error:

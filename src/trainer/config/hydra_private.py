@@ -21,7 +21,7 @@ _IS_PLUGIN = getattr(Plugins, "is_in_toplevel_plugins_module", None)
 
 @contextmanager
 def outer_set_aside() -> Iterator[None]:
-    """Clear Hydra's global state within a block: trainer may be called from an application of Hydra's.
+    """Clear Hydra's global state within a block: trainer may be called from a Hydra application.
 
     The fall-back leaves the state cleared.
     """
@@ -30,7 +30,7 @@ def outer_set_aside() -> Iterator[None]:
     try:
         yield
     finally:
-        GlobalHydra.instance().clear()  # by now another instance
+        GlobalHydra.instance().clear()  # a new instance by now
         if outer is not None:
             GlobalHydra.instance().hydra = outer
 

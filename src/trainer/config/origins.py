@@ -109,7 +109,7 @@ def _leaves(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, tup
 
 
 def _line_and_comment(key: yaml.Node, value: yaml.Node, lines: list[str]) -> tuple[int, str]:
-    """Return the line of a setting and the comment behind its value."""
+    """Return the line of a setting and the comment after its value."""
     row, column = value.end_mark.line, value.end_mark.column
     after = lines[row][column:].strip() if row < len(lines) else ""
     return key.start_mark.line + 1, after if after.startswith("#") else ""

@@ -13,7 +13,7 @@ _SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 _WITHIN = re.compile(r"(token|secret|password|key)['\"]?\s*[:=]", re.IGNORECASE)
 _UNSET = re.compile(r"^([\w.]*(?:token|secret|password|key))[\s:]+(.+)$", re.IGNORECASE)
 _COUNTING = re.compile(r"(token|key)$", re.IGNORECASE)
-_LEAST = 1000  # smaller numbers are the index of a token or a number of keys
+_LEAST = 1000  # smaller numbers are token indices or counts of keys
 _LINE = re.compile(r"^(\s*(?:- )?['\"]?[\w.]*(?:token|secret|password|key)['\"]?: ).+$", re.IGNORECASE | re.MULTILINE)
 _SHORTEST = 6  # characters; shorter values would match unrelated text
 _UNMISTAKABLE = 12  # characters; values this long are hidden within words, too
@@ -39,7 +39,7 @@ def _redacted(key: str, value: Any) -> Any:
 
 
 def _holds(key: str, value: Any) -> bool:
-    """Return whether a value is a secret: small numbers and flags under such keys are not."""
+    """Return whether a value under a secret key is a secret; small numbers and flags are not."""
     if value is None or isinstance(value, bool):
         return False
     counts = isinstance(value, int | float) and abs(value) < _LEAST and _COUNTING.search(key)
@@ -121,7 +121,7 @@ def require_given(data: Mapping[str, Any]) -> None:
     """
     for key, value in secrets(data):
         if value == MARK:
-            raise refusal(key, "is a secret, which is not stored with a run: give it again", f"{key}=VALUE")
+            raise refusal(key, "is a secret, which is not stored with a run and must be given again", f"{key}=VALUE")
 
 
 def _note(value: Any) -> None:

@@ -25,7 +25,7 @@ OBJECT = "_object_"  # replaces _target_ where Python code has passed an object;
 
 # What changing a setting means when a run is resumed.
 HARMLESS = "harmless"  # does not affect the computation
-REPLANS = "re-plans"  # affects the steps still to come, as asked
+REPLANS = "re-plans"  # affects only the remaining steps
 REFUSED = "refused"  # would make it a different run
 
 
@@ -83,7 +83,7 @@ class Settings:
     init_from: str | None = setting(None, "a run to take the initial weights from")
     log_every: int = setting(1, "steps between rows of metrics.jsonl", least=1, resume=HARMLESS)
     eval_every: int | None = setting(None, "steps between evaluations; null is once per epoch", least=1, resume=REPLANS)
-    monitor: str | None = setting(None, "the metric that best, patience and plateau follow", resume=REPLANS)
+    monitor: str | None = setting(None, "the metric for best, patience and plateau", resume=REPLANS)
     mode: Literal["min", "max"] | None = setting(
         None, "whether a lower or a higher monitored metric is better", resume=REPLANS
     )
@@ -91,7 +91,7 @@ class Settings:
     on_nonfinite: Literal["stop", "skip"] = setting(
         "stop", "on a non-finite loss or gradient, stop the run or skip the step", resume=REPLANS
     )
-    max_skips: int = setting(10, "most consecutive steps that on_nonfinite=skip may skip", least=1, resume=REPLANS)
+    max_skips: int = setting(10, "maximum number of consecutive steps that may be skipped", least=1, resume=REPLANS)
     max_divergence: float = setting(
         1e6, "stop when |loss| exceeds this times max(1, |first loss|)", above=0, resume=REPLANS
     )
@@ -100,7 +100,7 @@ class Settings:
     )
     run_dir: str | None = setting(None, "the directory of the run; null is runs/<id>")
     resume: bool = setting(False, "continue the run in run_dir if there is one, else start it", resume=HARMLESS)
-    max_jobs: int = setting(10_000, "most jobs that a sweep may have", least=1, resume=HARMLESS)
+    max_jobs: int = setting(10_000, "maximum number of jobs in a sweep", least=1, resume=HARMLESS)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
     model: dict[str, Any] = field(default_factory=dict)

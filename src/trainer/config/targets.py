@@ -1,4 +1,4 @@
-"""Tells `_target_`s of trainer and torch from those of the user, and lets the latter be imported."""
+"""Distinguishes `_target_`s of trainer and torch from custom ones, and lets custom ones be imported."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def search_working_directory() -> None:
 
 
 def own_targets(settings: Settings) -> set[str]:
-    """Return the classes in settings that are not of trainer or torch."""
+    """Return the classes in settings that are not from trainer or torch."""
     return {target for _, target in foreign(settings)}
 
 
 def foreign(settings: Settings, key: str = "_target_") -> Iterator[tuple[str, str]]:
-    """Yield section and class of each component whose class is not of trainer or torch."""
+    """Yield section and class of each component whose class is not from trainer or torch."""
     for group, section in settings.selected.items():
         target: Any = section.get(key)
         if isinstance(target, str) and not is_ours(target):

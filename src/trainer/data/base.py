@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,18 @@ class Data:
         if kept is not None and (mine is None or mine.array is None or mine.array != kept.array):
             raise refusal(f"data: {type(self).__name__}", "the inputs differ from those that the run learned from")
         self.training, self.held_out = split(self.rows, self.validation, seed)
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *self.untrained_classes())))
+
+    def untrained_classes(self, column: str = "the targets") -> Iterator[str]:
+        """Yield a warning if held-out rows are of classes that no training row has; `column` holds the classes."""
+        if not self.classes or self.training is None or self.held_out is None or len(self.y) != self.rows:
+            return
+        counts = self.y[self.held_out].bincount(minlength=len(self.classes))
+        counts[self.y[self.training].unique()] = 0
+        if rows := int(counts.sum()):
+            names = [repr(self.classes[index]) for index in counts.nonzero().flatten().tolist()]
+            what = f"the class{'es' * (len(names) > 1)} {listed(names)}"
+            yield f"{column}: no training row is of {what} ({rows:,} held-out row{'s' * (rows > 1)})"
 
     @property
     def preprocess(self) -> Preprocess | None:

@@ -6,7 +6,7 @@ import functools
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +62,14 @@ def opened(path: Path, key: str) -> io.BufferedReader:
     return file
 
 
-def read_csv(path: Path, key: str, form: Form) -> pl.DataFrame:
+def read_csv(path: Path, key: str, form: Form, missing: Sequence[str] = ("",)) -> pl.DataFrame:
     """Return a CSV file as a table of text, with null for missing cells.
 
     Args:
         path: The file, in UTF-8, possibly compressed.
         key: The setting that names the file, for messages.
         form: The form of the file.
+        missing: The words that mean a missing cell; a line of nothing else is blank.
 
     Raises:
         UsageError: The file is not such a table; the message names the line.
@@ -76,21 +77,23 @@ def read_csv(path: Path, key: str, form: Form) -> pl.DataFrame:
     with opened(path, key) as file:
         found = os.fstat(file.fileno())
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
-        kept = _kept(path, key, form, version) if found.st_size <= _KEPT else []
+        kept = _kept(path, key, form, tuple(missing), version) if found.st_size <= _KEPT else []
         if not kept:
-            kept.append(_read_csv(file, path, f"{key}={path}", form))
+            kept.append(_read_csv(file, path, f"{key}={path}", form, missing))
         return kept[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(path: Path, key: str, form: Form, version: tuple[int, ...]) -> list[pl.DataFrame]:
+def _kept(path: Path, key: str, form: Form, missing: tuple[str, ...], version: tuple[int, ...]) -> list[pl.DataFrame]:
     """Return the cache of the last table read: the same list for the same arguments, empty at first."""
     return []
 
 
-def _read_csv(packed_file: io.BufferedReader, path: Path, what: str, form: Form) -> pl.DataFrame:
+def _read_csv(
+    packed_file: io.BufferedReader, path: Path, what: str, form: Form, missing: Sequence[str]
+) -> pl.DataFrame:
     polars = load_polars()
-    with _prepared(packed_file, path, what, form) as (file, head, lazy):
+    with _prepared(packed_file, path, what, form, missing) as (file, head, lazy):
         try:
             frame: pl.DataFrame = lazy.collect()
         except polars.exceptions.PolarsError as error:
@@ -104,7 +107,7 @@ def _read_csv(packed_file: io.BufferedReader, path: Path, what: str, form: Form)
 
 
 def csv_parts(path: Path, key: str, rows: int, form: Form) -> Iterator[pl.DataFrame]:
-    """Yield a CSV file in parts of about `rows` rows, cells as text, with null for missing ones.
+    """Yield a CSV file in parts of about `rows` rows, cells as text, with null for empty ones.
 
     Raises:
         UsageError: The file is not such a table; the message names the line.
@@ -125,7 +128,7 @@ def csv_parts(path: Path, key: str, rows: int, form: Form) -> Iterator[pl.DataFr
 
 @contextmanager
 def _prepared(
-    packed_file: io.BufferedReader, path: Path, what: str, form: Form
+    packed_file: io.BufferedReader, path: Path, what: str, form: Form, missing: Sequence[str] = ("",)
 ) -> Iterator[tuple[io.BufferedReader, Head, pl.LazyFrame]]:
     """Yield the unpacked content of a CSV file, its start, and the lazy table."""
     with ExitStack() as stack:
@@ -138,7 +141,7 @@ def _prepared(
             plain = stack.enter_context(packed.temporary())
             csv_text.rewrite(file, what, head, plain)
             name = packed.name_of(plain)
-        yield file, head, _scan(name, head, form.header)
+        yield file, head, _scan(name, head, form.header, missing)
 
 
 def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
@@ -150,31 +153,52 @@ def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(~(is_blank & polars.all_horizontal(rest.is_null())))
 
 
-def as_text(column: pl.Series) -> pl.Series:
-    """Return a column of text with cells stripped of blanks, and null for missing values."""
+def as_text(column: pl.Series, missing: Sequence[str]) -> pl.Series:
+    """Return a column of text with cells stripped of blanks, and null for empty ones and words that mean missing."""
     text = column.str.strip_chars(" \t")
-    return text.set(text.is_in(MISSING), None)
+    return text.set(text.is_in(["", *missing]), None)
 
 
-def as_numbers(column: pl.Series, decimal: str = ".") -> pl.Series:
-    """Return a column of text as float64, with null for cells that are not numbers."""
+def as_numbers(column: pl.Series, missing: Sequence[str], decimal: str = ".") -> tuple[pl.Series, pl.Series]:
+    """Return a column as float64, with null for what is no number, and which cells are neither number nor missing.
+
+    Args:
+        column: The cells.
+        missing: The words that mean a missing cell; numbers among them may be written with a point or with `decimal`.
+        decimal: The decimal mark of numbers that are text.
+    """
     polars = load_polars()
-    if decimal != ".":  # a cell with a point is no number then
+    if column.dtype in (polars.Categorical, polars.Enum):
+        column = column.cast(polars.String)
+    if not (column.dtype.is_numeric() or column.dtype in (polars.String, polars.Boolean, polars.Null)):
+        return polars.Series(column.name, [None] * column.len(), dtype=polars.Float64), column.is_not_null()
+    numbers = _floats(column, decimal)
+    if numbers.null_count() > column.null_count() and column.dtype == polars.String:
+        column = as_text(column, missing)
+        numbers = _floats(column, decimal)
+    wrong = numbers.is_null() & column.is_not_null()
+    words = polars.Series(missing, dtype=polars.String)
+    values = polars.concat([_floats(words, mark) for mark in {".", decimal}])
+    if finite := values.filter(values.is_finite()).to_list():
+        numbers = numbers.set(numbers.is_in(finite).fill_null(False), None)
+    return numbers, wrong
+
+
+def _floats(column: pl.Series, decimal: str) -> pl.Series:
+    polars = load_polars()
+    if decimal != "." and column.dtype == polars.String:  # a cell with a point is no number then
         column = column.str.replace_all(".", "?", literal=True).str.replace(decimal, ".", literal=True)
-    numbers = column.cast(polars.Float64, strict=False)
-    if numbers.null_count() == column.null_count():
-        return numbers
-    return as_text(column).cast(polars.Float64, strict=False)
+    return column.cast(polars.Float64, strict=False)
 
 
-def _scan(name: str, head: Head, has_header: bool) -> pl.LazyFrame:
+def _scan(name: str, head: Head, has_header: bool, missing: Sequence[str]) -> pl.LazyFrame:
     """Return a CSV file as a lazy table of text, without inferring types."""
     return load_polars().scan_csv(  # type: ignore[no-any-return]
         name,
         separator=head.separator,
         has_header=has_header,
         infer_schema=False,
-        null_values=MISSING,
+        null_values=["", *missing],
         new_columns=head.names,
         raise_if_empty=False,
         glob=False,
@@ -217,19 +241,23 @@ def _no_parquet(path: Path, key: str, error: Exception) -> UsageError:
     return refusal(f"{key}={path}", f"is not a Parquet file: {_first_line(error)}")
 
 
-def line_of(path: Path, row: int, form: Form, key: str = "data.path") -> int:
+def line_of(path: Path, row: int, form: Form, key: str = "data.path", missing: Sequence[str] = ("",)) -> int:
     """Return the number of the line where a row begins; rows are counted from 0 after the header."""
     what = f"{key}={path}"
     with opened(path, key) as packed_file, packed.unpacked(packed_file, what) as file:
         separator = csv_text.head_of(file, what, form).separator
-        found = (line for line, cells in csv_text.records(file, what, separator) if not _is_empty(cells))
-        return next(itertools.islice(found, row + form.header, None), row + 2)
+        found = csv_text.records(file, what, separator)
+        if form.header:
+            next(found, None)
+        lines = (line for line, cells in found if not _is_empty(cells, missing))
+        return next(itertools.islice(lines, row, None), row + 2)
 
 
-def _is_empty(cells: list[str]) -> bool:
+def _is_empty(cells: list[str], missing: Sequence[str]) -> bool:
     """Return whether a record is left out of tables, as `_without_blank_lines` does."""
+    words = {"", *missing}
     first, *rest = cells
-    return bool(rest) and (first in MISSING or not first.strip(" \t")) and all(cell in MISSING for cell in rest)
+    return bool(rest) and (first in words or not first.strip(" \t")) and all(cell in words for cell in rest)
 
 
 def _explained(file: io.BufferedReader, what: str, separator: str, error: Exception) -> UsageError:

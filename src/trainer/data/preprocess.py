@@ -17,7 +17,13 @@ _MOST = 2**40  # numbers of a row
 _MOST_CLASSES = 20  # most distinct integer targets that are treated as classes by default
 
 
-class Number(TypedDict):
+class _Marked(TypedDict, total=False):
+    """An input column whose missing values are marked: one more input is 1 where it is missing, else 0."""
+
+    indicator: bool
+
+
+class Number(_Marked):
     """A numeric column: (value - mean) / deviation; `fill` replaces missing values, null refuses them."""
 
     column: str
@@ -27,7 +33,7 @@ class Number(TypedDict):
     fill: float | None
 
 
-class Category(TypedDict):
+class Category(_Marked):
     """A column of names: one-hot over `values`, zeros for other names, or the index, len(values) for other names."""
 
     column: str
@@ -147,12 +153,18 @@ class Preprocess(nn.Module):
         """Return the model's inputs for raw inputs: (rows, width), or (rows, ...) for arrays, in float64.
 
         Args:
-            raw: Numbers and category indices (rows, columns), or arrays (rows, ...).
+            raw: Numbers and category indices (rows, columns), NaN if missing, or arrays (rows, ...).
         """
         raw = raw.double()
         if self.array is not None:
             return raw if self._moments is None else (raw - self._moments[0]) / self._moments[1]
         return torch.cat([_prepared(one, raw[:, [index]]) for index, one in enumerate(self.inputs)], dim=1)
+
+    def holes(self, raw: Tensor) -> Tensor:
+        """Return which raw numbers are not finite, besides those that a column marks as missing."""
+        if self.array is not None:
+            return ~raw.isfinite()
+        return ~raw.isfinite() & torch.tensor([not one.get("indicator") for one in self.inputs])
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Return the model's inputs for many raw rows, in the default dtype, in chunks to save memory."""
@@ -205,6 +217,8 @@ def targets_of(columns: Sequence[str], classes: list[str] | None, column: str = 
 
 def _require_right(one: Any) -> None:
     """Raise a ValueError if an entry of preprocess.json has inconsistent values."""
+    if one.get("indicator") and one.get("fill") in (None, False):
+        raise ValueError(f"marks missing values of {one['column']} and has nothing to put there")
     if one["kind"] == "array":
         count = math.prod(one["shape"])
         if any(size < 1 for size in one["shape"]) or count > _MOST:
@@ -222,11 +236,17 @@ def _require_right(one: Any) -> None:
 
 
 def _width(one: Any) -> int:
-    return len(one["values"]) if one["kind"] == "category" and one["encode"] == "onehot" else 1
+    width = len(one["values"]) if one["kind"] == "category" and one["encode"] == "onehot" else 1
+    return width + bool(one.get("indicator"))
 
 
 def _prepared(one: Any, values: Tensor) -> Tensor:
     """Return the model's input columns (rows, ...) for a raw column (rows, 1)."""
+    prepared = _filled(one, values)
+    return torch.cat([prepared, values.isnan().double()], dim=1) if one.get("indicator") else prepared
+
+
+def _filled(one: Any, values: Tensor) -> Tensor:
     if one["kind"] == "number":
         if one["fill"] is not None:
             values = values.nan_to_num(one["fill"], posinf=torch.inf, neginf=-torch.inf)

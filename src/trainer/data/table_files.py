@@ -21,7 +21,7 @@ class CSV(Table):
 
     def _read(self, path: str, key: str) -> pl.DataFrame:
         self.files = (*self.files, Path(path))
-        frame = files.read_csv(Path(path), key, self._form)
+        frame = files.read_csv(Path(path), key, self._form, self._words.names)
         self._width = self._width or frame.width
         if not self._form.header and frame.width != self._width:
             raise refusal(f"{key}={path}", f"has {frame.width} columns, and {self.files[0]} has {self._width}")
@@ -33,7 +33,7 @@ class CSV(Table):
 
     def _place(self, row: int, part: str) -> str:
         file = self.files[-1 if part else 0]
-        line = files.line_of(file, int(self._rows[part][row]), self._form)
+        line = files.line_of(file, int(self._rows[part][row]), self._form, missing=self._words.names)
         return f"line {line:,}" + (f" of {file}" if part else "")
 
 
@@ -46,3 +46,6 @@ class Parquet(Table):
                 raise refusal(f"data.{name}={value}", "a Parquet file has none")
         self.files = (*self.files, Path(path))
         return files.read_parquet(Path(path), key)
+
+    def _decimal_comma(self, column: pl.Series) -> None:
+        """Return no setting: there is no decimal mark in a Parquet file."""

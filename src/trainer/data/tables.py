@@ -10,37 +10,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data import files
+from trainer.data import files, table_remarks
 from trainer.data.base import Data, listed, split
 from trainer.data.columns import (
     as_names,
     class_names,
     described,
+    distinct,
     encoded,
     facts_of,
     floats,
     index_in,
     is_missing,
     number,
-    unknown_names,
+    require_columns,
+    split_by,
 )
 from trainer.data.csv_text import Form
+from trainer.data.missing_words import UNSAID, words_of
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
-from trainer.errors import refusal, require, unknown
+from trainer.errors import UsageError, refusal, require
 
 if TYPE_CHECKING:
     import polars as pl
 
-TRAINING_WORDS = ("train", "training")
-VALIDATION_WORDS = ("validation", "valid", "val")
-UNUSED_WORDS = ("test",)
 MOST_VALUES = 1000  # of a category; a column with more values identifies the rows
 _MANY_VALUES = 50  # of a category; more are too many if there are fewer than two rows per value
 _LIKE_NUMBERS = r"^[-+]?[$€£]?\s?\d[\d.,' ]*\s?[$€£%]?$"  # text that looks like a number and isn't one
 _MAIN, _APART = "", "held out"  # parts of the rows, by their names in messages
 _NAMES = ("category", "class")  # kinds of columns that hold names
+_FILLED = ("mean", "indicator")  # choices of data.nan that fill missing cells
+_WAYS = ("data.nan=drop", "data.nan=mean", "data.nan=indicator")
 
-Missing = Literal["error", "drop", "mean"]
+Missing = Literal["error", "drop", "mean", "indicator"]
 Encode = Literal["onehot", "index"]
 Decimal = Literal[".", ","]
 
@@ -59,7 +61,8 @@ class Table(Data, ABC):
         encode: Encoding of categories: onehot, one column of 0 and 1 per value, or index, the index of the value.
         classes: Whether the target is a class; None treats text as classes, and integers from 0 if they are few.
         nan: Treatment of empty or non-finite cells: error refuses them, drop drops their rows, mean fills in the mean
-            of the column, and for categories none of the values.
+            of the column, and for categories none of the values; indicator does so and adds an input, 1 where a cell is
+            missing, for each column with missing cells in the training rows. Both drop rows without a target.
         standardize: Whether to scale numbers, including targets, to mean 0 and standard deviation 1.
         validation: Fraction of the rows held out, unless `split` or `validation_path` selects them.
         split: A column that says train or validation.
@@ -67,6 +70,7 @@ class Table(Data, ABC):
         separator: The character between the cells of a CSV file; None detects it.
         header: Whether the first line of a CSV file names the columns; otherwise they are column_1, column_2, ...
         decimal: The decimal mark of the numbers in a CSV file.
+        missing: The words that mean an empty cell; None is the usual ones in columns of numbers, and none in others.
 
     Raises:
         UsageError: The table can't be read, or it lacks a column that the settings name.
@@ -91,8 +95,10 @@ class Table(Data, ABC):
         separator: str | None = None,
         header: bool = True,
         decimal: Decimal = ".",
+        missing: Sequence[Any] | None = UNSAID,
     ) -> None:
         self._form = Form(separator, header, decimal)
+        self._words, self._says_words = words_of(missing), missing is None
         frame = self._read(path, self.key)
         apart = None if validation_path is None else self._read(validation_path, "data.validation_path")
         require("validation", validation, 0 <= validation < 1, "at least 0 and below 1")
@@ -106,7 +112,7 @@ class Table(Data, ABC):
         self._asked_classes = classes
         named = {"target": self._targets, "columns": columns or (), "exclude": exclude, "categories": categories}
         for key, names in {**named, "split": [] if split is None else [split]}.items():
-            _require_columns(frame, f"data.{key}", names)
+            require_columns(frame, f"data.{key}", names)
         if split is not None and apart is not None:
             raise refusal(f"data.split={split}", "data.validation_path holds the held-out rows already", "one of them")
         kept_out = {*self._targets, *exclude, split}
@@ -116,7 +122,7 @@ class Table(Data, ABC):
             raise refusal(self.source, f"has no column besides {names} to predict from")
         self._categories = set(categories)
         if apart is not None:
-            _require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
+            require_columns(apart, "data.validation_path", [*self._inputs, *self._targets])
         self._given = {_MAIN: frame, **({} if apart is None else {_APART: apart})}
         self._unnamed = tuple(unnamed)
         self.x = None
@@ -130,9 +136,12 @@ class Table(Data, ABC):
     def prepare(self, seed: int, kept: Preprocess | None = None) -> None:
         """Split the rows, fit the preprocessing on the training rows unless it is given, and prepare all rows."""
         self._as_names = {*self._categories, *(self._targets if self._asked_classes else ())}
+        self._as_numbers: set[str] = set()
         if kept is not None:
             self._take_same_columns(kept)
-            self._as_names |= {one["column"] for one in (*kept.inputs, *kept.targets) if one["kind"] in _NAMES}
+            kinds = {one["column"]: one["kind"] for one in (*kept.inputs, *kept.targets)}
+            self._as_names |= {name for name, kind in kinds.items() if kind in _NAMES}
+            self._as_numbers |= {name for name, kind in kinds.items() if kind == "number"}
         self._parts: dict[str, pl.DataFrame] = {}
         self._rows = {part: np.arange(given.height) for part, given in self._given.items()}
         for part, given in self._given.items():
@@ -140,6 +149,7 @@ class Table(Data, ABC):
             used = [*dict.fromkeys([*self._inputs, *self._targets, *split_by])]
             self._parts[part] = type(given)([self._numbers_or_text(given[name], part) for name in used])
             self._as_names |= {one.name for one in self._parts[part] if not one.dtype.is_numeric()}
+            self._as_numbers |= {one.name for one in self._parts[part] if one.dtype.is_numeric()}
         self._missing = {
             name: sum(int(is_missing(frame[name]).sum()) for frame in self._parts.values())
             for name in (*self._inputs, *self._targets)
@@ -156,9 +166,11 @@ class Table(Data, ABC):
         self.x = self._preprocess.prepare(raw)
         self.y = self._encoded_targets(frame)
         self.classes = self._preprocess.classes
-        self.warnings = (*self._unnamed, *self._constant(fitted_on))
-        if kept is not None:
-            self.warnings = (*self.warnings, *unknown_names(frame, kept, raw))
+        self.warnings = (*self._unnamed, *self._losses, *table_remarks.constant(fitted_on, self._preprocess))
+        self.warnings = (*self.warnings, *self._unlearned(frame, raw, kept))
+        self._kept_words = None
+        if self._says_words:
+            self._kept_words = table_remarks.words_kept([*self._parts.values()], [*self._inputs, *self._targets])
         self._facts, self._lines = self._facts_of(frame), self._lines_of(frame)
         self._parts = {}
 
@@ -177,7 +189,7 @@ class Table(Data, ABC):
 
     def _require_known(self, raw: Tensor) -> None:
         """Refuse empty cells without a fill value."""
-        holes = ~raw.isfinite()
+        holes = self._preprocess.holes(raw)
         if bool(holes.any()):
             row, column = holes.nonzero()[0].tolist()
             what = f"{self._preprocess.columns[column]} is empty in {self._place_of(row)}"
@@ -216,39 +228,65 @@ class Table(Data, ABC):
             if self._standardize:
                 lines["target"] += "; the loss is in standard deviations"
         if missing := {name: count for name, count in self._missing.items() if count}:
-            count = sum(missing.values())
-            what = f"{count:,} cell{'s' * (count > 1)} in {listed([*missing])}"
-            done = f"dropped {self._dropped:,} rows" if self._nan == "drop" else "filled with the mean"
-            lines["missing"] = f"{what}; {done}"
+            rows = sum(given.height for given in self._given.values())
+            lines["missing"] = table_remarks.missing_cells(missing, self._nan, self._dropped, rows)
+        if self._kept_words is not None:
+            lines["words"] = self._kept_words
         return lines
+
+    def _unlearned(self, frame: pl.DataFrame, raw: Tensor, kept: Preprocess | None) -> Iterator[str]:
+        """Yield a warning for what the training rows don't have, or the run has not seen."""
+        if kept is not None:
+            yield from table_remarks.not_seen(frame, kept, raw)
+        else:
+            yield from table_remarks.spellings(frame, self._preprocess)
+            if self.held_out is not None:
+                rows = self.held_out
+                yield from table_remarks.only_held_out(frame[rows.numpy()], self._preprocess, raw[rows])
+        yield from self.untrained_classes(self._targets[0])
 
     def _numbers_or_text(self, column: pl.Series, part: str) -> pl.Series:
         """Return a column as float64 or as text."""
         polars = files.load_polars()
         name, kind = column.name, column.dtype
         if name == self._split or name in self._as_names:
-            return as_names(column)
-        if kind.is_numeric() or kind == polars.Null:
-            return column.cast(polars.Float64)
+            return as_names(column, self._words.of_names(column))
         if kind in (polars.Boolean, polars.Categorical, polars.Enum):
-            return column.cast(polars.String)
-        if kind != polars.String:
+            if name not in self._as_numbers:
+                return as_names(column, self._words.of_names(column))
+        elif not kind.is_numeric() and kind not in (polars.Null, polars.String):
             exclude = f"data.exclude=[{name}]"
             raise refusal(self.source, f"the column {name} holds {str(kind).lower()}, not numbers or text", exclude)
-        numbers = files.as_numbers(column, self._form.decimal)
-        if numbers.null_count() == column.null_count():
-            return numbers
-        column = files.as_text(column)
-        found, filled = numbers.count(), column.count()
-        if found == filled:
-            return numbers
-        if 2 * found > filled:
-            row = int((numbers.is_null() & column.is_not_null()).arg_true()[0])
-            where = f"{self._place(row, part)}: {column[row]!r} in the column {name}"
-            asked = f"a number there, or data.categories=[{name}]"
-            raise refusal(self.source, f"{where}, which otherwise holds numbers", asked, _decimal_comma(column))
-        self._require_no_numbers(column, part)
-        return column
+        numbers, wrong = files.as_numbers(column, self._words.numbers, self._form.decimal)
+        others = int(wrong.sum())
+        if others == 0:
+            if numbers.count() or name in self._as_numbers or column.dtype != polars.String:
+                return numbers
+            names = as_names(column, self._words.names)  # maybe words that would mean missing among numbers
+            return names if names.count() else numbers
+        if name in self._as_numbers or numbers.count() > others:
+            row = int(wrong.arg_true()[0])
+            raise self._no_number(f"{self._place(row, part)}: {column[row].strip()!r}", column, part)
+        self._require_no_numbers(files.as_text(column, self._words.numbers), part)
+        return as_names(column, self._words.names)
+
+    def _no_number(self, what: str, column: pl.Series, part: str) -> UsageError:
+        """Refuse a text in a column of numbers."""
+        name, hint = column.name, self._decimal_comma(column)
+        allowed = f"a number there, or data.categories=[{name}]"
+        if name not in self._as_numbers:
+            return refusal(self.source, f"{what} in the column {name}, which otherwise holds numbers", allowed, hint)
+        if part == _APART and name in self._parts[_MAIN].columns and not self._parts[_MAIN][name].count():
+            return refusal(f"data.exclude=[{name}]", f"the column {name} is empty in all training rows")
+        if part == _APART:
+            reason = f"{what} in the column {name}, which holds numbers in the training rows"
+            return refusal(self.source, reason, allowed)
+        reason = f"{what}: {name} holds text, but the run was trained on numbers"
+        return refusal(self.source, reason, "a number there", hint)
+
+    def _decimal_comma(self, column: pl.Series) -> str | None:
+        """Return the setting that makes a column of text one of numbers; None if there is none."""
+        return None if files.as_numbers(column, self._words.numbers, ",")[1].any() else "data.decimal=,"
 
     def _require_no_numbers(self, column: pl.Series, part: str) -> None:
         """Refuse text that looks like numbers in an unsupported notation: 10,5 or 1,000 or 3 €."""
@@ -259,7 +297,7 @@ class Table(Data, ABC):
             mark = "point" if self._form.decimal == "." else "comma"
             asked = f"digits with a decimal {mark} only, or data.categories=[{column.name}]"
             reason = f"{where} looks like a number but can't be read as one"
-            raise refusal(self.source, reason, asked, _decimal_comma(column))
+            raise refusal(self.source, reason, asked, self._decimal_comma(column))
 
     def _place(self, row: int, part: str) -> str:
         """Return the position of a row of a part in the user's table, as text."""
@@ -273,21 +311,25 @@ class Table(Data, ABC):
     def _handle_missing(self) -> None:
         """Refuse empty or non-finite cells, or drop their rows; means are filled in later."""
         self._dropped = 0
+        holes: dict[str, list[Any]] = {name: [] for name in (*self._inputs, *self._targets)}
         for part, frame in self._parts.items():
-            holes = {name: is_missing(frame[name]) for name in (*self._inputs, *self._targets)}
-            for name, missing in holes.items():
-                must_be_known = self._nan == "error" or (self._nan == "mean" and name in self._targets)
-                if must_be_known and (count := int(missing.sum())):
+            for name, found in holes.items():
+                missing = is_missing(frame[name])
+                found.append(missing.to_numpy())
+                if self._nan == "error" and (count := int(missing.sum())):
                     where = self._place(int(missing.arg_true()[0]), part)
                     cells = f"{count:,} cells of {name} are" if count > 1 else f"a cell of {name} is"
-                    choices = "data.nan=drop" if name in self._targets else "data.nan=drop, data.nan=mean"
+                    choices = "data.nan=drop" if name in self._targets else _WAYS
                     raise refusal(self.source, f"{cells} empty or not finite, the first in {where}", choices)
-            if self._nan == "drop":
-                whole = ~np.any([missing.to_numpy() for missing in holes.values()], axis=0)
-                self._parts[part], self._rows[part] = frame.filter(whole), self._rows[part][whole]
-                self._dropped += int((~whole).sum())
+            needed = holes if self._nan == "drop" else self._targets
+            whole = ~np.any([holes[name][-1] for name in needed], axis=0)
+            self._parts[part], self._rows[part] = frame.filter(whole), self._rows[part][whole]
+            self._dropped += int((~whole).sum())
             if self._parts[part].height == 0:
-                raise refusal(self.source, f"no row {part}".rstrip() + " is complete", "data.nan=mean")
+                lacks = " is complete" if self._nan == "drop" else f" has a value of {', '.join(self._targets)}"
+                raise refusal(self.source, f"no row {part}".rstrip() + lacks, "data.nan=mean" * (self._nan == "drop"))
+        of_rows = {name: np.concatenate(found) for name, found in holes.items()}
+        self._losses = [*table_remarks.few_left(of_rows, self._targets)] if self._nan == "drop" else []
 
     def _divided(self, seed: int) -> tuple[Tensor | None, Tensor | None]:
         """Return the numbers of the training rows and of the held-out rows."""
@@ -296,21 +338,7 @@ class Table(Data, ABC):
             return torch.arange(count), torch.arange(count, count + self._parts[_APART].height)
         if self._split is None:
             return split(count, self.validation, seed)
-        words = self._parts[_MAIN][self._split].str.to_lowercase()
-        allowed = (*TRAINING_WORDS, *VALIDATION_WORDS, *UNUSED_WORDS)
-        strange = (~words.is_in(allowed) | words.is_null()).arg_true()
-        if strange.len():
-            row = int(strange[0])
-            found = "is empty" if words[row] is None else f"holds {words[row]!r}"
-            raise refusal(f"data.split={self._split}", f"{found} in {self._place(row, _MAIN)}", allowed)
-        parts = [
-            torch.from_numpy(words.is_in(part).arg_true().to_numpy().astype(np.int64))
-            for part in (TRAINING_WORDS, VALIDATION_WORDS)
-        ]
-        for part, rows in zip(("train", "validation"), parts, strict=True):
-            if len(rows) == 0:
-                raise refusal(f"data.split={self._split}", f"no row says {part}")
-        return parts[0], parts[1]
+        return split_by(self._parts[_MAIN][self._split], lambda row: self._place(row, _MAIN))
 
     def _fit(self, frame: pl.DataFrame, everything: pl.DataFrame) -> Preprocess:
         """Return the preprocessing fitted on the training rows; the classes are those of all rows."""
@@ -335,18 +363,25 @@ class Table(Data, ABC):
             raise refusal(self.source, f"the column {name} holds {values:,} different texts in {rows:,} rows", allowed)
 
     def _fit_input(self, column: pl.Series) -> Number | Category:
+        """Return the preprocessing of a column; it marks missing cells if it has any and data.nan=indicator."""
+        one = self._unmarked(column)
+        if self._nan == "indicator" and is_missing(column).any():
+            one["indicator"] = True
+        return one
+
+    def _unmarked(self, column: pl.Series) -> Number | Category:
         if column.dtype.is_numeric():
-            return number(column, self._standardize, self._nan == "mean")
-        values = column.drop_nulls().unique().sort().to_list()
-        self._require_few(column.name, len(values), column.len(), f"data.exclude=[{column.name}]")
-        fill = self._nan == "mean"
+            return number(column, self._standardize, self._nan in _FILLED)
+        values = distinct(column.drop_nulls().unique().sort().to_list())
+        exclude = f"data.exclude=[{column.name}]"
+        if not values:
+            raise refusal(exclude, f"the column {column.name} is empty in all training rows")
+        self._require_few(column.name, len(values), column.len(), exclude)
+        fill = self._nan in _FILLED
         return Category(column=column.name, kind="category", values=values, encode=self._encode, fill=fill)
 
     def _encoded_targets(self, frame: pl.DataFrame) -> Tensor:
         if (names := self._preprocess.classes) is None:
-            for column in (frame[one["column"]] for one in self._preprocess.targets):
-                if not column.dtype.is_numeric():
-                    raise refusal(self.source, f"{column.name} holds text, but the run was trained on numbers")
             values = [floats(frame[one["column"]]) for one in self._preprocess.targets]
             return self._preprocess.scaled(torch.from_numpy(np.stack(values, axis=1)))
         column = frame[self._preprocess.targets[0]["column"]]
@@ -355,25 +390,3 @@ class Table(Data, ABC):
             row = int(np.argmax(indices == len(names)))
             raise refusal(self.source, f"{column.name} is {as_names(column)[row]!r} in {self._place_of(row)}", names)
         return torch.from_numpy(indices.copy())
-
-    def _constant(self, fitted_on: pl.DataFrame) -> Iterator[str]:
-        """Yield a warning for each constant column."""
-        for name in (*self._inputs, *self._targets):
-            if fitted_on[name].min() == fitted_on[name].max():
-                what = "target" if name in self._targets else "column"
-                yield f"the {what} {name} is constant in the training rows"
-
-
-def _decimal_comma(column: pl.Series) -> str | None:
-    """Return the setting that makes a column of text one of numbers; None if there is none."""
-    return "data.decimal=," if files.as_numbers(column, ",").count() == column.count() else None
-
-
-def _require_columns(frame: pl.DataFrame, key: str, names: Sequence[str]) -> None:
-    there, seen = set(frame.columns), set[str]()
-    for name in names:
-        if name not in there:
-            raise unknown(f"{key}={name}", "the table has no such column", name, there, f"{key}=")
-        if name in seen:
-            raise refusal(f"{key}=[{','.join(names)}]", f"names {name} twice")
-        seen.add(name)

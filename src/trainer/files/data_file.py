@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_SYSTEM = ("/proc", "/sys", "/dev")  # a "regular file" in there may block forever or never end
+_SYSTEM = ("/proc", "/sys", "/dev")  # a "regular file" there may block forever or never end
 _IN_MEMORY = "/dev/shm"  # ordinary files
 _BUFFER = 2**18  # bytes
 

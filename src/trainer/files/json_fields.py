@@ -91,5 +91,5 @@ class Fields(Mapping[str, Any]):
         return (key for key in self._fields if self.get(key, _NONE) is not _NONE)
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of these keys."""
         return sum(1 for _ in self)

@@ -28,7 +28,7 @@ from trainer.text import is_number
 
 Check = Callable[[Any], bool]
 
-DEEPEST = 100  # levels; protects recursive code
+DEEPEST = 100  # levels of nesting; protects recursive code
 _BLOCK = 2**20  # bytes read at a time
 
 
@@ -166,7 +166,7 @@ def is_plain(text: bytes) -> bool:
 
 
 def require_few(text: bytes, containers: int = MOST_CONTAINERS, values: int = MOST_VALUES) -> int:
-    """Return an upper bound on the lists and dicts in JSON text; brackets inside strings count, too.
+    """Return an upper bound on the number of lists and dicts in JSON text, which includes brackets in strings.
 
     Raises:
         Unreadable: There are too many of them, or too many values: decoding them could exhaust memory.

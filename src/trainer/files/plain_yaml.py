@@ -93,8 +93,8 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     """Return, by first character, the patterns of unquoted scalars that are not strings.
 
-    Only decimal numbers count: parsing sexagesimal numbers (1:30:0) takes time quadratic in their length, and
-    hexadecimal numbers (0xff) are not how Python prints a number.
+    Only decimal numbers count: parsing sexagesimal numbers (1:30:0) takes time quadratic in their length, and Python
+    does not print numbers in hexadecimal (0xff).
     """
     kinds = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
     found = {

@@ -32,7 +32,7 @@ def safe_path() -> Iterator[None]:
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Suspend `safe_path` during a block, so that scripts started by the user's code find modules next to them."""
+    """Suspend `safe_path` during a block, so that scripts that the user's code starts find modules next to them."""
     is_ours = os.environ.get(_NAME) == _OURS
     lift()
     try:

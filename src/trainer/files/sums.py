@@ -28,5 +28,5 @@ def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(data: Any) -> bool:
-    """Return whether data have a sum and it is right."""
+    """Return whether data have a sum and it is correct."""
     return isinstance(data, dict) and OWN in data and sealed(data)[OWN] == data[OWN]

@@ -12,14 +12,14 @@ from trainer.session.session import SECONDS
 from trainer.training.stacked import eligible
 
 _SAME = ("model", "data", "loss", "device", "batch_size", "accumulate", "compile")  # equal in all jobs of a group
-_NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # of optimizers, may differ in a group
-_FILES = 6  # open files of a job, at most
+_NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "betas", "eps")  # of optimizers; may differ within a group
+_FILES = 6  # the most open files of a job
 _OTHER_FILES = 100
-_WRITES = 16  # of status.json a second, by all jobs of a group
+_WRITES = 16  # of status.json per second, by all jobs of a group
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return jobs in groups whose configurations differ in numbers only, ordered by their first jobs."""
+    """Return jobs in groups whose configurations differ only in numbers, ordered by their first jobs."""
     found: dict[str, list[Job]] = {}
     for job in jobs:
         config = job.rundir.read_status().get("config") or {"optim": {}, "only": str(job.rundir.path)}
@@ -33,23 +33,23 @@ def size_of(group: Sequence[Job]) -> tuple[int, str]:
     """Return how many jobs of a group to train at a time, and a description of how they are trained.
 
     Args:
-        group: Jobs whose configurations differ in numbers only.
+        group: Jobs whose configurations differ only in numbers.
     """
     if len(group) == 1:
-        return 1, "singly: no other job differs from it in numbers only"
+        return 1, "separately: no other job differs from it only in numbers"
     try:
         built = group[0].build()
     except (TrainerError, OSError, ArithmeticError, ValueError, RuntimeError):
-        return 1, "singly: the first one can't be built"  # its own training shows the error
+        return 1, "separately: the first one can't be built"  # its own training shows the error
     if (reason := eligible.why_singly(built)) is not None:
-        return 1, f"singly: {reason}"
+        return 1, f"separately: {reason}"
     seeds = {job.rundir.read_config().get("seed") for job in group}
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(len(group), max((files - _OTHER_FILES) // _FILES, 1))
     size, share = eligible.best_size(built, count, same_rows=len(seeds) == 1)
-    measured = f"together each takes {share:.2g} times as long as alone"
+    measured = f"when trained together, each takes {share:.2g} times as long as alone"
     at_a_time = max(map(len, parts(group, size)))
-    how = "singly" if size == 1 else f"together, {at_a_time} at a time"
+    how = "separately" if size == 1 else f"together, {at_a_time} at a time"
     return size, f"{how}: {measured}"
 
 

@@ -14,7 +14,7 @@ DEFAULT = "local"
 _CHOICE = re.compile(r"hydra/launcher=")
 _HARMLESS = re.compile(
     rf"hydra/launcher=({'|'.join(LAUNCHERS)})"
-    r"|hydra\.launcher\.(n_jobs|verbose|timeout|batch_size|max_nbytes)=-?[0-9]{1,2}"  # no thousands of processes
+    r"|hydra\.launcher\.(n_jobs|verbose|timeout|batch_size|max_nbytes)=-?[0-9]{1,2}"  # at most 99 processes
     r"|hydra\.launcher\.(backend|prefer)=(loky|multiprocessing|threading|processes|threads)"
 )
 

@@ -31,8 +31,8 @@ from omegaconf import DictConfig, open_dict
 from trainer.errors import RunFailed, refusal
 from trainer.launch.owner import Owner
 
-IDLE_SECONDS = 0.25  # between two calls of `idle`
-_LEAVE_SECONDS = 30.0  # for a process to save its job when it is told to end
+IDLE_SECONDS = 0.25  # seconds between two calls of `idle`
+_LEAVE_SECONDS = 30.0  # the time that a process has to save its job before it must end
 T = TypeVar("T")
 R = TypeVar("R")
 Idle = Callable[[], None]
@@ -90,7 +90,7 @@ class EachLauncher(Launcher):
 
 
 class Local(EachLauncher):
-    """Runs one job after the other, in this process."""
+    """Runs one job after another, in this process."""
 
     def __init__(self) -> None:
         """Take no settings."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.25
-_LEAVE_SECONDS = 30.0  # for a job to save when its owner has ended
+_LEAVE_SECONDS = 30.0  # the time that a job has to save when its owner has ended
 _at_work = threading.RLock()  # held while this process runs a job
 _watching: set[tuple[int, Owner]] = set()  # with the pid, because a fork inherits the set but not the thread
 

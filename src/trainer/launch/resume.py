@@ -49,7 +49,7 @@ class ChangedJob(NamedTuple):
         """Add the job's new code, which the user has typed, to the trust list; return remarks for the user.
 
         Args:
-            before: The job's own code so far.
+            before: The job's custom code so far.
         """
         return user_code.trust_next(self.rundir, before, self.status, user_code.to_keep(self.sources, before))
 
@@ -57,7 +57,7 @@ class ChangedJob(NamedTuple):
         """Write the new files.
 
         Args:
-            before: The job's own code so far.
+            before: The job's custom code so far.
         """
         from trainer.session.prepare import replace_settings
 
@@ -125,7 +125,7 @@ def _number(text: str) -> Any:
 
 
 def as_composed(stored: Settings, composed: Settings) -> Settings:
-    """Return composed settings in which null means what it meant when the run was started.
+    """Return composed settings in which null has the meaning that it had when the run was started.
 
     Args:
         stored: The settings the run was started with, without nulls.
@@ -135,7 +135,7 @@ def as_composed(stored: Settings, composed: Settings) -> Settings:
     if composed.epochs is not None:
         filled.pop("steps", None)
     if stored.init_from is not None and composed.init_from in ("best", "last", stored.init_from):
-        filled["init_from"] = stored.init_from  # the run that these words meant at the start
+        filled["init_from"] = stored.init_from  # the run that these words named at the start
     threads = composed.device.threads or stored.device.threads
     device = dataclasses.replace(composed.device, threads=threads)
     widths = {
@@ -170,7 +170,7 @@ def go_on(rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dic
     """Resume a run, and return the exit code; the arguments are those of `continuation`.
 
     Raises:
-        UsageError: A change would make it another run, or leaves nothing to do.
+        UsageError: A change would make it a different run, or leaves nothing to do.
     """
     from trainer.terminal import run_screen, screen
 
@@ -178,7 +178,7 @@ def go_on(rundir: RunDirectory, stored: Settings, changed: Settings, chosen: dic
     if continued.is_complete:
         from trainer.session.logger_repair import repair
 
-        repair(rundir, stored, request.command, screen.note)
+        repair(rundir, changed, request.command, screen.note)  # with the secrets in the command
         run_screen.complete(rundir)
         return 0
     from trainer.launch.start import follow
@@ -251,10 +251,10 @@ def continuation(
         stored: Its settings so far.
         changed: The settings it continues with.
         chosen: The options that the command selects from the groups.
-        request: What the user typed; `force` allows changes that make it another run.
+        request: What the user typed; `force` allows changes that make it a different run.
 
     Raises:
-        UsageError: A change would make it another run.
+        UsageError: A change would make it a different run.
     """
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
@@ -284,7 +284,7 @@ def require_possible(
     """Return the changes from one configuration to another.
 
     Raises:
-        UsageError: A change would make it another run; `force` allows it.
+        UsageError: A change would make it a different run; `force` allows it.
     """
     changes, known = differences(stored, changed), flat(stored.to_dict())
     moved = _moved(rundir, stored, changed)
@@ -295,7 +295,7 @@ def require_possible(
             old = rundir.read_status().get("choices", {}).get(group) if rest == "_target_" else show(change.old)
             raise refusal(
                 redact.words([what])[0],
-                f"would make it another run (it has {old})",
+                f"would make it a different run (it has {old})",
                 f"a new run that starts from these weights with init_from={rundir.short}, or --force",
                 None if change.key in known else nearest(change.key, known),
             )

@@ -60,8 +60,7 @@ def go_on_with_sweep(path: Path, words: CommandLine, request: Request, trust: bo
         except UsageError as error:
             raise error.within(f"job {folder.name}") from error
 
-    folders = directory.jobs(path)
-    _require_free([path, *folders])  # the files of a job that is being trained do not hold still for a check
+    _require_free([path, *folders])  # the files of a job change while it is being trained, so they can't be checked
     with RunDirectory(path).lock(request.command):
         with hydra_launchers.launching(content):
             launcher = hydra_launchers.make_launcher(words_of(content), path)
@@ -101,7 +100,7 @@ def require_not_swept(path: Path, swept: Sequence[str], words: CommandLine) -> N
 
 
 def go_on_as(path: Path, jobs: Sequence[JobConfig], request: Request, words: CommandLine) -> int:
-    """Continue the run or sweep that `trainer run ... resume=true` means, and return the exit code.
+    """Continue the run or sweep that `trainer run ... resume=true` names, and return the exit code.
 
     Args:
         path: Its directory.

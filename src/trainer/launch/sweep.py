@@ -45,7 +45,7 @@ from trainer.terminal import run_tables, screen
 from trainer.terminal.sweep_overview import Overview
 from trainer.text import count, typed
 
-WHY_SECONDS = 30.0  # to find out why jobs failed
+WHY_SECONDS = 30.0  # the time to find out why jobs failed
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -154,7 +154,7 @@ def launch(
         path: The sweep's directory.
         sweep: The content of its sweep.json, with a launcher that may be used.
         request: What the user typed.
-        digests: Digests of the jobs' own code when it was checked, by job.
+        digests: Digests of the jobs' custom code when it was checked, by job.
         secrets: The secrets in the settings by job and dotted key; the directories do not hold them.
 
     Raises:
@@ -177,7 +177,7 @@ def launch(
             train(launcher, task, unfinished, Overview(path, sweep["jobs"]))
         except KeyboardInterrupt:
             pass  # a job was stopped; its status says so
-        except Exception as error:  # a launcher may raise anything when a worker dies
+        except Exception as error:  # a launcher may raise any exception when a worker dies
             problem = f"the launcher failed: {type(error).__name__}: {' '.join(str(error).split())}"
         task.marker.unlink(missing_ok=True)
     task.marker.unlink(missing_ok=True)
@@ -211,7 +211,7 @@ def train(launcher: HydraLauncher, task: Task, names: Sequence[str], overview: O
 
 
 def repair_loggers(jobs: Iterable[Job]) -> None:
-    """Write the rows that a kill has kept from the loggers of finished jobs."""
+    """Add the rows that loggers of finished jobs lack because of a kill."""
     for job in jobs:
         name = job.rundir.path.name
         if job.rundir.read_status().get("config", {}).get("logger"):
@@ -224,7 +224,7 @@ def _note_of_job(name: str, text: str) -> None:
 
 
 def find_out(jobs: Iterable[Job]) -> None:
-    """Find out why jobs diverged, for a limited time; an interrupt ends it."""
+    """Find out why jobs diverged, within a time limit; an interrupt ends it."""
     end = time.monotonic() + WHY_SECONDS
     failed = [job for job in jobs if failure.is_open(job.rundir.read_status())]
     with suppress(KeyboardInterrupt):

@@ -34,7 +34,7 @@ class Task:
     Args:
         path: The sweep's directory.
         request: What the user typed.
-        digests: Digests of the jobs' own code when it was checked, by job.
+        digests: Digests of the jobs' custom code when it was checked, by job.
         secrets: The secrets in the settings by job and dotted key.
         owner: The process that runs the sweep.
     """
@@ -51,17 +51,17 @@ class Task:
         return self.path / STOP
 
     def job(self, name: str) -> Job:
-        """Return the job of a name."""
+        """Return the job with a name."""
         return Job(RunDirectory(self.path / name), self.request, self.digests.get(name), self.secrets.get(name, {}))
 
     def __call__(self, name: str) -> None:
-        """Train a job; its status.json tells how it ended."""
+        """Train a job; its status.json records how it ended."""
         with safe_start.lifted(), self.owner.working():
             if not self.marker.exists() and not self.owner.is_gone:
                 job.execute(self.job(name), self._stopping())
 
     def together(self, names: Sequence[str]) -> Iterator[tuple[str, None]]:
-        """Train jobs that differ only in numbers as one program, and the others singly; yield each name at its end."""
+        """Train jobs that differ only in numbers as one program, the others separately; yield each name at its end."""
         for group in groups.groups([self.job(name) for name in names]):
             if self.marker.exists():
                 return

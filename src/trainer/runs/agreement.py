@@ -38,7 +38,7 @@ class _Saved(TypedDict):
 
 
 def of_run(run: RunDirectory, good: Sequence[int]) -> Iterator[Finding]:
-    """Yield (file, problem, note) for the files of a run beside its checkpoints.
+    """Yield (file, problem, note) for the files of a run besides its checkpoints.
 
     Args:
         run: The run.
@@ -90,20 +90,22 @@ def _status_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorde
 
 
 def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recorded]) -> str | None:
-    """Compare step, best and metrics with those in the checkpoints, as far as they come from there."""
+    """Compare step, best and metrics with the checkpoints that recorded them."""
     run, status = kept.rundir, kept.status
-    best = status.get("best")
-    if best is not None and best["step"] in good:
+    step, state = good[-1], _state(run, good[-1])
+    best, is_at_end = status.get("best"), _is_best_at_end(status, state)
+    if best is not None and best["step"] in good and not is_at_end:
         then = _state(run, best["step"])
         if (then.get("best_step"), then.get("best_value")) != (best["step"], best["value"]):
             return _differs("best", best["value"], then.get("best_value"), best["step"])
-    if status.get("state") not in ("done", "stopped") or good[-1] != manifest.steps(run.checkpoints)[-1]:
-        return None  # a running run writes after a checkpoint, a killed one may not have, or the last one is damaged
-    state, step = _state(run, good[-1]), good[-1]
+    if status.get("state") not in ("done", "stopped") or step != manifest.steps(run.checkpoints)[-1]:
+        return None  # a run that has not ended may be ahead of its checkpoints; so is one whose last is damaged
     if (ended := status.get("step", 0)) != step:
-        return f"says that the run ended at step {ended:,}, but the newest checkpoint is of step {step:,}"
+        return f"says that the run ended at step {ended:,}, but the newest checkpoint is from step {step:,}"
     found = {"best": (best or {}).get("step"), "skipped": status.get("skipped"), **status.get("metrics", {})}
     then = {"best": state.get("best_step"), "skipped": state.get("skipped"), "loss": state.get("loss")}
+    if is_at_end:
+        then["best"] = step
     if state.get("validation_step") == step:  # else the run was evaluated again at its end
         then.update(state["validation"])
     changed = step not in known or known[step]["config"] != status.get("sums", {}).get("config")
@@ -116,8 +118,21 @@ def _progress_problem(kept: Kept, good: Sequence[int], known: Mapping[int, Recor
     return f"has been edited: the checkpoint of step {step:,} has no {', '.join(more)}" if more else None
 
 
+def _is_best_at_end(status: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Return whether the best evaluation is the one after the last step, which no checkpoint holds.
+
+    Args:
+        status: The status.
+        state: The loop's state in the last checkpoint.
+    """
+    best, step = status.get("best"), state.get("step")
+    if best is None or status.get("state") != "done" or best["step"] != step or state.get("validation_step") == step:
+        return False
+    return best["value"] is not None and best["value"] == status.get("metrics", {}).get(best["metric"])
+
+
 def _names(status: Mapping[str, Any], state: Mapping[str, Any], changed: bool) -> Collection[str]:
-    """Return the metrics that the status of a run that has ended may have.
+    """Return the metrics allowed in the status of a run that has ended.
 
     Args:
         status: The status.
@@ -179,7 +194,7 @@ def _preprocess(kept: Kept, known: Mapping[int, Recorded]) -> tuple[str | None, 
     except UsageError as error:
         return str(error), None
     if data is not None and not (isinstance(data, dict) and data.get("format") == _PREPROCESS):
-        return "is not preprocessing of this version", None
+        return "has a format that this version can't read", None
     if not known:
         return None, None
     problem = vouching.resume_preprocess_problem(kept, manifest.name_of(max(known)), known[max(known)])
@@ -191,7 +206,7 @@ def _preprocess(kept: Kept, known: Mapping[int, Recorded]) -> tuple[str | None, 
         if problem is not None and not kept.is_replaced(then):
             return problem, None
         others += [f"{step:,}"] if problem is not None else []
-    return None, f"good, but not that of step {', '.join(others)}: the data were others then" if others else None
+    return None, f"good, but different from that of step {', '.join(others)}, which used other data" if others else None
 
 
 def _rows_problem(kept: Kept, known: Mapping[int, Recorded], good: Sequence[int]) -> str | None:
@@ -211,5 +226,5 @@ def _rows_problem(kept: Kept, known: Mapping[int, Recorded], good: Sequence[int]
         return f"has been edited since step {step:,} was saved: put it back, or `trainer resume` it with --force"
     has_ended = kept.status.get("state") in ("done", "stopped") and max(good) == kept.status.get("step")
     if has_ended and step == max(good) and size > then["size"]:
-        return f"has {size - then['size']:,} bytes more than the run wrote; `trainer resume` cuts them off"
+        return f"has {size - then['size']:,} bytes that the run did not write; `trainer resume` removes them"
     return None

@@ -78,5 +78,5 @@ def read(path: Path, metrics: Iterable[str]) -> dict[str, Curve]:
 
 
 def _finite(values: array[float]) -> array[float]:
-    """Return values with nan in place of those too large to compute with, such as 1e999 in an untrusted file."""
+    """Return values, with nan for those too large to compute with, such as 1e999 in an untrusted file."""
     return array("d", (value if abs(value) <= LARGEST else math.nan for value in values))

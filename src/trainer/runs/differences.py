@@ -31,7 +31,7 @@ def differing(found: Sequence[RunSummary]) -> list[str]:
 
 
 def telling(found: Sequence[RunSummary], keys: Sequence[str]) -> list[str]:
-    """Return as few of the differing settings as suffice to tell the runs apart; a few settings are all kept."""
+    """Return the fewest settings that tell the runs apart; if only a few settings differ, return all of them."""
     if len(keys) <= _FEW:
         return list(keys)
     keys = sorted(keys, key=lambda key: key not in GROUPS)  # in case of a tie, a group comes before its settings
@@ -77,7 +77,7 @@ def _settings(of: RunSummary, keys: Sequence[str]) -> str:
 
 
 def text(of: RunSummary, key: str) -> str:
-    """Write the value of a setting of a run, briefly."""
+    """Return the value of a setting of a run as a short text."""
     value = setting(of, key)
     return tick(value) if isinstance(value, float) else printable(show(value))
 

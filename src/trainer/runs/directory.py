@@ -42,7 +42,7 @@ class InUse(UsageError):
 
 @dataclass(frozen=True)
 class Contents:
-    """The files of a new run: configuration, status, the user's modules by path, and preprocessing if any."""
+    """The first files of a run: configuration, status, the user's modules by path, and any preprocessing."""
 
     config: dict[str, Any]
     status: dict[str, Any]
@@ -109,11 +109,11 @@ class RunDirectory:
 
     @property
     def short(self) -> str:
-        """The name that a user types for this run: four letters, four letters and a job, or the path."""
+        """The name that a user types for this run: its last four letters, also with a job, or its path."""
         for folder, rest in ((self.path, ""), (self.path.parent, f"/{self.path.name}")):
             if _ID.fullmatch(folder.name) and folder.parent == RUNS:
                 return folder.name[-4:] + rest
-        return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # a leading - would make a flag
+        return f"./{self.path}" if str(self.path).startswith("-") else str(self.path)  # not a flag
 
     @property
     def exists(self) -> bool:
@@ -136,15 +136,15 @@ class RunDirectory:
             raise refusal(f"run_dir={self.path}", f"can't be created: {error.strerror}") from error
 
     def fill(self, contents: Contents) -> None:
-        """Write the first files; the lock must be held, or the directory be unknown to other processes."""
+        """Write the first files; the caller holds the lock, or no other process knows the directory."""
         writing.make_folders(self.checkpoints)
         self.write_code(contents.code)
         self.write_preprocess(contents.preprocess)
-        self.write_status({"format": FORMAT, **contents.status})
+        self.write_status({"format": FORMAT, "id": self.path.name, **contents.status})
         self.write_config(contents.config)  # last, because it turns the directory into a run
 
     def tidy(self) -> None:
-        """Delete leftovers of interrupted writes, and restore missing folders; the lock must be held."""
+        """Delete leftovers of interrupted writes, and restore missing folders; the caller holds the lock."""
         if not self.code.exists() and self._new_code.exists() and self._old_code.exists():
             writing.rename(self._new_code, self.code)
         for path in [p for name in REPLACED for p in self.path.glob(f".{name}.*")]:
@@ -329,7 +329,7 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
     is_link = stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
     if is_link or not is_kind(found.st_mode):
         what = "a link" if is_link else "not the kind of file that belongs there"
-        raise UsageError(f"{path} is {what}: a run writes, reads and deletes in its own directory only")
+        raise UsageError(f"{path} is {what}: a run writes, reads and deletes only in its own directory")
 
 
 def _rewrite(descriptor: int, content: bytes) -> None:

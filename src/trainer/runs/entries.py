@@ -84,7 +84,7 @@ class RunSummary:
 
 
 def entry(path: Path) -> RunSummary:
-    """Read the run in a directory; a running one that no process holds was interrupted."""
+    """Read the run in a directory; a running run whose lock no process holds was interrupted."""
     rundir = RunDirectory(path)
     status = rundir.status_as_needed()
     state = status.get("state", "unreadable")
@@ -101,7 +101,7 @@ def entries(folders: Iterable[Path]) -> list[RunSummary]:
 
 
 def typed(status: Mapping[str, Any]) -> dict[str, str]:
-    """Return the overrides that started a run, by key, without those that could not be used again."""
+    """Return the overrides that started a run, by key, without those that can't be reused."""
     segments = status.get("segments") or [{}]
     words = dict(word.lstrip("+").partition("=")[::2] for word in segments[0].get("overrides", ()))
     words.update(status.get("swept") or {})

@@ -99,7 +99,7 @@ def course(rundir: RunDirectory, config: dict[str, Any], secrets: dict[str, Any]
 
 
 def _configured(segments: list[dict[str, Any]], config: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the starts that still count, each with its configuration: its own if recorded, else that of the next."""
+    """Return the starts whose steps were kept, each with its configuration; by default that of the next start."""
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for segment in reversed(segments):
         config = segment.get("config", config)

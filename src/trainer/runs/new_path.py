@@ -49,6 +49,6 @@ def _is_fresh(path: Path) -> bool:
     """Return whether a directory is empty or holds only the leftovers of an interrupted `RunDirectory.create`."""
     rest = {p.name for p in path.iterdir() if not p.name.startswith(tuple(f".{name}." for name in REPLACED))}
     made = {"lock", "status.json", "preprocess.json", "checkpoints"}
-    if "lock" in rest:  # created first, so without it the code is the user's
+    if "lock" in rest:  # created first; without it, code/ belongs to the user
         made.add("code")
     return rest <= made and not list(path.glob("checkpoints/*"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from trainer.checkpoints import manifest
 from trainer.checkpoints.manifest import BadCheckpoint, NewerFormat
@@ -49,7 +48,7 @@ def require_unedited(rundir: RunDirectory, rows: bool = True) -> None:
 def open_runs(
     rundirs: Iterable[RunDirectory], command: str, trust: bool = False, force: bool = False, typed: Iterable[str] = ()
 ) -> tuple[list[Settings], Opened]:
-    """Return the settings of runs, and allow their own code to be imported; arguments as for `open_code`.
+    """Return the settings of runs, and allow their custom code to be imported; arguments as for `open_code`.
 
     Raises:
         UsageError: The settings of a run are invalid, or its code is not trusted.
@@ -59,27 +58,16 @@ def open_runs(
     return settings, user_code.open_code(configs, command, trust, force, typed)
 
 
-class OpenedRun(NamedTuple):
-    """A run whose modules may be imported.
-
-    Args:
-        rundir: The directory of the run.
-        settings: The settings of the run.
-        changed: The files of modules that have changed since the run and are used as they are now.
-    """
-
-    rundir: RunDirectory
-    settings: Settings
-    changed: list[str]
-
-
-def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
+def open_run(
+    word: str, flags: Mapping[str, str], command: str, warn: Callable[[str], None]
+) -> tuple[RunDirectory, Settings]:
     """Find a run to use its model, and let its modules be imported if they are trusted.
 
     Args:
         word: The word that the user typed for the run.
-        flags: The flags of the command; trust_code and force matter.
+        flags: The flags of the command; only trust_code and force are used.
         command: The whole command, to be typed again with a flag.
+        warn: Called with a line for each module that has changed since the run and is used as it is now.
 
     Raises:
         UsageError: There is no such run, or its code is not trusted.
@@ -90,4 +78,6 @@ def open_run(word: str, flags: Mapping[str, str], command: str) -> OpenedRun:
         raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
     rundir = RunDirectory(path)
     (settings,), opened = open_runs([rundir], command, "trust_code" in flags, "force" in flags)
-    return OpenedRun(rundir, settings, opened.changed)
+    for module in opened.changed:
+        warn(f"warning: {module} differs from the copy that the run keeps: results may differ from those of the run")
+    return rundir, settings

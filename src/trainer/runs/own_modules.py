@@ -27,7 +27,7 @@ _at_start = {*sys.modules}  # modules that this command did not import
 
 
 def sources(classes: Iterable[str]) -> dict[str, bytes]:
-    """Return the sources of the user's modules that a job has imported, and of those that they may import later.
+    """Return the sources of the user's modules that a job has imported or may import later.
 
     Args:
         classes: The full names of the job's classes.

@@ -83,7 +83,7 @@ def best(folders: Iterable[Path]) -> RunSummary:
     known = entries(folders)
     by = ranking(known)
     if by.metric is None:
-        raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` ranks them by one")
+        raise UsageError("best: the runs have different losses or data; `trainer runs --by METRIC` ranks them")
     first = min(known, key=by.key, default=None)
     if first is None or by.key(first)[0]:
         raise UsageError("best: no run here has a result yet; start one with `trainer run`")

@@ -19,7 +19,7 @@ def folder() -> Path:
         Unusable: Neither XDG_STATE_HOME nor HOME is an absolute path.
     """
     state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # the specification says to ignore relative paths
+    if not os.path.isabs(state):  # the XDG specification says to ignore relative paths
         home = os.environ.get("HOME", "")
         if not os.path.isabs(home):
             raise Unusable("HOME is not set")
@@ -39,7 +39,7 @@ def problem() -> str | None:
 
 
 def contains(digest: str) -> bool:
-    """Return whether the list contains a digest; a list that others could have written to counts as empty."""
+    """Return whether the list contains a digest; a list that others can write to counts as empty."""
     try:
         place = _checked()
         return place is not None and stat.S_ISREG((place / digest).lstat().st_mode)

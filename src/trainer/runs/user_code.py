@@ -1,4 +1,4 @@
-"""The user's own code in a run: keeps copies of it, and imports it only if the user trusts it. Without torch."""
+"""The custom code of a run: keeps copies of it, and imports it only if the user trusts it. Without torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OwnCode:
     """The code beyond trainer and torch that a run, or the launcher of a sweep, would execute.
 
     Args:
-        sections: The (group, section) pairs of configurations whose `_target_` is the user's own.
+        sections: The (group, section) pairs of configurations whose `_target_` is custom code.
         sources: The module sources kept with the run, by path relative to a folder of sys.path.
         launcher: The launcher in sweep.json.
     """
@@ -59,7 +59,7 @@ class OwnCode:
 
 
 def of_configs(configs: Iterable[Mapping[str, Any]], sources: Mapping[str, bytes]) -> OwnCode | None:
-    """Return the own code of a run with these configurations, None if it has none.
+    """Return the custom code of a run with these configurations, None if it has none.
 
     Args:
         configs: The current configuration and those of its segments.
@@ -70,7 +70,7 @@ def of_configs(configs: Iterable[Mapping[str, Any]], sources: Mapping[str, bytes
 
 
 def of_run(rundir: RunDirectory, config: Mapping[str, Any] | None = None) -> OwnCode | None:
-    """Return the own code of a run, None if it has none.
+    """Return the custom code of a run, None if it has none.
 
     Args:
         rundir: The run.
@@ -100,7 +100,7 @@ def _all_configs(config: Mapping[str, Any], status: Mapping[str, Any]) -> list[M
 
 
 def require_unchanged(rundir: RunDirectory, config: Mapping[str, Any], digest: str | None) -> OwnCode | None:
-    """Return the own code of a run, whose digest must be the given one; None if it must have none.
+    """Return the custom code of a run if it has the given digest; None if the run should have none.
 
     Raises:
         UsageError: The digest differs.
@@ -112,7 +112,7 @@ def require_unchanged(rundir: RunDirectory, config: Mapping[str, Any], digest: s
 
 
 class Opened(NamedTuple):
-    """The own code of runs that may now be imported.
+    """The custom code of runs that may now be imported.
 
     Args:
         code: The checked code of each run, by directory.
@@ -135,7 +135,7 @@ def open_code(
     force: bool = False,
     typed: Iterable[str] = (),
 ) -> Opened:
-    """Allow the own code of runs to be imported if it is on the user's list, or once if the user trusts it.
+    """Allow the custom code of runs to be imported if it is on the user's list, or once if the user trusts it.
 
     Args:
         configs: The configuration of a run, or of each job of a sweep.
@@ -168,7 +168,7 @@ def admit(found: Mapping[RunDirectory, OwnCode], command: str, trust: bool, forc
     """Make the modules of runs importable from memory, and return the changed files that are used as they are now.
 
     Args:
-        found: The own code of runs.
+        found: The custom code of runs.
         command: The whole command, for messages that repeat it with a flag.
         trust: Whether to use the runs' copies of changed modules.
         force: Whether to use changed modules as they are now.
@@ -212,7 +212,7 @@ def _require_flag(rundir: RunDirectory, own: OwnCode, command: str, trust: bool,
         place = own_modules.installed_file(target)
         if place is None:
             raise refusal(f"{group}._target_={target}", "is code that did not come with the run and is not installed")
-        reason = f"is code that did not come with the run, which would execute {place}"
+        reason = f"is code that did not come with the run: it would be imported from {place}"
         raise refusal(f"{group}._target_={target}", reason, again)
     if not trust:
         target, group = next(iter(own.targets.items()))
@@ -223,7 +223,7 @@ def _require_flag(rundir: RunDirectory, own: OwnCode, command: str, trust: bool,
 
 
 def used(settings: Settings) -> dict[str, bytes]:
-    """Return the sources of the user's modules that a job has imported, by path; none if it names no own class."""
+    """Return the sources of the user's modules that a job has imported, by path; none without classes of the user's."""
     classes = [name for key in ("_target_", OBJECT) for _, name in foreign(settings, key)]
     return own_modules.sources(classes) if classes else {}
 
@@ -234,7 +234,7 @@ def keep(rundir: RunDirectory, sources: Mapping[str, bytes], before: OwnCode | N
     Args:
         rundir: The run.
         sources: The sources of the imported modules.
-        before: Its own code as it was opened, None if it had none.
+        before: Its custom code as it was opened, None if it had none.
 
     Returns:
         The SHA-256 of all modules that are kept, by path.
@@ -248,7 +248,7 @@ def keep(rundir: RunDirectory, sources: Mapping[str, bytes], before: OwnCode | N
 def to_keep(sources: Mapping[str, bytes], before: OwnCode | None) -> Mapping[str, bytes]:
     """Return the modules to keep with a run; arguments as for `keep`."""
     opened = (before and before.sources) or {}
-    # Modules that are imported later, or have been installed since, remain from before.
+    # Earlier copies stay: some modules are imported later, or have been installed since.
     return opened if sources.items() <= opened.items() else sources
 
 
@@ -258,18 +258,18 @@ def trust_next(
     status: Mapping[str, Any],
     sources: Mapping[str, bytes],
 ) -> list[str]:
-    """Add the future code of a trusted run to the user's list, before any of it is written; return notes for the user.
+    """Add the next code of a trusted run to the user's list, before any of it is written; return notes for the user.
 
     Args:
         rundir: The run.
-        before: Its own code as it was opened, None if it had none.
+        before: Its custom code as it was opened, None if it had none.
         status: Its next status.json, with the configuration to continue with and its earlier starts.
         sources: The modules that will be kept with it.
     """
     if before is not None and not trust_list.contains(before.digest):
         return []
     config = rundir.read_config()
-    # A kill may leave the new modules with the old status.json, and the new one with the old config.yaml.
+    # A kill may leave new modules with the old status.json, or the new status.json with the old config.yaml.
     states = [(config, rundir.read_status()), (config, status), (status["config"], status)]
     found = [of_configs(_all_configs(*state), sources) for state in states]
     return trust_list.remarks(own.digest for own in found if own is not None)
@@ -297,7 +297,7 @@ def differing(rundir: RunDirectory, sources: Mapping[str, bytes]) -> str | None:
 
 
 def _own_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the sections of an unchecked configuration whose `_target_` is the user's own."""
+    """Yield the sections of an unchecked configuration whose `_target_` is custom code."""
     loggers = config.get(LOGGER)
     found = {group: config.get(group) for group in COMPONENTS}
     found.update({f"{LOGGER}.{key}": one for key, one in (loggers if isinstance(loggers, dict) else {}).items()})

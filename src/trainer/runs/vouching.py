@@ -46,7 +46,7 @@ class Recorded(Sums, total=False):
 
 @dataclass(frozen=True)
 class Kept:
-    """The files of a run beside its checkpoints, each read when it is first needed; UsageError if it can't be read."""
+    """The files of a run besides its checkpoints, each read when it is first needed; UsageError if it can't be read."""
 
     rundir: RunDirectory
 
@@ -88,7 +88,7 @@ class Kept:
     def starts_after(self, then: Sums | None) -> list[Sums]:
         """Return the sums that starts of the run recorded after a checkpoint (None: all starts), oldest first.
 
-        While a start is changing the files, they match either the sums from before or the new ones, so both follow.
+        While a start is replacing the files, the sums before and after come last, because the files may match either.
         Starts by versions that recorded no sums are skipped.
         """
         segments = self.status.get("segments", [])
@@ -127,7 +127,7 @@ def sum_of_preprocess(preprocess: dict[str, Any] | None) -> str | None:
 
 
 def same_data(rundir: RunDirectory, settings: Settings) -> bool:
-    """Return whether settings select the data named in config.yaml; secrets are not stored and don't count."""
+    """Return whether settings select the data named in config.yaml; secrets, which are not stored, are ignored."""
     stored, files = rundir.read_config().get("data") or {}, rundir.read_status().get("data", {}).get("files", {})
     return moved_files.is_same(files, stored, secrets.tree(settings.to_dict())["data"])
 
@@ -210,7 +210,7 @@ def resume_problems(
 
 
 def unrecorded_problem(kept: Kept, path: Path) -> str | None:
-    """Return why the manifest of a checkpoint must have an entry for the run although it has none."""
+    """Return a problem if a manifest without an entry for the run should have one."""
     segments, is_failure = kept.status.get("segments", []), path.parent == kept.rundir.failure
     step = manifest.step_of(path.name)
     savers = segments if is_failure else _savers(segments, step)  # a run may fail at the first step of a start
@@ -274,7 +274,7 @@ def preprocess_problem(kept: Kept, name: str, then: Sums) -> str | None:
         way = f"put it back, or `{kept.resume}` to recreate it from the data"
         return kept.problem("preprocess.json", "is missing", way)
     if kept.is_replaced(then):
-        reason = f"is not that of {name}: the run has since continued with other data"
+        reason = f"does not belong to {name}: the run has since continued with other data"
         others = _saved_with(kept.rundir, now)
         return kept.problem("preprocess.json", reason, others or "a checkpoint saved from now on")
     way = f"put it back, or delete it and use `{kept.resume}` to recreate it from the data"
@@ -326,9 +326,9 @@ def _saved(name: str, then: Sums | None) -> str:
 
 
 def _savers(segments: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
-    """Return the starts of a run that may have saved a checkpoint: the last one before its step.
+    """Return the starts of a run that may have saved a checkpoint: the last one before its step, for step 0 any start.
 
-    A start sets later checkpoints aside and keeps the one it continues from. Any start may have saved step 0.
+    A start sets later checkpoints aside and keeps the one it continues from.
     """
     before = [one for one in segments if one.get("from_step", 0) < step or step == 0]
     return before if step == 0 else before[-1:]
@@ -371,7 +371,7 @@ def _rows_problem(kept: Kept, name: str, then: Rows) -> str | None:
 
 
 def _changes(kept: Kept) -> str:
-    """Write the settings in which config.yaml differs from the configuration in status.json."""
+    """Describe the settings in which config.yaml differs from the configuration in status.json."""
     then, now = flat(dict(kept.status.get("config") or {})), flat(secrets.tree(kept.config))
     if not then:
         return ""
@@ -382,7 +382,7 @@ def _changes(kept: Kept) -> str:
 
 
 def _saved_with(rundir: RunDirectory, preprocess: str) -> list[str]:
-    """Return the flags for the checkpoints that were saved with a preprocess.json of this sum."""
+    """Return the flags for the checkpoints that were saved with a preprocess.json with this sum."""
     found = []
     for step in manifest.steps(rundir.checkpoints):
         try:

@@ -1,4 +1,4 @@
-"""Refuses a run whose files would exceed the limits that files/reading.py has for reading them again."""
+"""Refuses a run whose files could not be read back because of the limits in files/reading.py."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trainer.files.plain_json import as_indented_json as state_json
 from trainer.files.plain_json import as_json
 
 _SPARE = 2**20  # bytes left in status.json for progress, and in state.json for generators and counters
-_FEW = 30  # containers: so few can't be nested too deeply
-_SHORT = 2**16  # bytes of a configuration that is far from every limit
+_FEW = 30  # containers, too few to be nested too deeply
+_SHORT = 2**16  # bytes of a configuration that can't exceed a limit
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (plain_yaml.MOST_DIGITS + 1))
 
 
@@ -46,7 +46,7 @@ def require_training(*states: Mapping[str, Any]) -> None:
 
 
 def require_code(sources: Mapping[str, bytes]) -> None:
-    """Refuse modules of the user that are too large for a run directory.
+    """Refuse user modules that are too large for a run directory.
 
     Raises:
         UsageError: They are; names the largest.
@@ -58,7 +58,7 @@ def require_code(sources: Mapping[str, bytes]) -> None:
 
 
 def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: dict[str, Any] | None) -> None:
-    """Refuse a run whose config.yaml, status.json or preprocess.json could not be read again.
+    """Refuse a run whose config.yaml, status.json or preprocess.json could not be read back.
 
     Args:
         config: The content of config.yaml.
@@ -81,7 +81,7 @@ def require_files(config: dict[str, Any], status: dict[str, Any], preprocess: di
 
 
 def require_json(name: str, text: bytes, most: int = reading.MOST_JSON, values: int = reading.MOST_VALUES) -> None:
-    """Refuse the text of a JSON file that could not be read again.
+    """Refuse the text of a JSON file that could not be read back.
 
     Raises:
         UsageError: It is too large; names the file.

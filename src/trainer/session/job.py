@@ -27,7 +27,7 @@ class Job:
     Args:
         rundir: The directory.
         request: What the user typed.
-        digest: Digest of the job's own code when it was checked; None if there is none.
+        digest: Digest of the job's custom code when it was checked; None if there is none.
         secrets: The secrets in its settings by dotted key; the directory does not hold them.
     """
 
@@ -37,7 +37,7 @@ class Job:
     secrets: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> Settings:
-        """Return the job's settings; its own code can be imported from then on.
+        """Return the job's settings; its custom code can be imported from then on.
 
         Raises:
             UsageError: The code has changed since it was checked.
@@ -54,18 +54,18 @@ class Job:
 
 
 def execute(job: Job, stopping: Stopping) -> None:
-    """Train a job; its status.json tells how it ended."""
+    """Train a job; its status.json records how it ended."""
     with stopping:
         driven(executing(job, stopping))
 
 
 def executing(job: Job, stopping: Stopping, seconds: float = SECONDS) -> Generator[Learner, Taken | None, None]:
-    """Train a job, but let the caller, who has entered `stopping`, take the steps.
+    """Train a job, but let the caller, which has entered `stopping`, take the steps.
 
     Args:
         job: The job.
         stopping: Tells when to stop.
-        seconds: Between two writes of status.json.
+        seconds: The interval between writes of status.json.
     """
     try:
         with stopping.breaking_off():
@@ -74,7 +74,7 @@ def executing(job: Job, stopping: Stopping, seconds: float = SECONDS) -> Generat
     except BrokenOff:
         pass  # the job still waits to be trained
     except InUse:
-        pass  # another process trains the job and writes its status
+        pass  # another process is training the job and writes its status
     except Exception as error:
         reason = redact.hide(str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}")
         status = job.rundir.read_status()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("trainer")
 _file: ContextVar[LogFile | None] = ContextVar(
     "_file", default=None
-)  # of the run in the current context: many may be open
+)  # of the run in the current context; other runs have their own
 
 
 class Formatter(logging.Formatter):

@@ -18,7 +18,7 @@ from trainer.runs.directory import RunDirectory
 from trainer.training.instantiate import check_arguments, construct, locate, reason_of, supplied
 from trainer.training.loop import Reader, Row
 
-_MOST_BYTES = 2**20  # of metrics.jsonl in memory at a time
+_MOST_BYTES = 2**20  # bytes of metrics.jsonl in memory at a time
 
 
 def build_loggers(settings: Settings, steps: int) -> dict[str, Logger]:
@@ -45,21 +45,21 @@ def is_whole(logger: Logger, rundir: RunDirectory) -> bool:
     """Return whether a logger has all rows of a finished run, as far as it can tell."""
     try:
         return logger.is_whole(rundir.path, plain_json.json_lines(rundir.metrics))
-    except Exception:  # the logger may be the user's own
+    except Exception:  # the logger may be custom code
         return True
 
 
 class LoggerFeed:
-    """Passes the rows of metrics.jsonl to the loggers of a run. As a reader of the loop it only watches the clock.
+    """Passes the rows of metrics.jsonl to the loggers of a run; as a reader of the loop, it only checks the time.
 
-    Because loggers read the file, they get exactly the rows that are kept, and all of them again when a run is resumed.
+    Because the rows come from the file, loggers get exactly the rows that are kept, and all of them again on resume.
     They can't disturb training: random generators are restored, and a logger that raises is dropped with a warning.
 
     Args:
         metrics: The metrics.jsonl of the run, in its directory.
         loggers: The loggers by name.
         announce: Shows one line to the user.
-        seconds: Between two deliveries.
+        seconds: The interval between deliveries.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Writes the rows of a finished run that its loggers miss, because the process was killed at the end."""
+"""Adds rows of a finished run that its loggers lack because the process was killed at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.session.logger_feed import LoggerFeed
 
 
 def repair(rundir: RunDirectory, settings: Settings, command: str, announce: Callable[[str], None]) -> None:
-    """Pass the rows of a finished run to those of its loggers that miss some.
+    """Pass the rows of a finished run to each of its loggers that lacks some.
 
     Args:
         rundir: The run's directory.

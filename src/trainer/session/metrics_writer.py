@@ -23,7 +23,7 @@ _BUFFERED_SECONDS = 1.0  # writing each row at once would take longer than a ste
 
 
 def cut_back(path: Path, length: int) -> bool:
-    """Cut metrics.jsonl to the length that a checkpoint recorded; return whether no row was missing.
+    """Cut metrics.jsonl to the length that a checkpoint recorded; return False if rows were missing.
 
     A shorter file is cut after its last complete row; truncating it to the length would pad it with zero bytes.
     """
@@ -66,7 +66,7 @@ class Lines:
             if self._model is not None:
                 row = {**row, "parameters": few_parameters(self._model)}
             elif row.keys() == _STEP and math.isfinite(row["loss"]) and math.isfinite(row["lr"]):
-                # Every step has such a row, and this takes a third of the time of json.
+                # Every step has such a row, and formatting it here takes a third of the time of json.dumps.
                 step, epoch, loss, lr = row["step"], row["epoch"], row["loss"], row["lr"]
                 return f'{{"step": {step}, "epoch": {epoch}, "loss": {loss!r}, "lr": {lr!r}}}\n'
         try:
@@ -93,7 +93,7 @@ class MetricsFile:
         self._flushed = time.monotonic()
 
     def __call__(self, row: Row) -> None:
-        """Take a row, to be written later together with others."""
+        """Queue a row, to be written later together with others."""
         if (line := self._lines.line(row)) is not None:
             self._waiting.append(line)
         if time.monotonic() - self._flushed >= _BUFFERED_SECONDS:
@@ -115,7 +115,7 @@ class MetricsFile:
         return self._sum.hexdigest()
 
     def sync(self) -> None:
-        """Return when all written rows are on the disk; may be called from another thread."""
+        """Wait until all written rows are on disk; may be called from another thread."""
         self._file.sync()
 
     def close(self) -> None:

@@ -24,31 +24,23 @@ from trainer.training.build import Built, build, resolved
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Contents):
     """The first files of a new run, whose settings have been checked."""
-
-    config: dict[str, Any]
-    status: dict[str, Any]
-    code: dict[str, bytes]
-    preprocess: dict[str, Any] | None
 
     def write(self, path: Path) -> RunDirectory:
         """Create the run directory."""
         rundir = RunDirectory(path)
-        rundir.create(self._content(path))
+        rundir.create(self)
         return rundir
 
     def fill(self, path: Path) -> None:
         """Write the files into a directory that no other process uses."""
-        RunDirectory(path).fill(self._content(path))
+        RunDirectory(path).fill(self)
 
     @property
     def own_code(self) -> OwnCode | None:
         """The code the run executes besides trainer and its dependencies."""
         return user_code.of_configs([self.config], self.code)
-
-    def _content(self, path: Path) -> Contents:
-        return Contents(self.config, {"id": path.name, **self.status}, self.code, self.preprocess)
 
 
 def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, Any] | None = None) -> Built:
@@ -66,7 +58,7 @@ def prepare(settings: Settings, choices: dict[str, str], objects: Mapping[str, A
     built = build(settings, choices, objects=objects)
     try_out(built)
     if settings.init_from is not None:
-        # Its path, because `last` means another run as soon as this one is written.
+        # Its path, because `last` names this run as soon as it is written.
         source = str(find.find(settings.init_from))
         built.settings = dataclasses.replace(built.settings, init_from=source)
         start_from(built.run.model, source)
@@ -128,9 +120,9 @@ def replace_settings(
 ) -> None:
     """Replace config.yaml and preprocess.json of a run that continues with other settings.
 
-    A kill between two writes leaves a run that can be resumed: status.json comes first because it holds the sums of
-    both files, old and new. The old preprocess.json goes before the new configuration comes, so the two always belong
-    together; a missing one is recomputed from the data.
+    A kill between two writes leaves a run that can be resumed: status.json is written first because it holds the old
+    and the new sums of both files. The old preprocess.json is deleted before the new configuration is written, so that
+    the two always match; a missing one is recomputed from the data.
 
     Args:
         rundir: The run's directory.

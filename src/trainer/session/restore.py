@@ -126,7 +126,7 @@ def start_from(model: nn.Module, source: str) -> None:
 
 
 def checkpoint_of(rundir: RunDirectory, which: str) -> Checkpoint | None:
-    """Return the checkpoint that a word means, None if the run has none yet.
+    """Return the checkpoint that a word names, None if the run has none yet.
 
     Args:
         rundir: The run's directory.
@@ -146,5 +146,13 @@ def checkpoint_of(rundir: RunDirectory, which: str) -> Checkpoint | None:
             raise refusal(f"--checkpoint={which}", f"{rundir.short} has no such checkpoint", allowed)
         return store.load(folder / manifest.name_of(step))
     last = store.load(folder / manifest.name_of(saved[-1]))
+    if which == "last" or _ended_best(rundir, last.step):
+        return last
     best = last.training["state"].get("best_step") if has_shape(RunState)(last.training) else None
-    return store.load(folder / manifest.name_of(best)) if which == "best" and best in saved else last
+    return store.load(folder / manifest.name_of(best)) if best in saved else last
+
+
+def _ended_best(rundir: RunDirectory, last: int) -> bool:
+    """Return whether the best evaluation is that of the last step; only status.json, if not edited, can tell."""
+    best = rundir.read_status().get("best") or {}
+    return best.get("step") == last and vouching.edited_status(rundir) is None

@@ -57,7 +57,7 @@ def _without_secrets(optimizer: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_length(built: Built, step: int) -> None:
-    """Refuse settings that end a run before the step it has reached.
+    """Refuse settings that would end a run before the step that it has reached.
 
     Raises:
         UsageError: They do.
@@ -120,7 +120,7 @@ def load_optimizer(built: Built, saved: dict[str, Any], announce: Callable[[str]
 
 
 def _missing(built: Built, saved: dict[str, Any]) -> set[str]:
-    """Return the names of the state that the optimizer keeps for a weight after a step and `saved` does not have."""
+    """Return the names of the optimizer state of a weight that exist after a step but are missing in `saved`."""
     trial = optimizer_like(built, copy.deepcopy(built.run.model))
     weights = [w for group in trial.param_groups for w in group["params"]]
     for w in weights:

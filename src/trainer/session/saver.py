@@ -19,11 +19,11 @@ from trainer.training.build import Built
 class Saver:
     """Saves a checkpoint when one is due, and keeps the newest few and the best.
 
-    A save copies the state while training waits; a thread writes it while training continues. A save waits for the one
-    before. Leaving the context waits for the last one.
+    A save copies the state while training waits; a thread writes it while training continues. Each save waits for the
+    previous one. Leaving the context waits for the last one.
 
-    The best checkpoint stays in memory until the next one is due, because evaluations may be more frequent than a disk
-    can take. A run that is killed before resumes from an older checkpoint and reaches the same best one again.
+    The best checkpoint stays in memory until the next one is due, because evaluations may be too frequent for the disk.
+    A run that is killed before then resumes from an older checkpoint and reaches the same best one again.
 
     Args:
         rundir: The run's directory.
@@ -38,7 +38,7 @@ class Saver:
         self._last = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
         self._write: Future[None] | None = None
-        self._written: list[PackedCheckpoint] = []  # by the write above
+        self._written: list[PackedCheckpoint] = []  # the checkpoints of `_write`
         self._spent: list[PackedCheckpoint] = []  # memory to reuse
 
     def __enter__(self) -> Self:
@@ -46,7 +46,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Wait for the last save; raise its error unless there is another one."""
+        """Wait for the last save; raise its error unless another error is being raised."""
         self._thread.shutdown()
         if kind is None:
             self._wait()
@@ -105,7 +105,7 @@ class Saver:
             self._written = []
 
     def _pack(self, spent: PackedCheckpoint | None) -> PackedCheckpoint:
-        """Copy the state of the run, into memory that is no longer needed if there is some."""
+        """Copy the state of the run, reusing memory of earlier checkpoints where possible."""
         run = self._built.run
         if spent is None and not self._spent and len(self._written) > 1:
             self._wait()  # a third copy may not fit in memory

@@ -1,4 +1,4 @@
-"""A run that is about to be trained: everything `train` is given."""
+"""A run that is about to be trained: everything that `train` needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.session.stopping import Stopping
 if TYPE_CHECKING:
     from trainer.training.build import Built
 
-SECONDS = 1.0  # between two writes of status.json
+SECONDS = 1.0  # seconds between two writes of status.json
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Session:
         show: Creates the display when training is about to start.
         announce: Shows one line to the user.
         stopping: Tells when to stop.
-        seconds: Between two writes of status.json.
+        seconds: The interval between writes of status.json.
     """
 
     rundir: RunDirectory

@@ -54,7 +54,7 @@ class StatusWriter:
         self._status.pop("sums_before", None)
 
     def start(self) -> None:
-        """Count the seconds from now on."""
+        """Start counting the seconds."""
         self._start = time.perf_counter()
         self._next = self._start + self._seconds
 
@@ -159,15 +159,13 @@ def data_facts(built: Built) -> dict[str, Any]:
 def progress(run: Learner) -> dict[str, Any]:
     """Return the fields of status.json that change during training."""
     state = run.state
-    best = None
-    if state.best_step is not None:
-        best = {"step": state.best_step, "metric": run.monitor, "value": state.best_value}
+    best, value = run.best
     metrics = {} if state.loss is None else {"loss": state.loss}
     return {
         "step": state.step,
         "epoch": run.epoch,
-        "metrics": {**metrics, **state.validation},
-        "best": best,
+        "metrics": {**metrics, **(run.at_end or state.validation)},
+        "best": None if best is None else {"step": best, "metric": run.monitor, "value": value},
         "skipped": state.skipped,
     }
 

@@ -20,13 +20,13 @@ _ASKED_SECONDS = 1.0
 
 
 class BrokenOff(KeyboardInterrupt):
-    """A signal came during work that is not worth finishing."""
+    """A signal interrupted work that need not be finished."""
 
 
 class Stopping:
     """Tells whether training should stop. Catches signals while it is entered, in the main thread only.
 
-    If one is entered inside another, both get the signal.
+    If one is entered while another is active, both get the signal.
 
     Args:
         on_signal: Called at each signal.

@@ -82,7 +82,7 @@ def train(session: Session) -> Outcome:
 
 
 def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
-    """Train as `train` does, but let the caller, who has entered `session.stopping`, take the steps."""
+    """Train as `train` does, but let the caller, which has entered `session.stopping`, take the steps."""
     rundir, built, run, stopping = session.rundir, session.built, session.built.run, session.stopping
     loggers = logger_feed.build_loggers(built.settings, run.steps)
     feed = LoggerFeed(rundir.metrics, loggers, session.announce, session.seconds)
@@ -104,11 +104,11 @@ def training(session: Session) -> Generator[Learner, Taken | None, Outcome]:
                 readers: list[Reader] = [metrics, display, status, log_evaluation, *feed.readers]
                 reason = yield from loop.training(run, readers, saver, stopping)
                 if run.validation is not None and run.state.validation_step != run.state.step and not stopping():
-                    run.state.validation = evaluate(run, run.validation)
+                    run.at_end = evaluate(run, run.validation)
             metrics.close()
             feed.close()  # a reader that sees "done" must find every row
             status.write("stopped" if reason == "stopped" else "done")
-        except (KeyboardInterrupt, GeneratorExit):  # a second interrupt where that does not end the process
+        except (KeyboardInterrupt, GeneratorExit):  # a second interrupt, where it does not end the process
             metrics.close()
             raise
         except Exception as error:
@@ -161,14 +161,14 @@ def _standing(session: Session) -> Standing:
         run.steps,
         run.state.step,
         run.batches.steps_per_epoch,
-        lambda: (run.state.best_step, run.state.best_value),
+        lambda: run.best,
         lambda: few_parameters(run.model),
         session.stopping,
     )
 
 
 def _fail(session: Session, error: Exception, status: StatusWriter, metrics: MetricsFile, saver: Saver) -> NoReturn:
-    """Record a failure on the disk as far as possible, and raise it as RunFailed."""
+    """Record a failure on disk if possible, and raise it as RunFailed."""
     built = session.built
     with suppress(OSError):  # the disk may be full
         saver.keep_best()
@@ -192,7 +192,7 @@ def compile_step(built: Built, announce: Callable[[str], None]) -> None:
 
 
 def failure_of(error: Exception, built: Built, rundir: RunDirectory) -> RunFailed:
-    """Return an error as a RunFailed: one line, with advice where there is some."""
+    """Convert an error to RunFailed, with a message of one line and any advice."""
     return error if isinstance(error, RunFailed) else RunFailed(_reason(error, built, rundir))
 
 

@@ -51,7 +51,7 @@ def try_out(built: Built) -> None:
             fit(trial)
             bounds.require_training(trial.optimizer.state_dict(), trial.schedule.state_dict())
         except NonFinite:
-            return  # training reports it with the rows and a remedy
+            return  # training reports the error, with the rows and a remedy
         except TrainerError:
             raise
         except Exception as error:

@@ -15,14 +15,14 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 _MIB = 2**20
-_NEEDED = {"torch": 600 * _MIB, "numpy": 120 * _MIB, "polars": 200 * _MIB}  # for the import; work takes more
+_NEEDED = {"torch": 600 * _MIB, "numpy": 120 * _MIB, "polars": 200 * _MIB}  # for the import alone
 _WORDS = ("allocate memory", "bad_alloc", "bad alloc", "out of memory", "start new thread")
-_OTHERWISE = "static tls"  # which can run out at any size of memory
+_OTHERWISE = "static tls"  # a small fixed area, which can run out while memory is free
 _UNDER_A_LIMIT = ("failed to map segment", "error return without")
 
 
 def watch() -> None:
-    """Refuse, from now on, to import a large library that the address space has no room for."""
+    """From now on, refuse to import a large library that doesn't fit into the address space."""
     if _limit() is not None and not any(isinstance(one, _Room) for one in sys.meta_path):
         sys.meta_path.insert(0, _Room())
 
@@ -31,7 +31,7 @@ def shortage(error: BaseException) -> str | None:
     """Return one line for an error caused by a lack of memory, None for any other error."""
     limit = _limit()
     for one in _with_causes(error):
-        if type(one).__name__ == "OutOfMemoryError":  # torch's, for a GPU, with a better message
+        if type(one).__name__ == "OutOfMemoryError":  # raised by torch for a GPU, with a better message
             return None
         text = str(one.strerror if isinstance(one, OSError) else one).lower()
         words = _WORDS if limit is None else _WORDS + _UNDER_A_LIMIT
@@ -41,7 +41,7 @@ def shortage(error: BaseException) -> str | None:
 
 
 class _Room:
-    """An import finder that finds nothing, but refuses large libraries that there is no room for."""
+    """An import finder that finds nothing but refuses large libraries that don't fit into the address space."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         limit = _limit()

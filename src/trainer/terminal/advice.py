@@ -1,4 +1,4 @@
-"""Suggests the commands to type next, by how a run ended. Without torch."""
+"""Suggests the commands to type next, depending on how a run ended. Without torch."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def findings(diagnosis: Mapping[str, Any]) -> dict[str, str]:
         lines["not diagnosed"] = problem
     if where := diagnosis.get("where"):
         lines["where"] = f"step {diagnosis['step']:,}: {where}"
-    for name, one in zip(("helps", "or", "or else"), diagnosis.get("helps") or [], strict=False):
+    for name, one in zip(("fix", "or", "or else"), diagnosis.get("helps") or [], strict=False):
         lines[name] = one["text"]
     return lines
 

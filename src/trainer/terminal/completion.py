@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SHELLS = ("bash", "zsh", "fish")
 LAUNCHERS = {
-    "local": "one job after the other",
+    "local": "one job after another",
     "processes": "a job on each core",
     "vectorized": "jobs that differ only in numbers as one batched program",
     "basic": "Hydra's default",
@@ -40,7 +40,7 @@ SETTING_FLAGS = ("--by", "--group-by", "--against")
 _HERE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # the package
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
 _QUOTES = ("'", '"')
-_SPECIAL = " \t!\"#$&'()*;<>?[\\]^`{|}"  # in bash
+_SPECIAL = " \t!\"#$&'()*;<>?[\\]^`{|}"  # characters to quote in bash
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def after(words: Sequence[str]) -> Candidates:
-    """Return the completions of the last of the words that follow `trainer`."""
+    """Return the completions of the last word after `trainer`."""
     *given, word = (one.lstrip("'\"") for one in words)
     found = _possible(given, word)
     new = {text: what for text, what in found.items() if not _is_given(text, given)}
@@ -79,7 +79,7 @@ def _is_given(text: str, given: Sequence[str]) -> bool:
 
 
 def _possible(given: list[str], word: str) -> Candidates:
-    """Return the words that may follow the given ones, whether or not they start like the incomplete word."""
+    """Return the words that may follow the given ones, whether or not they match the incomplete word."""
     commands = _table("cli", "COMMANDS")
     if not given and word.startswith("-"):
         return {"--help": "show help", "--version": "show the version"}

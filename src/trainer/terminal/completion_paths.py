@@ -44,7 +44,7 @@ def _is_run(folder: str) -> bool:
 
 
 def run_folder(word: str) -> str | None:
-    """Return the folder of a run by the word for it, None if finding it takes reading the runs."""
+    """Return the folder of the run that a word names, None if it can't be found without reading the runs."""
     head, _, job = word.partition("/")
     names = sorted(listed("runs"))
     named = [name for name in names if head in (name, name[-4:])] or (names[-1:] if head == "last" else [])

@@ -2,7 +2,7 @@
 
 import os
 
-TYPE_CHECKING = False  # typing's own would be imported with every help
+TYPE_CHECKING = False  # importing typing would slow down every --help
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

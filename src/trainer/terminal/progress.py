@@ -31,7 +31,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Pace:
-    """Steps per second over the last half minute, so that a slow start or a pause is soon forgotten.
+    """Steps per second over the last half minute, so that a slow start or a pause soon stops counting.
 
     Args:
         step: Finished steps at the start.
@@ -112,7 +112,7 @@ class LiveDisplay(ExitStack[None]):
             get_renderable=self._render,
             refresh_per_second=_IDLE_REFRESHES,
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # output of a model stays in the file or pipe
+            redirect_stdout=sys.stdout.isatty(),  # keep output of a model in a file or pipe
         )
         self._live.start(refresh=True)
         self.callback(self._live.stop)

@@ -39,7 +39,7 @@ def loggers(sections: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> None:
-    """Print what is about to be trained: model, data, optimizer, device and run directory."""
+    """Print the header of a run: model, data, optimizer, device and run directory."""
     from trainer.training.build import resolved
     from trainer.training.parameters import num_parameters
 
@@ -58,7 +58,7 @@ def header(built: Built, choices: Mapping[str, str], rundir: RunDirectory) -> No
 
 
 def opening(what: str, rundir: RunDirectory, status: Mapping[str, Any]) -> None:
-    """Print what is done to a run, and the state of the run."""
+    """Print the action of a command on a run, such as resuming, and the state of the run."""
     state = {"running": "interrupted"}.get(status.get("state", ""), status.get("state", "unknown"))
     before = f"{state} at step {status.get('step', 0):,}"
     screen.stderr.print(Text.assemble((f"{what} ", "bold"), printable(f"{rundir.path}, {before}")), soft_wrap=True)
@@ -113,7 +113,7 @@ def failure(rundir: RunDirectory) -> str:
 
 
 def _parts(built: Built, choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
-    """Return a line for each part of a run, by the name that is typed for it."""
+    """Return a line for each part of a run, by the name of its group."""
     settings, run = built.settings, built.run
     parts = {}
     if "experiment" in choices:

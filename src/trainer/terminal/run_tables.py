@@ -55,7 +55,7 @@ def print_results(path: Path, jobs: Sequence[RunSummary], swept: Sequence[str]) 
     for one in entries:
         if one.state == "failed":
             screen.say(f"failed: {one.name} ({typed(one.swept)}): {one.error}")
-            screen.rows({k: v for k, v in advice.findings(one.status.get("diagnosis") or {}).items() if k == "helps"})
+            screen.rows({k: v for k, v in advice.findings(one.status.get("diagnosis") or {}).items() if k == "fix"})
     _next(path, entries, ranked=by.metric is not None)
 
 

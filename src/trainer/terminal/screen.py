@@ -150,7 +150,7 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T
     """Yield items, with a progress bar on a terminal."""
     if not is_live():
         return items
-    from rich.progress import track as rich_track  # takes as long to import as a table of a thousand runs
+    from rich.progress import track as rich_track  # importing it takes as long as a table of a thousand runs
 
     return rich_track(items, what, total=total, console=stderr, transient=True)
 

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-TYPE_CHECKING = False  # typing's own would be imported with every help
+TYPE_CHECKING = False  # importing typing would slow down every --help
 if TYPE_CHECKING:
     from typing import TextIO
 

@@ -17,11 +17,11 @@ from trainer.terminal import screen
 from trainer.text import duration, number, typed
 
 _ENDED = ("done", "failed", "stopped")
-_WINDOW = 32  # unfinished jobs that are read at a time; launchers start them in order
+_WINDOW = 32  # unfinished jobs to read at a time; launchers start them in order
 
 
 class Overview(ExitStack[None]):
-    """Shows a live table of a sweep's jobs on a terminal, elsewhere a line when a job ends; called now and then.
+    """Shows a live table of a sweep's jobs on a terminal, elsewhere a line when a job ends; call it periodically.
 
     Args:
         path: The sweep's directory.
@@ -37,7 +37,7 @@ class Overview(ExitStack[None]):
         self._start = time.perf_counter()
         self._live = None
         if screen.is_live():
-            to_screen = sys.stdout.isatty()  # else output of models stays in the file or pipe
+            to_screen = sys.stdout.isatty()  # keep output of models in a file or pipe
             self._live = Live(console=screen.stderr, auto_refresh=False, transient=True, redirect_stdout=to_screen)
 
     def __enter__(self) -> Overview:

@@ -33,9 +33,9 @@ from trainer.training.instantiate import (
 from trainer.training.loop import Learner
 from trainer.training.state import Counters
 
-ALL_ROWS = 4096  # most rows that make a single batch by default
+ALL_ROWS = 4096  # up to this many rows form a single batch by default
 DEFAULT_BATCH = 256
-EVALUATED = 2**24  # most input numbers in a batch of an evaluation
+EVALUATED = 2**24  # the largest number of input values in a batch of an evaluation
 DEFAULT_STEPS = 500
 
 
@@ -139,14 +139,14 @@ def build(
 
 
 def _arguments(cls: type[Any], settings: Settings, group: str, made: Any) -> dict[str, Any]:
-    """Return the constructor arguments of a component; those of a Dataset passed as an object are how to feed it."""
+    """Return the constructor arguments of a component; for a Dataset object, those that control how it is fed."""
     if made is None:
         return check_arguments(cls, getattr(settings, group), group)
     return check_feeding(getattr(settings, group)) if isinstance(made, Dataset) else {}
 
 
 def require_possible(settings: Settings, model: nn.Module, training: Batches, names: dict[str, str]) -> None:
-    """Refuse settings of the loop that the model or the batches rule out."""
+    """Refuse settings of the loop that the model or the batches don't allow."""
     if settings.on_nonfinite == "skip" and any(True for _ in model.buffers()):
         what = f"on_nonfinite=skip {names['model']}"
         raise refusal(what, "the model keeps running averages, which a bad row would corrupt", "on_nonfinite=stop")
@@ -277,7 +277,9 @@ def make_batches(
     count, summed = len(training), losses.is_sum(loss)
     batch_size = settings.batch_size or (count if count <= ALL_ROWS else DEFAULT_BATCH)
     if batch_size > count:
-        raise refusal(f"batch_size={batch_size}", f"the data have {count} training rows", f"1 to {count}")
+        dropped = data.facts().get("dropped")
+        lost = f"; {dropped:,} incomplete rows were dropped" if dropped else ""
+        raise refusal(f"batch_size={batch_size}", f"the data have {count} training rows{lost}", f"1 to {count}")
     batches = Batches(training, batch_size, settings.accumulate, settings.seed, summed)
     if held_out is None:
         return batches, None

@@ -28,7 +28,7 @@ from trainer.training.loop import Learner, Taken, dense, gradients, take_step
 from trainer.training.parameters import few_parameters
 
 UNROLLED = 10  # steps per call: the step of a small model takes less time than a call
-LARGE = 1_000_000  # parameters from which on one step per call is enough
+LARGE = 1_000_000  # from this many parameters on, one step per call is enough
 _AGREEMENT = 0.05  # relative tolerance for a loss and a change of weights: compiled code rounds differently
 
 

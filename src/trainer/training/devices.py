@@ -113,7 +113,7 @@ def put_back() -> Iterator[None]:
 
 @cache
 def _own_threads() -> int:
-    """Return the number of threads before any run sets one: a job of a sweep must not inherit that of another."""
+    """Return the number of threads before any run changes it: jobs of a sweep must not inherit it from each other."""
     return torch.get_num_threads()
 
 

@@ -15,7 +15,7 @@ from trainer.training import torch_private
 Settings = dict[str, Any]
 States = Sequence[dict[str, Any]]  # the optimizer state of each weight
 
-# Where the kernel of SGD without momentum has the bits of the default step. In bfloat16 it rounds differently.
+# Where the kernel of SGD without momentum gives the same bits as the default step; in bfloat16 it rounds differently.
 _SAME_BITS = {(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.float64)}
 # Sizes of the weights in a trial: vectors and remainders, each too small for a kernel to start its threads, which would
 # take tens of milliseconds on a busy machine.
@@ -26,8 +26,8 @@ def step(optimizer: Optimizer, closure: Callable[[], float]) -> float:
     """Take a step with the same bits as `optimizer.step(closure)` and return the loss.
 
     SGD, Adam and AdamW with fused=True call their kernel directly, and so does SGD without momentum, whose default step
-    has the same bits as the kernel. Other optimizers of torch, and these without a usable kernel, call the function
-    inside the decorated step. Other classes, custom decorators, hooks, L-BFGS and differentiable steps go through
+    gives the same bits. Torch's other optimizers, and these without a usable kernel, call the function inside the
+    decorated step. Other classes, custom decorators, hooks, L-BFGS and differentiable steps go through
     `optimizer.step`.
 
     Args:
@@ -73,7 +73,7 @@ def _arguments(optimizer: Optimizer, group: Settings) -> tuple[Settings, list[Te
 @functools.cache
 @torch.no_grad()
 def _agrees(cls: type[Optimizer], stateless: bool) -> bool:
-    """Return whether three steps with a kernel have the bits of the optimizer's own steps in the installed torch.
+    """Return whether three steps with a kernel give the same bits as the optimizer's own steps in the installed torch.
 
     Args:
         cls: SGD, Adam or AdamW.

@@ -69,7 +69,7 @@ def locate(component: dict[str, Any], group: str) -> type[Any]:
         module = importlib.import_module(module_name)
     except ValueError as error:
         raise refusal(f"{group}._target_={target}", "is not the name of a class in a module") from error
-    except (Exception, SystemExit) as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise any exception
         raise refusal(f"{group}._target_={target}", f"can't be imported: {reason_of(error)}") from error
     found = getattr(module, class_name, None)
     kinds = KINDS[_group_of(group)]

@@ -62,6 +62,8 @@ class Learner:
         seed: Seed of the run.
         classes: Number of classes; 0 for numeric targets.
         state: The counters.
+        at_end: The evaluation after the last step where none was due. It competes for best only, and no checkpoint
+            holds it: a longer run goes on as if it had not been.
         update: Takes the next step or steps.
         random: Returns the states of the random generators, for a checkpoint.
     """
@@ -85,6 +87,7 @@ class Learner:
     seed: int = 0
     classes: int = 0
     state: Counters = field(default_factory=Counters)
+    at_end: dict[str, float] | None = None
     update: Callable[[Learner], Taken] = lambda run: take_step(run)
     random: Callable[[], dict[str, Any]] = randomness.state_dict
 
@@ -92,6 +95,16 @@ class Learner:
     def weights(self) -> list[Tensor]:
         """The trainable parameters."""
         return [w for w in self.model.parameters() if w.requires_grad]
+
+    @property
+    def best(self) -> tuple[int | None, float | None]:
+        """Step and monitored metric of the best evaluation, including the one at the end."""
+        state = self.state
+        if self.at_end is not None and self.monitor is not None:
+            value = self.at_end[self.monitor]
+            if state.is_better(value, self.mode):
+                return state.step, value
+        return state.best_step, state.best_value
 
     @property
     def epoch(self) -> int:
@@ -222,7 +235,7 @@ def dense(weights: Iterable[Tensor]) -> list[Tensor]:
 
 
 def due(step: int, every: int | None) -> bool:
-    """Return whether something that happens every `every` steps happens after this step; None is never."""
+    """Return whether an event that occurs every `every` steps is due after this step; None is never."""
     return every is not None and step % every == 0
 
 

@@ -20,7 +20,7 @@ from trainer.losses import OVER_CLASSES, Auto
 from trainer.text import show
 from trainer.training.instantiate import KINDS, PUBLIC, class_of, locate
 
-_PACKAGES = ("torch", "trainer")  # packages that publish a class under a shorter name than that of its module
+_PACKAGES = ("torch", "trainer")  # packages that publish a class under a shorter name than its module's
 _DTYPES = {torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
@@ -90,7 +90,7 @@ class ArrayPair(NamedTuple):
         return Arrays
 
     def __str__(self) -> str:
-        """Return the shapes and the SHA-256, which reveal other arrays when a run is resumed."""
+        """Return the shapes and the SHA-256, which show on resume whether the arrays are the same."""
         shapes = " and ".join(show(list(numpy.shape(values))) for values in self)
         return f"arrays {shapes}, SHA-256 {_sha256(*self)}"
 

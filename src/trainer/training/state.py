@@ -63,11 +63,15 @@ class Counters:
         if monitor is None:
             return
         value = metrics[monitor]
-        better = self.best_value is None or (value < self.best_value if mode == "min" else value > self.best_value)
-        if better and math.isfinite(value):
+        if self.is_better(value, mode):
             self.best_step, self.best_value, self.stale = self.step, value, 0
         else:
             self.stale += 1
+
+    def is_better(self, value: float, mode: str) -> bool:
+        """Return whether a value of the monitored metric is better than the best so far."""
+        better = self.best_value is None or (value < self.best_value if mode == "min" else value > self.best_value)
+        return better and math.isfinite(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all fields as plain data."""

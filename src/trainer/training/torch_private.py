@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 TRIED = ("2.13",)  # versions in which every private name works
-_MANY = 4096  # numbers of a gradient from which on its sum is computed first
+_MANY = 4096  # gradients with at least this many numbers are summed first
 _OPTIMIZERS = ("torch.optim.", "trainer.optimizers")  # modules whose steps only update weights and state
 _DECORATORS = ("torch.utils._contextlib", "torch._dynamo.")  # no_grad, and the exclusion of SparseAdam from compilation
 
@@ -39,7 +39,7 @@ def add(tensors: Sequence[Tensor], number: float) -> None:
 
 
 def is_followed(optimizer: Optimizer) -> bool:
-    """Return whether something observes the steps of an optimizer: a hook, scheduler of torch, GradScaler or profiler.
+    """Return whether a hook, a scheduler of torch, a GradScaler or a profiler observes the steps of an optimizer.
 
     Schedulers replace the method; a GradScaler sets attributes during a step.
     """
@@ -89,7 +89,7 @@ def has_non_finite(grads: Sequence[Tensor]) -> bool:
     """Return whether any number in the gradients is infinite or NaN.
 
     Large gradients on the CPU are summed first: a finite sum proves that all numbers are finite, and a sum only reads
-    memory, in a third of the time of the kernel, which also writes.
+    memory, which takes a third of the time of the kernel, which also writes.
 
     Args:
         grads: Dense real gradients on one device.

@@ -57,7 +57,7 @@ def both(cli):
         result = cli("run", "-m", "run_dir=together", *TOGETHER, *words)
         assert result.code == code, result.err
         assert "trained together" in result.err
-        assert "singly" not in result.err
+        assert "separately" not in result.err
         assert cli("run", "-m", "run_dir=singly", "hydra/launcher=local", *words).code == code
         assert states("together") == states("singly")
         for one, other in zip(jobs("together"), jobs("singly"), strict=True):
@@ -272,7 +272,7 @@ def test_what_cannot_be_batched_says_why(cli, words, why):
     words = ("seed=0,1", "steps=3", *words)
     result = cli("run", "-m", "run_dir=together", *TOGETHER, *words)
     assert result.code == 0, result.err
-    assert f"2 jobs (000, 001) are trained singly: {why}" in result.err
+    assert f"2 jobs (000, 001) are trained separately: {why}" in result.err
     assert cli("run", "-m", "run_dir=singly", "hydra/launcher=local", *words).code == 0
     assert [run.bits() for run in jobs("together")] == [run.bits() for run in jobs("singly")]
 
@@ -283,10 +283,10 @@ def test_jobs_that_differ_in_more_are_trained_with_their_like(cli):
     assert result.code == 0, result.err
     assert "2 jobs (000, 001) are trained together, 2 at a time" in result.err
     assert "2 jobs (002, 003) are trained together, 2 at a time" in result.err
-    assert "2 jobs (004, 005) are trained singly: model=dynamic draws random numbers" in result.err
+    assert "2 jobs (004, 005) are trained separately: model=dynamic draws random numbers" in result.err
     assert states("sweep") == ["done"] * 6
     alone = cli("run", "-m", "run_dir=alone", *TOGETHER, "data.inputs=20", "model.hidden=4,5", "steps=5")
-    assert "job 000 is trained singly: no other job differs from it in numbers only" in alone.err
+    assert "job 000 is trained separately: no other job differs from it only in numbers" in alone.err
 
 
 def test_reproducing_a_job_says_why_it_differs(cli):

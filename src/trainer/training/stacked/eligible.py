@@ -25,9 +25,9 @@ from trainer.training.stacked.updates import UPDATES
 
 MOST = 256  # runs in a stack
 _LARGEST = 2**30  # bytes of weights, gradients and data in a stack
-_GAIN = 0.95  # largest useful time of a stacked step, as a fraction of single steps
-_SECONDS = 2.0  # of measuring, after which no larger size is tried; small models take a tenth of it
-_REPEATS, _ENOUGH = 5, 0.25  # largest number of measured steps of a size, and of seconds
+_GAIN = 0.95  # a stacked step is useful up to this fraction of the time of single steps
+_SECONDS = 2.0  # after this much measuring, no larger size is tried; small models take a tenth of it
+_REPEATS, _ENOUGH = 5, 0.25  # a size is measured for at most this many steps, and seconds
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device)
 
 
@@ -142,7 +142,7 @@ def _with_own_rows(run: Learner) -> Learner:
 
 
 def _seconds(step: Callable[[], object]) -> float:
-    """Return the seconds of a step after a first one: the minimum of several, since other processes disturb."""
+    """Return the seconds of a step after a first one: the minimum of several, since other processes interfere."""
     step()
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _ENOUGH:
