@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "trainer"
 
 # The lowest layer first. A name is a wing (a folder) or a module of the root.
 LAYERS = [
-    {"errors", "text", "quoting", "version", "candidates"},
+    {"errors", "text", "quoting", "version", "candidates", "termination"},
     {"files", "config", "randomness"},
     {"models", "data", "losses", "metrics", "optimizers", "schedules", "loggers", "checkpoints"},
     {"runs", "training"},

@@ -148,8 +148,16 @@ def _dispatch(argv: list[str]) -> int:
         hint = f"; did you mean `trainer {near}`?" if near else ""
         raise UsageError(f"{cut(name)}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
     _enable_interrupts()
-    module = importlib.import_module(f"trainer.commands.{name}")
-    return int(module.main(rest))
+    from trainer import termination
+
+    try:
+        with termination.raising():
+            module = importlib.import_module(f"trainer.commands.{name}")
+            return int(module.main(rest))
+    except termination.Terminated as ended:
+        _complain(f"ended by {ended.signal.name}")
+        streams.silence(sys.stdout)
+        return 128 + ended.signal
 
 
 def _for_a_shell(word: str) -> str:

@@ -130,6 +130,14 @@ BAD = {
     "text": ({"x": X, "y": np.array(["a"] * 6)}, (), "the targets have the dtype <U1"),
     "objects": ({"x": X, "y": np.array([None] * 6)}, (), "is not an .npz file of numbers: Object arrays"),
     "no rows": ({"x": X[:0], "y": Y[:0]}, (), "there are no rows"),
+    "a single input": ({"x": np.array(1.0), "y": Y}, (), "the inputs are a single number, not rows"),
+    "a single target": ({"x": X, "y": np.array(1.0)}, (), "the targets are a single number, not rows"),
+    "a row of inputs": (
+        {"x": Y, "y": Y},
+        (),
+        r"the inputs have the shape \[6\], not rows of numbers",
+    ),
+    "inputs without numbers": ({"x": X[:, :0], "y": Y}, (), r"the inputs have the shape \[6, 0\]"),
     "nan in x": (
         {"x": np.where(X[4, 1] == X, np.nan, X), "y": Y},
         (),

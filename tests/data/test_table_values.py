@@ -370,3 +370,30 @@ def test_text_in_other_data_than_the_run_learned_numbers_from_is_named(train, cl
     result = cli("predict", "run", "--input", "new.parquet")
     assert result.code == 2
     assert "but the model takes numbers there" in result.err
+
+
+MARKS = {".": ("-999", "-9.5"), ",": ("-999", "-9,5")}
+
+
+@pytest.mark.parametrize("decimal", MARKS)
+@pytest.mark.parametrize("word", [0, 1])
+def test_numbers_that_mean_missing_are_found_with_either_decimal_mark(train, cli, decimal, word):
+    rows = [f"{number}{decimal}5;{number}{decimal}25" for number in range(6)]
+    write("x;y", *rows, f"{MARKS[decimal][word]};1{decimal}0", "N.A.;2")
+    words = ("data.validation=0", "data.nan=mean", "data.missing=[-999,-9.5,N.A.]", f"data.decimal={decimal}")
+    assert inputs(train(*table(*words)))[0]["mean"] == 3.0
+    assert cli("predict", "run", "--input", "t.csv").out.count("\n") == 9
+
+
+def test_a_line_of_words_that_mean_missing_is_blank_and_counted(refused):
+    write("x;y", "-;-", "1,5;2", "-;-", "one;3", "2,5;4")
+    asked = refused("run", *table("data.missing=[-]", "data.decimal=,"))
+    assert "line 5: 'one' in the column x" in asked
+    assert "data.decimal" not in asked
+
+
+def test_no_decimal_mark_is_suggested_for_parquet(refused):
+    write("x;y", "1,5;2", "2,5;3", "1;4")
+    assert "did you mean data.decimal=,?" in refused("run", *table())
+    pl.read_csv("t.csv", separator=";").write_parquet("t.parquet")
+    assert "data.decimal" not in refused("run", *table("data=parquet", "data.path=t.parquet"))

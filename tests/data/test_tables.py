@@ -220,7 +220,12 @@ BAD = {
     "a strange part": (
         "x,p,y\n1,train,2\n2,other,3\n",
         ("data.split=p",),
-        r"data\.split=p: holds 'other'; allowed: train",
+        r"data\.split=p: holds 'other' in line 3; allowed: train",
+    ),
+    "a cell without a part": (
+        "x,p,y\n1,train,2\n\n2,,3\n3,,4\n",
+        ("data.split=p",),
+        r"data\.split=p: is empty in line 4; allowed: train",
     ),
     "an empty part": ("x,p,y\n1,train,2\n2,train,3\n", ("data.split=p",), "no row says validation"),
     "too small to split": ("x,y\n1,1.5\n2,2.5\n", ("data.validation=0.1",), "leaves none for validation"),

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from trainer.checkpoints.store import Checkpoint
 from trainer.config.settings import Settings
 from trainer.data import Batches
-from trainer.errors import RunFailed, TrainerError
+from trainer.errors import RunFailed, TrainerError, refusal
 from trainer.files import fingerprint
 from trainer.files.plain_json import finite
 from trainer.losses import OVER_PROBABILITIES
+from trainer.runs import moved_files
 from trainer.runs.directory import RunDirectory
 from trainer.session.prepare import kept_preprocess
 from trainer.session.run_state import load_weights
@@ -34,10 +35,15 @@ def rows_of(rundir: RunDirectory, stored: Settings, changed: Settings, found: Ch
         found: The checkpoint.
     """
     recorded = rundir.read_status().get("data", {}).get("files", {})
-    others = changed.data != stored.data or bool(fingerprint.changed(recorded))
+    left = moved_files.left(recorded, stored.data, changed.data)
+    read = {path: sums for path, sums in recorded.items() if path not in left}
+    others = not moved_files.is_same(recorded, stored.data, changed.data) or bool(fingerprint.changed(read))
     if others:  # it is unknown which of their rows were held out
         changed = dataclasses.replace(changed, data={**changed.data, **_all_rows(changed)})
     built = _built(rundir, changed, found.weights)
+    width, learned = built.data.facts().get("width"), rundir.read_status().get("data", {}).get("width")
+    if width is not None and width != learned:
+        raise refusal(f"data.path={changed.data['path']}", f"has {width} columns, but the run learned from {learned}")
     run = built.run
     run.state.step = found.step  # a model that draws random numbers draws those of the evaluation at that step
     if run.validation is not None:

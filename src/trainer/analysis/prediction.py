@@ -15,9 +15,10 @@ from torch import Tensor
 
 from trainer.analysis.prediction_remarks import Remarks
 from trainer.analysis.trained_model import TrainedModel
-from trainer.data import Preprocess, files
+from trainer.data import Preprocess, files, packed
 from trainer.data.arrays import ArrayFile
 from trainer.data.columns import as_names, encoded
+from trainer.data.csv_text import Form
 from trainer.data.missing_words import UNSAID, words_of
 from trainer.errors import refusal, unknown
 from trainer.files import writing
@@ -81,8 +82,9 @@ def of_file(model: TrainedModel, source: Path, target: Path | Tell, tell: Tell, 
     preprocess = _require_inputs(model)
     files.opened(source, "--input").close()  # a file that can't be read is refused first
     suffix = source.suffix.lower()
-    if suffix not in (*TABLES, *ARRAYS):
-        raise refusal(f"--input={source}", "this file type can't be read", (*TABLES, *ARRAYS))
+    if packed.bare(source).suffix.lower() not in TABLES and suffix not in ARRAYS:
+        kinds = (*TABLES, *(f".csv{end}" for end in packed.SUFFIXES), *ARRAYS)
+        raise refusal(f"--input={source}", "this file type can't be read", kinds)
     written = (".csv", ".npy") if suffix in ARRAYS else (".csv", ".parquet")
     if isinstance(target, Path) and target.suffix not in written:
         raise refusal(f"--output={target}", "this file type can't be written", written)
@@ -101,12 +103,14 @@ def _of_table(model: TrainedModel, source: Path, warn: Tell, force: bool) -> Ite
     """Yield parts of a table with the predicted columns, none before each column had a value that the model knows."""
     preprocess = _require_inputs(model)
     place = f"--input={source}"
-    separator = model.settings.data.get("separator")
+    form = Form.of(model.settings.data)
     start, waiting, remarks = 0, [], Remarks(preprocess)
-    for frame in _parts(source, separator):
+    for frame in _parts(source, form):
+        if not form.header and start == 0:
+            _require_width(model, frame.width, place)
         columns = _columns(preprocess, frame, place)
-        where = partial(_line, source, separator, start)
-        named = _of_frame(model, frame.select(columns), where, remarks)
+        where = partial(_line, source, form, start)
+        named = _of_frame(model, frame.select(columns), where, remarks, form.decimal)
         names = _free(frame.columns, [*named], warn if start == 0 else None)
         waiting.append(frame.with_columns([_series(ours, named[name], preprocess) for name, ours in names.items()]))
         start += frame.height
@@ -140,6 +144,15 @@ def _series(name: str, values: list[Any], preprocess: Preprocess) -> pl.Series:
     return column
 
 
+def _require_width(model: TrainedModel, width: int, place: str) -> None:
+    """Refuse a table without names whose columns are counted otherwise; only targets at the end may be absent."""
+    learned = model.rundir.read_status().get("data", {}).get("width", width)
+    targets = {one["column"] for one in _require_inputs(model).targets}
+    last = {f"column_{number}" for number in range(learned - len(targets) + 1, learned + 1)}
+    if width != learned and not (width == learned - len(targets) and last == targets):
+        raise refusal(place, f"has {width} columns without names; the model was trained on {learned}")
+
+
 def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[str]:
     """Return the input columns of a table: by name, or all of them if the model takes an array."""
     if preprocess.array is None:
@@ -153,15 +166,15 @@ def _columns(preprocess: Preprocess, frame: pl.DataFrame, place: str) -> list[st
     return list(frame.columns)
 
 
-def _parts(source: Path, separator: str | None) -> Iterator[Any]:
+def _parts(source: Path, form: Form) -> Iterator[Any]:
     if source.suffix.lower() == ".parquet":
         yield from files.parquet_parts(source, "--input", _ROWS)
         return
-    yield from files.csv_parts(source, "--input", _ROWS, separator)  # cells as text
+    yield from files.csv_parts(source, "--input", _ROWS, form)  # cells as text
 
 
 def _of_frame(
-    model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], remarks: Remarks
+    model: TrainedModel, frame: pl.DataFrame, place: Callable[[int], str], remarks: Remarks, decimal: str = "."
 ) -> dict[str, list[Any]]:
     polars = files.load_polars()
     preprocess = _require_inputs(model)
@@ -174,7 +187,7 @@ def _of_frame(
     for name, kind in kinds.items():
         column = frame[name]
         if kind == "number":
-            numbers, wrong = files.as_numbers(column, words.numbers)
+            numbers, wrong = files.as_numbers(column, words.numbers, decimal)
             if wrong.any():
                 row = int(wrong.arg_true()[0])
                 cell = column[row].strip() if isinstance(column[row], str) else column[row]
@@ -275,19 +288,18 @@ def _require_inputs(model: TrainedModel) -> Preprocess:
     return model.preprocess
 
 
-def _line(source: Path, separator: str | None, start: int, row: int) -> str:
+def _line(source: Path, form: Form, start: int, row: int) -> str:
     """Return in words the place of a row in a file.
 
     Args:
         source: The file.
-        separator: The separator of its cells; None: found automatically.
+        form: The form of a CSV file.
         start: The number of rows before the part.
         row: The index of the row in the part.
     """
     if source.suffix.lower() == ".parquet":
         return f"--input={source}: row {start + row + 1:,}"
-    separator = separator or files.separator_of(source, "--input")
-    return f"--input={source}: line {files.line_of(source, start + row, separator, '--input'):,}"
+    return f"--input={source}: line {files.line_of(source, start + row, form, '--input'):,}"
 
 
 def _cells(row: str, columns: Sequence[str]) -> list[str]:

@@ -207,8 +207,9 @@ def _circumstances(of: History, leg: Segment, built: Built) -> list[str]:
     found += [f"git: {one.get('git')} -> {commit}" for one in leg.segments if one.get("git") != commit]
     sources, saved = user_code.sums(user_code.used(built.settings)), user_code.kept(of.rundir)
     found += [f"{name}: has changed" for name in sorted({*sources, *saved}) if sources.get(name) != saved.get(name)]
-    first = first_status(built)
-    found += [f"{path}: has changed" for path in fingerprint.changed(of.status.get("data", {}).get("files", {}))]
+    first, used = first_status(built), {str(path) for path in built.data.files}
+    files = {path: sums for path, sums in of.status.get("data", {}).get("files", {}).items() if path in used}
+    found += [f"{path}: has changed" for path in fingerprint.changed(files)]
     for key in ("parameters", "rows"):
         if key in of.status and of.status[key] != first[key]:
             found.append(f"{key}: {show(of.status[key])} -> {show(first[key])}")

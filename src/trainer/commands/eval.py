@@ -9,6 +9,7 @@ from trainer import quoting
 from trainer.config import arguments
 from trainer.config.changes import changed_by
 from trainer.errors import refusal
+from trainer.runs import moved_files
 from trainer.runs.open import open_run
 from trainer.text import number
 
@@ -39,6 +40,9 @@ def main(argv: list[str]) -> int:
     with screen.busy("evaluating"):
         built, batches, which = evaluation.rows_of(rundir, stored, changed, found)
         result = evaluation.look(built, batches)
+    files = rundir.read_status().get("data", {}).get("files", {})
+    for remark in moved_files.remarks(files, stored.data, changed.data):
+        screen.note(remark)
     for warning in built.data.warnings:
         screen.note(f"warning: {warning}")
     if "json" in words.flags:

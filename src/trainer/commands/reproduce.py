@@ -12,7 +12,7 @@ from trainer.config.arguments import CommandLine
 from trainer.config.changes import changed_by
 from trainer.errors import UsageError, refusal
 from trainer.files.plain_json import finite
-from trainer.runs import directory, entries, find, sweep_file, user_code
+from trainer.runs import directory, entries, find, moved_files, sweep_file, user_code
 from trainer.runs.directory import RunDirectory
 from trainer.runs.history import History, NothingYet, course
 from trainer.runs.open import require_unedited
@@ -86,9 +86,19 @@ def _history(rundir: RunDirectory, config: dict[str, Any], words: CommandLine) -
     stored = settings.check(config)
     require_unedited(rundir, rows=False)  # the rows are compared one by one
     given, _ = changed_by(words, stored)
+    files = rundir.read_status().get("data", {}).get("files", {})
+    moved = moved_files.moved(files, stored.data, given.data)
     for change in settings.differences(stored, given):
+        if change.key.removeprefix("data.") in moved:
+            continue
         raise refusal(f"{change.key}={show(change.new)}", f"the run has {show(change.old)} and is repeated unchanged")
-    return course(rundir, stored.to_dict(), dict(secrets.secrets(given.to_dict())))
+    from trainer.terminal import screen
+
+    for remark in moved_files.remarks(files, stored.data, given.data):
+        screen.note(remark)
+    return course(
+        rundir, {**stored.to_dict(), "data": {**stored.data, **moved}}, dict(secrets.secrets(given.to_dict()))
+    )
 
 
 def _repeat(of: History, stopping: Stopping, with_header: bool) -> Finding:

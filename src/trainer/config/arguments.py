@@ -219,7 +219,12 @@ def parse(word: str, catalog: Catalog) -> Override:
     if equals and not value:
         raise refusal(shown, "has no value", f"{key}=VALUE, or {key}=null")
     group = key.lstrip("+")
-    readable = f"{key}={quoting.choice(value, catalog.options(group))}" if equals and group in GROUPS else word
+    if equals and group in GROUPS:
+        readable = f"{key}={quoting.choice(value, catalog.options(group))}"
+    elif len(value) == 1 and not value.isalnum() and value not in '"\\':  # a mark, such as a separator
+        readable = f'{key}="\\t"' if value == "\t" else f'{key}="{value}"'  # Hydra would strip a tab
+    else:
+        readable = word
     try:
         override = OverridesParser.create().parse_override(readable)
     except HydraException as error:

@@ -45,6 +45,10 @@ class Arrays(Data):
         for name, array in (("inputs", x), ("targets", y)):
             if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or not array.dtype.isnative:
                 raise refusal(source, f"the {name} have the dtype {array.dtype}, not a numeric dtype of this machine")
+            if not array.shape:
+                raise refusal(source, f"the {name} are a single number, not rows")
+        if len(x.shape) == 1 or 0 in x.shape[1:]:
+            raise refusal(source, f"the inputs have the shape {[*x.shape]}, not rows of numbers", "(rows, ...)")
         if len(x) != len(y):
             raise refusal(source, f"there are {len(x):,} rows of inputs and {len(y):,} of targets")
         if len(x) == 0:

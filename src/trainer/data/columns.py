@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,9 @@ from trainer.errors import nearest, refusal
 if TYPE_CHECKING:
     import polars as pl
 
+TRAINING_WORDS = ("train", "training")
+VALIDATION_WORDS = ("validation", "valid", "val")
+UNUSED_WORDS = ("test",)
 _EXACT = 2.0**53  # floats represent all integers up to here
 _BOOLEANS = ("true", "false")
 _NUMBER = re.compile(
@@ -174,6 +177,33 @@ def class_names(column: pl.Series, asked: bool | None) -> list[str] | None:
         return distinct(_sorted(as_names(column).drop_nulls().unique().to_list()))
     values = column.drop_nulls().unique().to_list()
     return [str(index) for index in range(len(values))] if are_indices(values) else None
+
+
+def split_by(column: pl.Series, place: Callable[[int], str]) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the training rows and of the held-out rows, by the words in a column.
+
+    Args:
+        column: The words, null where empty.
+        place: Returns the position of a row in words, for messages.
+
+    Raises:
+        UsageError: A cell is empty or has another word, or one of the parts has no rows.
+    """
+    words = column.str.to_lowercase()
+    allowed = (*TRAINING_WORDS, *VALIDATION_WORDS, *UNUSED_WORDS)
+    strange = (~words.is_in(allowed) | words.is_null()).arg_true()
+    if strange.len():
+        row = int(strange[0])
+        found = "is empty" if words[row] is None else f"holds {words[row]!r}"
+        raise refusal(f"data.split={column.name}", f"{found} in {place(row)}", allowed)
+    parts = [
+        torch.from_numpy(words.is_in(part).arg_true().to_numpy().astype(np.int64))
+        for part in (TRAINING_WORDS, VALIDATION_WORDS)
+    ]
+    for part, rows in zip(("train", "validation"), parts, strict=True):
+        if len(rows) == 0:
+            raise refusal(f"data.split={column.name}", f"no row says {part}")
+    return parts[0], parts[1]
 
 
 def facts_of(column: pl.Series, one: Any) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
+import itertools
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from trainer.data import csv_text, packed
+from trainer.data.csv_text import Form, Head
 from trainer.errors import UsageError, lacking, refusal
 from trainer.files import data_file
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"]  # cells that mean a missing value
-SEPARATORS = ",;\t|"
 _KEPT = 2**26  # largest file in bytes whose table is kept for the next job of a sweep
 
 
@@ -62,13 +62,13 @@ def opened(path: Path, key: str) -> io.BufferedReader:
     return file
 
 
-def read_csv(path: Path, key: str, separator: str | None, missing: Sequence[str] = ("",)) -> pl.DataFrame:
+def read_csv(path: Path, key: str, form: Form, missing: Sequence[str] = ("",)) -> pl.DataFrame:
     """Return a CSV file as a table of text, with null for missing cells.
 
     Args:
-        path: The file, in UTF-8; the first line names the columns.
+        path: The file, in UTF-8, possibly compressed.
         key: The setting that names the file, for messages.
-        separator: The character between cells; None detects it.
+        form: The form of the file.
         missing: The words that mean a missing cell; a line of nothing else is blank.
 
     Raises:
@@ -77,40 +77,36 @@ def read_csv(path: Path, key: str, separator: str | None, missing: Sequence[str]
     with opened(path, key) as file:
         found = os.fstat(file.fileno())
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
-        kept = _kept(path, key, separator, tuple(missing), version) if found.st_size <= _KEPT else []
+        kept = _kept(path, key, form, tuple(missing), version) if found.st_size <= _KEPT else []
         if not kept:
-            kept.append(_read_csv(file, path, f"{key}={path}", separator, missing))
+            kept.append(_read_csv(file, path, f"{key}={path}", form, missing))
         return kept[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(
-    path: Path, key: str, separator: str | None, missing: tuple[str, ...], version: tuple[int, ...]
-) -> list[pl.DataFrame]:
+def _kept(path: Path, key: str, form: Form, missing: tuple[str, ...], version: tuple[int, ...]) -> list[pl.DataFrame]:
     """Return the cache of the last table read: the same list for the same arguments, empty at first."""
     return []
 
 
 def _read_csv(
-    file: io.BufferedReader, path: Path, what: str, separator: str | None, missing: Sequence[str]
+    packed_file: io.BufferedReader, path: Path, what: str, form: Form, missing: Sequence[str]
 ) -> pl.DataFrame:
     polars = load_polars()
-    if file.read(4) == b"PAR1":
-        raise refusal(what, "is a Parquet file", (), "data=parquet")
-    names, separator = _header(file, what, separator)
-    try:
-        frame: pl.DataFrame = _scan(file, path, names, separator, missing).collect()
-    except polars.exceptions.PolarsError as error:
-        raise _explained(file, what, separator, error, missing) from error
-    if frame[names[-1]].null_count():  # as in a line with too few cells
-        _require_even(file, what, separator, missing)
+    with _prepared(packed_file, path, what, form, missing) as (file, head, lazy):
+        try:
+            frame: pl.DataFrame = lazy.collect()
+        except polars.exceptions.PolarsError as error:
+            raise _explained(file, what, head.separator, error) from error
+        if frame[head.names[-1]].null_count():  # as in a line with too few cells
+            csv_text.require_even(file, what, head.separator)
     frame = _without_blank_lines(frame)
     if frame.height == 0:
-        raise refusal(what, "has a header but no rows")
+        raise refusal(what, "has a header but no rows" if form.header else "has no rows")
     return frame
 
 
-def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> Iterator[pl.DataFrame]:
+def csv_parts(path: Path, key: str, rows: int, form: Form) -> Iterator[pl.DataFrame]:
     """Yield a CSV file in parts of about `rows` rows, cells as text, with null for empty ones.
 
     Raises:
@@ -118,24 +114,43 @@ def csv_parts(path: Path, key: str, rows: int, separator: str | None = None) -> 
     """
     polars = load_polars()
     what = f"{key}={path}"
-    with opened(path, key) as file:
-        names, separator = _header(file, what, separator)
+    with opened(path, key) as packed_file, _prepared(packed_file, path, what, form) as (file, head, lazy):
         is_even = False
         try:
-            for part in _scan(file, path, names, separator).collect_batches(chunk_size=rows, maintain_order=True):
-                if not is_even and part[names[-1]].null_count():  # as in a line with too few cells
-                    _require_even(file, what, separator)
+            for part in lazy.collect_batches(chunk_size=rows, maintain_order=True):
+                if not is_even and part[head.names[-1]].null_count():  # as in a line with too few cells
+                    csv_text.require_even(file, what, head.separator)
                     is_even = True
                 yield _without_blank_lines(part)
         except polars.exceptions.PolarsError as error:
-            raise _explained(file, what, separator, error) from error
+            raise _explained(file, what, head.separator, error) from error
+
+
+@contextmanager
+def _prepared(
+    packed_file: io.BufferedReader, path: Path, what: str, form: Form, missing: Sequence[str] = ("",)
+) -> Iterator[tuple[io.BufferedReader, Head, pl.LazyFrame]]:
+    """Yield the unpacked content of a CSV file, its start, and the lazy table."""
+    with ExitStack() as stack:
+        file = stack.enter_context(packed.unpacked(packed_file, what))
+        if file.read(4) == b"PAR1":
+            raise refusal(what, "is a Parquet file", (), "data=parquet")
+        name = data_file.name_of(file, path) if file is packed_file else packed.name_of(file)
+        head = csv_text.head_of(file, what, form)
+        if not csv_text.is_plain(file, head.separator, len(head.names)):
+            plain = stack.enter_context(packed.temporary())
+            csv_text.rewrite(file, what, head, plain)
+            name = packed.name_of(plain)
+        yield file, head, _scan(name, head, form.header, missing)
 
 
 def _without_blank_lines(frame: pl.DataFrame) -> pl.DataFrame:
-    if frame.width == 1:
+    if frame.width == 1 or not frame.to_series(-1).null_count():
         return frame
     polars = load_polars()
-    return frame.filter(~polars.all_horizontal(polars.all().is_null()))
+    first, rest = polars.nth(0), polars.nth(list(range(1, frame.width)))
+    is_blank = first.is_null() | (first.str.strip_chars(" \t") == "")
+    return frame.filter(~(is_blank & polars.all_horizontal(rest.is_null())))
 
 
 def as_text(column: pl.Series, missing: Sequence[str]) -> pl.Series:
@@ -144,34 +159,47 @@ def as_text(column: pl.Series, missing: Sequence[str]) -> pl.Series:
     return text.set(text.is_in(["", *missing]), None)
 
 
-def as_numbers(column: pl.Series, missing: Sequence[str]) -> tuple[pl.Series, pl.Series]:
-    """Return a column as float64, with null for what is no number, and which cells are neither number nor missing."""
+def as_numbers(column: pl.Series, missing: Sequence[str], decimal: str = ".") -> tuple[pl.Series, pl.Series]:
+    """Return a column as float64, with null for what is no number, and which cells are neither number nor missing.
+
+    Args:
+        column: The cells.
+        missing: The words that mean a missing cell; numbers among them may be written with a point or with `decimal`.
+        decimal: The decimal mark of numbers that are text.
+    """
     polars = load_polars()
     if column.dtype in (polars.Categorical, polars.Enum):
         column = column.cast(polars.String)
     if not (column.dtype.is_numeric() or column.dtype in (polars.String, polars.Boolean, polars.Null)):
         return polars.Series(column.name, [None] * column.len(), dtype=polars.Float64), column.is_not_null()
-    numbers = column.cast(polars.Float64, strict=False)
+    numbers = _floats(column, decimal)
     if numbers.null_count() > column.null_count() and column.dtype == polars.String:
         column = as_text(column, missing)
-        numbers = column.cast(polars.Float64, strict=False)
+        numbers = _floats(column, decimal)
     wrong = numbers.is_null() & column.is_not_null()
-    values = polars.Series(missing, dtype=polars.String).cast(polars.Float64, strict=False)
+    words = polars.Series(missing, dtype=polars.String)
+    values = polars.concat([_floats(words, mark) for mark in {".", decimal}])
     if finite := values.filter(values.is_finite()).to_list():
         numbers = numbers.set(numbers.is_in(finite).fill_null(False), None)
     return numbers, wrong
 
 
-def _scan(
-    file: io.BufferedReader, path: Path, names: list[str], separator: str, missing: Sequence[str] = ("",)
-) -> pl.LazyFrame:
+def _floats(column: pl.Series, decimal: str) -> pl.Series:
+    polars = load_polars()
+    if decimal != "." and column.dtype == polars.String:  # a cell with a point is no number then
+        column = column.str.replace_all(".", "?", literal=True).str.replace(decimal, ".", literal=True)
+    return column.cast(polars.Float64, strict=False)
+
+
+def _scan(name: str, head: Head, has_header: bool, missing: Sequence[str]) -> pl.LazyFrame:
     """Return a CSV file as a lazy table of text, without inferring types."""
     return load_polars().scan_csv(  # type: ignore[no-any-return]
-        data_file.name_of(file, path),
-        separator=separator,
+        name,
+        separator=head.separator,
+        has_header=has_header,
         infer_schema=False,
         null_values=["", *missing],
-        new_columns=names,
+        new_columns=head.names,
         raise_if_empty=False,
         glob=False,
     )
@@ -213,98 +241,33 @@ def _no_parquet(path: Path, key: str, error: Exception) -> UsageError:
     return refusal(f"{key}={path}", f"is not a Parquet file: {_first_line(error)}")
 
 
-def separator_of(path: Path, key: str = "data.path") -> str:
-    """Return the detected separator of a CSV file."""
-    with opened(path, key) as file:
-        return _header(file, f"{key}={path}", None)[1]
-
-
-def line_of(path: Path, row: int, separator: str, key: str = "data.path", missing: Sequence[str] = ("",)) -> int:
+def line_of(path: Path, row: int, form: Form, key: str = "data.path", missing: Sequence[str] = ("",)) -> int:
     """Return the number of the line where a row begins; rows are counted from 0 after the header."""
-    with opened(path, key) as file:
-        for number, (line, _) in enumerate(_records(file, f"{key}={path}", separator, missing)):
-            if number == row + 1:
-                return line
-    return row + 2
+    what = f"{key}={path}"
+    with opened(path, key) as packed_file, packed.unpacked(packed_file, what) as file:
+        separator = csv_text.head_of(file, what, form).separator
+        found = csv_text.records(file, what, separator)
+        if form.header:
+            next(found, None)
+        lines = (line for line, cells in found if not _is_empty(cells, missing))
+        return next(itertools.islice(lines, row, None), row + 2)
 
 
-@contextmanager
-def _text(file: io.BufferedReader, errors: str) -> Iterator[TextIO]:
-    """Yield the text of a file from its start, and leave the file open."""
-    file.seek(0)
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="")
-    try:
-        yield text
-    finally:
-        with suppress(ValueError):  # already closed
-            text.detach()
+def _is_empty(cells: list[str], missing: Sequence[str]) -> bool:
+    """Return whether a record is left out of tables, as `_without_blank_lines` does."""
+    words = {"", *missing}
+    first, *rest = cells
+    return bool(rest) and (first in words or not first.strip(" \t")) and all(cell in words for cell in rest)
 
 
-def _header(file: io.BufferedReader, what: str, separator: str | None) -> tuple[list[str], str]:
-    with _text(file, "surrogateescape") as text:
-        first = text.readline()
-        if separator is None:
-            separator = max(SEPARATORS, key=first.count)
-        text.seek(0)
-        try:
-            names = [name.strip() for name in next(csv.reader(text, delimiter=separator), [])]
-        except csv.Error as error:
-            raise refusal(what, f"line 1 can't be read as CSV: {error}") from error
-    bad = next((name for name in names if any("\udc80" <= c <= "\udcff" for c in name)), None)
-    if bad is not None:
-        raise _not_utf8(file, what)
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise refusal(what, f"two columns are named {name!r}" if name else "a column has no name in the first line")
-    return names, separator
-
-
-def _records(
-    file: io.BufferedReader, what: str, separator: str, missing: Sequence[str]
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield the nonblank rows, the header first, each with the number of its first line."""
-    with _text(file, "replace") as text:
-        reader = csv.reader(text, delimiter=separator)
-        line = 1
-        try:
-            for cells in reader:
-                if any(cell and cell not in missing for cell in cells):
-                    yield line, cells
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise refusal(what, f"line {line} can't be read as CSV: {error}") from error
-
-
-def _require_even(file: io.BufferedReader, what: str, separator: str, missing: Sequence[str] = ("",)) -> None:
-    """Refuse a file with a line that has more or fewer cells than the first line."""
-    records = _records(file, what, separator, missing)
-    _, header = next(records)
-    for line, cells in records:
-        if len(cells) != len(header):
-            found = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
-            raise refusal(what, f"line {line} has {found}, but the first line has {len(header)}")
-
-
-def _explained(
-    file: io.BufferedReader, what: str, separator: str, error: Exception, missing: Sequence[str] = ("",)
-) -> UsageError:
+def _explained(file: io.BufferedReader, what: str, separator: str, error: Exception) -> UsageError:
     if "utf-8" in str(error).lower():
-        return _not_utf8(file, what)
+        return csv_text.not_utf8(file, what)
     try:
-        _require_even(file, what, separator, missing)
+        csv_text.require_even(file, what, separator)
     except UsageError as found:
         return found
     return refusal(what, f"can't be read as CSV: {_first_line(error)}")
-
-
-def _not_utf8(file: io.BufferedReader, what: str) -> UsageError:
-    file.seek(0)
-    try:
-        file.read().decode()
-    except UnicodeDecodeError as error:
-        where = f"the byte {error.object[error.start]:#04x} at offset {error.start:,}"
-        return refusal(what, f"is not UTF-8: {where}; save it as UTF-8")
-    return refusal(what, "is not UTF-8; save it as UTF-8")
 
 
 def _first_line(error: Exception) -> str:

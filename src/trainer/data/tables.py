@@ -25,7 +25,9 @@ from trainer.data.columns import (
     is_missing,
     number,
     require_columns,
+    split_by,
 )
+from trainer.data.csv_text import Form
 from trainer.data.missing_words import UNSAID, words_of
 from trainer.data.preprocess import Category, Number, Preprocess, targets_of
 from trainer.errors import UsageError, refusal, require
@@ -33,9 +35,6 @@ from trainer.errors import UsageError, refusal, require
 if TYPE_CHECKING:
     import polars as pl
 
-TRAINING_WORDS = ("train", "training")
-VALIDATION_WORDS = ("validation", "valid", "val")
-UNUSED_WORDS = ("test",)
 _EXCLUDE = "data.exclude"
 MOST_VALUES = 1000  # of a category; a column with more values identifies the rows
 _MANY_VALUES = 50  # of a category; more are too many if there are fewer than two rows per value
@@ -47,6 +46,7 @@ _WAYS = ("data.nan=drop", "data.nan=mean", "data.nan=indicator")
 
 Missing = Literal["error", "drop", "mean", "indicator"]
 Encode = Literal["onehot", "index"]
+Decimal = Literal[".", ","]
 
 
 class Table(Data, ABC):
@@ -70,6 +70,8 @@ class Table(Data, ABC):
         split: A column that says train or validation.
         validation_path: A table of the held-out rows.
         separator: The character between the cells of a CSV file; None detects it.
+        header: Whether the first line of a CSV file names the columns; otherwise they are column_1, column_2, ...
+        decimal: The decimal mark of the numbers in a CSV file.
         missing: The words that mean an empty cell; None is the usual ones in columns of numbers, and none in others.
 
     Raises:
@@ -93,9 +95,12 @@ class Table(Data, ABC):
         split: str | None = None,
         validation_path: str | None = None,
         separator: str | None = None,
+        header: bool = True,
+        decimal: Decimal = ".",
         missing: Sequence[Any] | None = UNSAID,
     ) -> None:
-        self._separator, self._words, self._says_words = separator, words_of(missing), missing is None
+        self._form = Form(separator, header, decimal)
+        self._words, self._says_words = words_of(missing), missing is None
         frame = self._read(path, self.key)
         apart = None if validation_path is None else self._read(validation_path, "data.validation_path")
         require("validation", validation, 0 <= validation < 1, "at least 0 and below 1")
@@ -135,7 +140,7 @@ class Table(Data, ABC):
         self._as_names = {*self._categories, *(self._targets if self._asked_classes else ())}
         self._as_numbers: set[str] = set()
         if kept is not None:
-            self._require_same_columns(kept)
+            self._take_same_columns(kept)
             kinds = {one["column"]: one["kind"] for one in (*kept.inputs, *kept.targets)}
             self._as_names |= {name for name, kind in kinds.items() if kind in _NAMES}
             self._as_numbers |= {name for name, kind in kinds.items() if kind == "number"}
@@ -171,8 +176,13 @@ class Table(Data, ABC):
         self._facts, self._lines = self._facts_of(frame), self._lines_of(frame)
         self._parts = {}
 
-    def _require_same_columns(self, kept: Preprocess) -> None:
-        """Refuse columns that differ from those of the run's preprocessing."""
+    def _take_same_columns(self, kept: Preprocess) -> None:
+        """Leave out the columns that the run's preprocessing doesn't know; refuse a table that lacks some."""
+        if self._form.header and kept.array is None and {*kept.columns} < {*self._inputs}:
+            others = [name for name in self._inputs if name not in kept.columns]
+            self._inputs = [name for name in self._inputs if name in kept.columns]
+            what = f"column{'s' * (len(others) != 1)} ignored, from which the run did not learn: {listed(others)}"
+            self._unnamed = (*self._unnamed, what)
         targets = [one["column"] for one in kept.targets]
         if kept.array is not None or set(kept.columns) != set(self._inputs) or targets != self._targets:
             learned = "an array" if kept.array is not None else ", ".join(kept.columns)
@@ -249,7 +259,7 @@ class Table(Data, ABC):
         elif not kind.is_numeric() and kind not in (polars.Null, polars.String):
             exclude = quoting.typed(_EXCLUDE, [name])
             raise refusal(self.source, f"the column {name} holds {str(kind).lower()}, not numbers or text", exclude)
-        numbers, wrong = files.as_numbers(column, self._words.numbers)
+        numbers, wrong = files.as_numbers(column, self._words.numbers, self._form.decimal)
         others = int(wrong.sum())
         if others == 0:
             if numbers.count() or name in self._as_numbers or column.dtype != polars.String:
@@ -258,22 +268,27 @@ class Table(Data, ABC):
             return names if names.count() else numbers
         if name in self._as_numbers or numbers.count() > others:
             row = int(wrong.arg_true()[0])
-            raise self._no_number(f"{self._place(row, part)}: {column[row].strip()!r}", name, part)
+            raise self._no_number(f"{self._place(row, part)}: {column[row].strip()!r}", column, part)
         self._require_no_numbers(files.as_text(column, self._words.numbers), part)
         return as_names(column, self._words.names)
 
-    def _no_number(self, what: str, name: str, part: str) -> UsageError:
+    def _no_number(self, what: str, column: pl.Series, part: str) -> UsageError:
         """Refuse a text in a column of numbers."""
+        name, hint = column.name, self._decimal_comma(column)
         allowed = f"a number there, or {_as_category(name)}"
         if name not in self._as_numbers:
-            return refusal(self.source, f"{what} in the column {name}, which otherwise holds numbers", allowed)
+            return refusal(self.source, f"{what} in the column {name}, which otherwise holds numbers", allowed, hint)
         if part == _APART and name in self._parts[_MAIN].columns and not self._parts[_MAIN][name].count():
             return refusal(quoting.typed(_EXCLUDE, [name]), f"the column {name} is empty in all training rows")
         if part == _APART:
-            return refusal(
-                self.source, f"{what} in the column {name}, which holds numbers in the training rows", allowed
-            )
-        return refusal(self.source, f"{what}: {name} holds text, but the run was trained on numbers", "a number there")
+            reason = f"{what} in the column {name}, which holds numbers in the training rows"
+            return refusal(self.source, reason, allowed)
+        reason = f"{what}: {name} holds text, but the run was trained on numbers"
+        return refusal(self.source, reason, "a number there", hint)
+
+    def _decimal_comma(self, column: pl.Series) -> str | None:
+        """Return the setting that makes a column of text one of numbers; None if there is none."""
+        return None if files.as_numbers(column, self._words.numbers, ",")[1].any() else "data.decimal=,"
 
     def _require_no_numbers(self, column: pl.Series, part: str) -> None:
         """Refuse text that looks like numbers in an unsupported notation: 10,5 or 1,000 or 3 €."""
@@ -281,8 +296,10 @@ class Table(Data, ABC):
         if 2 * int(alike.sum()) > column.count():
             row = int(alike.arg_true()[0])
             where = f"{self._place(row, part)}: {column[row]!r} in the column {column.name}"
-            asked = f"digits with a decimal point only, or {_as_category(column.name)}"
-            raise refusal(self.source, f"{where} looks like a number but can't be read as one", asked)
+            mark = "point" if self._form.decimal == "." else "comma"
+            asked = f"digits with a decimal {mark} only, or {_as_category(column.name)}"
+            reason = f"{where} looks like a number but can't be read as one"
+            raise refusal(self.source, reason, asked, self._decimal_comma(column))
 
     def _place(self, row: int, part: str) -> str:
         """Return the position of a row of a part in the user's table, as text."""
@@ -323,19 +340,7 @@ class Table(Data, ABC):
             return torch.arange(count), torch.arange(count, count + self._parts[_APART].height)
         if self._split is None:
             return split(count, self.validation, seed)
-        words = self._parts[_MAIN][self._split].str.to_lowercase()
-        allowed = (*TRAINING_WORDS, *VALIDATION_WORDS, *UNUSED_WORDS)
-        strange = words.filter(~words.is_in(allowed) | words.is_null())
-        if strange.len():
-            raise refusal(f"data.split={self._split}", f"holds {strange[0]!r}", allowed)
-        parts = [
-            torch.from_numpy(words.is_in(part).arg_true().to_numpy().astype(np.int64))
-            for part in (TRAINING_WORDS, VALIDATION_WORDS)
-        ]
-        for part, rows in zip(("train", "validation"), parts, strict=True):
-            if len(rows) == 0:
-                raise refusal(f"data.split={self._split}", f"no row says {part}")
-        return parts[0], parts[1]
+        return split_by(self._parts[_MAIN][self._split], lambda row: self._place(row, _MAIN))
 
     def _fit(self, frame: pl.DataFrame, everything: pl.DataFrame) -> Preprocess:
         """Return the preprocessing fitted on the training rows; the classes are those of all rows."""

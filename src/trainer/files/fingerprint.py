@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.files import data_file
 
-_HASHED = 2**30  # bytes; a larger file is sampled
+WHOLE = 2**30  # bytes; a larger file is sampled
 _SAMPLES, _SAMPLE = 256, 2**20
 _known: dict[tuple[Any, ...], str] = {}  # the jobs of a sweep share their files
 
@@ -50,7 +50,7 @@ def _has_changed(path: Path, before: Any) -> bool:
 
 
 def _sum(file: io.BufferedReader, size: int) -> str:
-    if size <= _HASHED:
+    if size <= WHOLE:
         return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     for index in range(_SAMPLES):

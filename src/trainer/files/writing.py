@@ -121,7 +121,7 @@ def replace(path: Path, content: bytes) -> None:
     try:
         write(staged, content)
         os.replace(staged, path)
-    except OSError:
+    except BaseException:  # a signal, too
         with suppress(OSError):  # a leftover is deleted when the run is resumed
             staged.unlink(missing_ok=True)
         raise

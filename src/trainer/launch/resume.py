@@ -15,7 +15,7 @@ from trainer.config import secrets as redact
 from trainer.config import settings
 from trainer.config.settings import COMPONENTS, REFUSED, Change, Settings, differences, flat
 from trainer.errors import TrainerError, nearest, refusal
-from trainer.runs import directory, user_code, vouching
+from trainer.runs import directory, moved_files, user_code, vouching
 from trainer.runs.directory import RunDirectory
 from trainer.runs.open import require_unedited
 from trainer.runs.user_code import OwnCode
@@ -194,6 +194,7 @@ class Continuation:
         choices: The option selected from each group.
         changes: The changed settings.
         request: What the user typed.
+        is_unchanged: Whether nothing changes but the paths of data files.
     """
 
     rundir: RunDirectory
@@ -202,11 +203,12 @@ class Continuation:
     choices: dict[str, str]
     changes: list[Change]
     request: Request
+    is_unchanged: bool
 
     @cached_property
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
-        return self.status.get("state") == "done" and not self.changes and is_whole(self.rundir)
+        return self.status.get("state") == "done" and self.is_unchanged and is_whole(self.rundir)
 
     def begin(self, objects: Mapping[str, Any] | None = None) -> Session:
         """Build the run and try a step; nothing is written yet.
@@ -263,7 +265,8 @@ def continuation(
     status = rundir.read_status()
     choices = {**status.get("choices", {}), **chosen}
     changes = require_possible(rundir, stored, changed, request.force, choices)
-    return Continuation(rundir, status, changed, choices, changes, request)
+    is_unchanged = {change.key for change in changes} <= _moved(rundir, stored, changed)
+    return Continuation(rundir, status, changed, choices, changes, request, is_unchanged)
 
 
 def is_whole(rundir: RunDirectory) -> bool:
@@ -290,8 +293,9 @@ def require_possible(
         UsageError: A change would make it a different run; `force` allows it.
     """
     changes, known = differences(stored, changed), flat(stored.to_dict())
+    moved = _moved(rundir, stored, changed)
     for change in changes:
-        if settings.resume_kind(change.key) == REFUSED and not force:
+        if settings.resume_kind(change.key) == REFUSED and not force and change.key not in moved:
             group, _, rest = change.key.partition(".")
             what = f"{group}={choices.get(group)}" if rest == "_target_" else f"{change.key}={show(change.new)}"
             again = quoting.typed("init_from", rundir.short)
@@ -303,6 +307,12 @@ def require_possible(
                 None if change.key in known else nearest(change.key, known),
             )
     return changes
+
+
+def _moved(rundir: RunDirectory, stored: Settings, changed: Settings) -> set[str]:
+    """Return the dotted keys that name the same data file at another path."""
+    files = rundir.read_status().get("data", {}).get("files", {})
+    return {f"data.{key}" for key in moved_files.moved(files, stored.data, changed.data)}
 
 
 def resumed(settings: Settings) -> Path | None:

@@ -9,6 +9,7 @@ from trainer.checkpoints import manifest
 from trainer.config import secrets as redact
 from trainer.config.settings import Settings, check
 from trainer.errors import UsageError, refusal
+from trainer.runs import moved_files
 from trainer.runs.directory import RunDirectory
 
 _ENDED = ("done", "stopped", "failed")
@@ -81,7 +82,10 @@ def course(rundir: RunDirectory, config: dict[str, Any], secrets: dict[str, Any]
     if not status.get("segments") or (end == 0 and status.get("state") != "failed"):
         raise NothingYet(f"{rundir.path} has saved nothing yet that can be compared")
     legs: list[Segment] = []
+    recorded, stored = status.get("data", {}).get("files", {}), rundir.read_config().get("data", {})
     for segment, own in _configured(status.get("segments", []), config):
+        files = segment.get("files", {})
+        own = {**own, "data": moved_files.followed(own["data"], files, stored, config["data"], recorded)}
         filled = redact.filled(own, secrets)
         redact.require_given(filled)
         settings = check(filled)

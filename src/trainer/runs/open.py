@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from trainer.checkpoints import manifest
@@ -15,15 +15,16 @@ from trainer.runs.directory import RunDirectory
 from trainer.runs.user_code import Opened
 
 
-def require_same_files(rundirs: Sequence[RunDirectory], command: str) -> None:
-    """Refuse runs whose data files have changed.
+def require_same_files(rundirs: Sequence[RunDirectory], command: str, left: Collection[str] = ()) -> None:
+    """Refuse runs whose data files have changed, except for paths in `left`, which are not read any more.
 
     Raises:
         UsageError: A file has changed; the message names it and the command with the flag that allows it.
     """
     statuses = [rundir.read_status() for rundir in rundirs]
     for status in [one for one in statuses if one.get("state") != "done"] or statuses:
-        for path in fingerprint.changed(status.get("data", {}).get("files", {})):
+        files = status.get("data", {}).get("files", {})
+        for path in fingerprint.changed({path: sums for path, sums in files.items() if path not in left}):
             reason = "has changed since the run started, so training would continue on different data"
             raise refusal(path, reason, f"`{command} --allow-data-change`, or a new run")
 

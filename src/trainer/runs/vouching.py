@@ -25,6 +25,7 @@ from trainer.errors import UsageError, refusal
 from trainer.files import plain_json, reading
 from trainer.files.plain_json import as_json, has_shape
 from trainer.files.sums import OWN, is_sealed, sha256, sum_of
+from trainer.runs import moved_files
 from trainer.runs.directory import RunDirectory
 from trainer.runs.status import Sums
 from trainer.text import show
@@ -127,7 +128,8 @@ def sum_of_preprocess(preprocess: dict[str, Any] | None) -> str | None:
 
 def same_data(rundir: RunDirectory, settings: Settings) -> bool:
     """Return whether settings select the data named in config.yaml; secrets, which are not stored, are ignored."""
-    return bool(rundir.read_config().get("data") == secrets.tree(settings.to_dict())["data"])
+    stored, files = rundir.read_config().get("data") or {}, rundir.read_status().get("data", {}).get("files", {})
+    return moved_files.is_same(files, stored, secrets.tree(settings.to_dict())["data"])
 
 
 def recorded(path: Path) -> Recorded | None:

@@ -99,9 +99,10 @@ def with_settings(status: dict[str, Any], rundir: RunDirectory, built: Built) ->
         "name": built.settings.name,
         "steps": built.run.steps,
         "config": config,
+        "data": data_facts(built),
         "sums": sums,
         "choices": {**status.get("choices", {}), **built.choices},
-        "segments": superseded(status.get("segments", []), rundir.read_config(), config),
+        "segments": superseded(status.get("segments", []), rundir.read_config(), config, status.get("data", {})),
     }
     if (before := status.get("sums", sums)) != sums:
         found["sums_before"] = before
@@ -109,7 +110,7 @@ def with_settings(status: dict[str, Any], rundir: RunDirectory, built: Built) ->
 
 
 def superseded(
-    segments: list[dict[str, Any]], config: dict[str, Any] | None, new: dict[str, Any]
+    segments: list[dict[str, Any]], config: dict[str, Any] | None, new: dict[str, Any], data: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the segments of a run, with the old configuration added to the last one if the configuration changes.
 
@@ -117,10 +118,12 @@ def superseded(
         segments: Each holds its configuration only if a later one has another.
         config: The configuration so far.
         new: The configuration from now on.
+        data: The description of the data so far, whose files are recorded with the old configuration.
     """
-    if not segments or config in (None, new) or "config" in segments[-1]:
+    if not segments or config is None or config == new or "config" in segments[-1]:
         return segments
-    return [*segments[:-1], {**segments[-1], "config": config}]
+    files = {"files": data["files"]} if data.get("files") and config["data"] != new["data"] else {}
+    return [*segments[:-1], {**segments[-1], "config": config, **files}]
 
 
 def first_status(built: Built) -> dict[str, Any]:
