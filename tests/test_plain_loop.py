@@ -31,11 +31,13 @@ class Case:
         draw = random.Random(number)
         self.optim = OPTIMIZERS[number % len(OPTIMIZERS)]
         self.loss = LOSSES[number % len(LOSSES)]
-        if (self.optim, self.loss) == ("lbfgs", "difference"):  # which has no minimum to search along a line
+        if self.optim == "lbfgs" and self.loss in ("difference", "l1"):  # no minimum, and kinks that stop a line search
             self.loss = "mse"
         self.schedule = SCHEDULES[number // len(OPTIMIZERS) % len(SCHEDULES)]
         self.seed, self.steps = draw.randrange(10**6), draw.randint(5, 12)
         self.batch_size = draw.choice([ROWS, 3, 5, 7, 12])
+        if self.optim == "lbfgs":  # over batches its steps hang on last digits alone
+            self.batch_size = ROWS
         self.accumulate = draw.choice([1, 2, 3]) if self.batch_size < 12 else 1
         self.clip = (None, 0.05, 1.0, 1e6)[number // 2 % 4]
         self.reduction = draw.choice(["mean", "sum"]) if self.loss not in ("sse", "difference") else "sum"
@@ -161,9 +163,12 @@ def descend(case, weights):
     return getattr(torch.optim, case.target)(weights, **case.arguments)
 
 
-def plain_loop(case):
-    """The losses of the steps, of the evaluations, and the last weights."""
-    weights = [w.clone().requires_grad_() for w in first_weights(case)]
+def plain_loop(case, moved=None):
+    """The losses of the steps, of the evaluations, and the last weights; `moved` draws last digits of the first."""
+    weights = first_weights(case)
+    if moved is not None:
+        weights = [w * (1 + 2e-16 * torch.randn(w.shape, generator=moved, dtype=w.dtype)) for w in weights]
+    weights = [w.requires_grad_() for w in weights]
     x, y = torch.from_numpy(case.x), torch.from_numpy(case.y)
     optimizer, losses, evaluations = descend(case, weights), [], []
     size = min(case.batch_size * case.accumulate, ROWS)
@@ -201,19 +206,33 @@ def plain_loop(case):
     return losses, evaluations, [w.detach() for w in weights]
 
 
+def tolerance(case, weights):
+    """How near to expect a run to the loop, whose sums are rounded in another order.
+
+    A line search takes another branch for another last digit, so L-BFGS is given ten times what loops differ by that
+    start a last digit apart.
+    """
+    if case.optim != "lbfgs":
+        return 1e-7
+    moved = torch.Generator().manual_seed(0)
+    others = [plain_loop(case, moved)[2] for _ in range(16)]
+    apart = max(float((a - b).abs().max()) for other in others for a, b in zip(other, weights, strict=True))
+    assert apart < 0.01
+    return 1e-7 + 10 * apart
+
+
 def check(train, number):
     case = Case(number)
     case.write()
     run = train(*case.words(), name=f"run-{number}")
     losses, evaluations, weights = plain_loop(case)
-    # L-BFGS divides by differences of clipped gradients, which makes more of the last digit.
-    near = 1e-5 if case.optim == "lbfgs" else 1e-7
-    assert [row["loss"] for row in run.steps] == pytest.approx(losses, rel=near, abs=near / 100), case.words()
+    near = tolerance(case, weights)
+    assert [row["loss"] for row in run.steps] == pytest.approx(losses, rel=near, abs=near), case.words()
     found = [row["validation_loss"] for row in run.evaluations]
-    assert found == pytest.approx(evaluations, rel=near, abs=near / 100), case.words()
+    assert found == pytest.approx(evaluations, rel=near, abs=near), case.words()
     by_name = run.weights()
     for one, expected in zip(map(by_name.get, sorted(by_name, key=order_of)), weights, strict=True):
-        assert torch.allclose(one, expected, rtol=near, atol=near / 100), case.words()
+        assert torch.allclose(one, expected, rtol=near, atol=near), case.words()
     first = first_weights(case)
     assert any(not torch.equal(a, b) for a, b in zip(first, weights, strict=True)), case.words()
 
