@@ -35,7 +35,7 @@ for argv, heavy in [
 
 # What a help may import of ours; of others, nothing but the standard library.
 SHOWS_HELP = {"", ".version", ".cli", ".errors", ".terminal", ".terminal.help", ".terminal.streams"}
-MADE_OF_SETTINGS = {".terminal.help_parts", ".text", ".config"} | {
+MADE_OF_SETTINGS = {".terminal.help_parts", ".text", ".quoting", ".config"} | {
     f".config.{name}" for name in ("annotations", "catalog", "secrets", "settings")
 }
 HELPS = """

@@ -441,7 +441,7 @@ def test_a_missing_package_is_refused_with_its_extra(refused, cli, train, monkey
         (("logger=[csv,tensor_board]",), ("did you mean logger=tensorboard?",)),
         (("logger=null",), ("did you mean logger=none?",)),
         (("logger=[csv,csv]",), ("names an option twice",)),
-        (("logger=csv,tensorboard",), ("-m to run each, or logger=[csv,tensorboard] for all of them",)),
+        (("logger=csv,tensorboard",), ("-m to run each, or 'logger=[csv,tensorboard]' for all of them",)),
         (("logger.points=3",), ("no such logger was chosen; allowed: logger=OPTION",)),
         (("logger=csv", "logger.tensorboard.points=3"), ("logger.tensorboard: no such logger was chosen",)),
         (("logger=tensorboard", "logger.points=3"), ("logger.points=3", "allowed: logger.tensorboard.KEY")),

@@ -24,11 +24,11 @@ from trainer.config.option_files import with_source
 from trainer.config.settings import COMPONENTS, Settings
 from trainer.errors import UsageError, refusal
 from trainer.files import plain_json
+from trainer.launch.new_path import new_path
 from trainer.launch.resume import as_composed, continuation, resumed
 from trainer.launch.start import begin, follow
 from trainer.runs import code_import, directory, find, own_modules
 from trainer.runs.directory import RunDirectory
-from trainer.runs.new_path import new_path
 from trainer.runs.open import open_runs, require_same_files
 from trainer.session.log_file import log
 from trainer.session.logger_repair import repair

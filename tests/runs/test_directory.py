@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import UsageError
+from trainer.launch.new_path import new_path
 from trainer.runs.directory import Contents, RunDirectory
-from trainer.runs.new_path import new_path
 
 
 def created(name: str = "run") -> RunDirectory:

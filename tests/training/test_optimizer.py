@@ -108,4 +108,4 @@ def test_jobs_that_ask_for_foreach_are_trained_singly(cli):
     words = ("-m", "optim=adam", "optim.foreach=true", "hydra/launcher=vectorized", "seed=0,1", "steps=2")
     result = cli("run", *words, *SMALL, "run_dir=sweep")
     assert result.code == 0
-    assert "trained singly: optim=adam has settings" in result.out + result.err
+    assert "trained separately: optim=adam has settings" in result.out + result.err

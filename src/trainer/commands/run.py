@@ -10,9 +10,9 @@ from trainer.config import arguments, secrets
 from trainer.errors import UsageError
 from trainer.files import garbage
 from trainer.launch import resume_sweep
+from trainer.launch.new_path import new_path
 from trainer.launch.resume import resumed
 from trainer.runs.directory import RunDirectory
-from trainer.runs.new_path import new_path
 from trainer.session.session import Request
 
 if TYPE_CHECKING:

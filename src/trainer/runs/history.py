@@ -85,7 +85,8 @@ def course(rundir: RunDirectory, config: dict[str, Any], secrets: dict[str, Any]
     recorded, stored = status.get("data", {}).get("files", {}), rundir.read_config().get("data", {})
     for segment, own in _configured(status.get("segments", []), config):
         files = segment.get("files", {})
-        own = {**own, "data": moved_files.followed(own["data"], files, stored, config["data"], recorded)}
+        if "data" in own and "data" in config:
+            own = {**own, "data": moved_files.followed(own["data"], files, stored, config["data"], recorded)}
         filled = redact.filled(own, secrets)
         redact.require_given(filled)
         settings = check(filled)
