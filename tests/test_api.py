@@ -328,7 +328,10 @@ def test_a_dict_names_a_class_and_its_arguments():
         ({"run_dir": "taken"}, "run_dir=taken: exists and is not empty"),
         ({"resume": True}, "resume=true: which run\\?"),
         ({"resume": "nothing"}, "nothing: no such run"),
-        ({"resume": "sweep"}, "resume='sweep': is a sweep of several jobs; allowed: 'sweep/000', 'sweep/001'"),
+        (
+            {"resume": "sweep"},
+            "resume='sweep': is a sweep of several jobs; allowed: 'sweep/best', 'sweep/000', 'sweep/001'",
+        ),
         ({"seed": "0,1"}, "seed=0,1: is not a whole number"),
     ],
 )

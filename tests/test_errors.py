@@ -381,7 +381,9 @@ def test_an_error_in_ones_own_code_names_its_line(refused, own_part):
 
 def test_a_sweep_is_no_start(cli, refused):
     assert cli("run", "-m", "seed=0,1", "steps=1", "run_dir=both").code == 0
-    assert "init_from=both: is a sweep of several jobs; allowed: init_from=both/000" in refused("run", "init_from=both")
+    assert "init_from=both: is a sweep of several jobs; allowed: init_from=both/best, init_from=both/000" in refused(
+        "run", "init_from=both"
+    )
 
 
 def test_the_traceback_is_shown_on_demand(cli, monkeypatch):

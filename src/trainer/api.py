@@ -22,7 +22,7 @@ from trainer.config.catalog import Catalog, near_path
 from trainer.config.compose import compose_jobs, override
 from trainer.config.option_files import with_source
 from trainer.config.settings import COMPONENTS, Settings
-from trainer.errors import UsageError, refusal
+from trainer.errors import UsageError
 from trainer.files import plain_json
 from trainer.launch.new_path import new_path
 from trainer.launch.resume import as_composed, continuation, resumed
@@ -30,6 +30,7 @@ from trainer.launch.start import begin, follow
 from trainer.runs import code_import, directory, find, own_modules
 from trainer.runs.directory import RunDirectory
 from trainer.runs.open import open_runs, require_same_files
+from trainer.runs.status import HasStatus
 from trainer.session.log_file import log
 from trainer.session.logger_repair import repair
 from trainer.session.restore import restore
@@ -43,7 +44,7 @@ from trainer.training.python_parts import Objects
 
 
 @dataclass(frozen=True, repr=False)
-class Result:
+class Result(HasStatus):
     """A run that `fit` has trained.
 
     Args:
@@ -57,21 +58,6 @@ class Result:
     model: nn.Module
     status: Mapping[str, Any]
     objects: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def state(self) -> str:
-        """How training ended: `done`, or `stopped` by an interrupt."""
-        return str(self.status["state"])
-
-    @property
-    def step(self) -> int:
-        """Finished steps."""
-        return int(self.status["step"])
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """The last training loss and the metrics of the last evaluation, by name: `loss`, `validation_loss`, ..."""
-        return dict(self.status["metrics"])
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -233,10 +219,7 @@ def _known(path: Path, given: _Given, typed: Collection[str]) -> tuple[RunDirect
     Raises:
         UsageError: It is a sweep, or it has code that the user does not trust.
     """
-    rundir = RunDirectory(path)
-    if directory.is_sweep(path):
-        jobs = [repr(RunDirectory(job).short) for job in directory.jobs(path)]
-        raise refusal(f"resume={rundir.short!r}", "is a sweep of several jobs", jobs[:8])
+    rundir = directory.require_run(path, f"resume={RunDirectory(path).short!r}", repr)
     again = f"trainer resume {shlex.quote(rundir.short)}"
     (stored,), _ = open_runs([rundir], again, given.trust_code, typed=typed)
     require_same_files([rundir], again)

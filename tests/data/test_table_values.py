@@ -12,20 +12,9 @@ import pytest
 from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_tables import table, write
 
 from trainer.data import CSV, Parquet, Preprocess
-
-DEFAULTS = {"experiment": "table", "data.path": "t.csv", "data.target": "y", "batch_size": "2", "steps": "2"}
-
-
-def table(*words: str) -> list[str]:
-    """The words of a small run on t.csv, with some replaced."""
-    chosen = DEFAULTS | dict(word.split("=", 1) for word in words)
-    return [f"{key}={value}" for key, value in chosen.items()]
-
-
-def write(*lines: str, name: str = "t.csv") -> None:
-    Path(name).write_text("\n".join(lines) + "\n")
 
 
 def inputs(run: Run) -> list[dict]:

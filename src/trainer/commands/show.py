@@ -65,8 +65,7 @@ def _show_sweep(path: Path, words: CommandLine) -> int:
     sweep = sweep_file.read(path)
     short = RunDirectory(path).short
     if "parameters" in words.flags:
-        some = [f"{short}/{name}" for name in sweep["jobs"][:8]]
-        raise refusal(f"{short} --parameters", "is a sweep of several jobs", [f"{short}/best", *some])
+        directory.require_run(path, f"{short} --parameters")
     with garbage.uncollected():
         jobs = [entries.entry(path / name) for name in sweep["jobs"]]
     if "json" in words.flags:

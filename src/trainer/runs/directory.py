@@ -332,6 +332,24 @@ def _require_kind(path: Path, is_kind: Callable[[int], bool]) -> None:
         raise UsageError(f"{path} is {what}: a run writes, reads and deletes only in its own directory")
 
 
+def require_run(path: Path, what: str, write: Callable[[str], str] = str) -> RunDirectory:
+    """Return the directory of a run.
+
+    Args:
+        path: The directory of a run or a sweep.
+        what: The words that named it, for the message.
+        write: Writes the name of a job as the user would type it instead.
+
+    Raises:
+        UsageError: It is a sweep; names its best job and the first ones.
+    """
+    rundir = RunDirectory(path)
+    if is_sweep(path):
+        names = [f"{rundir.short}/best", *(RunDirectory(job).short for job in jobs(path)[:8])]
+        raise refusal(what, "is a sweep of several jobs", list(map(write, names)))
+    return rundir
+
+
 def is_sweep(path: Path) -> bool:
     """Return whether a directory is a sweep."""
     return os.path.isfile(f"{path}/sweep.json")

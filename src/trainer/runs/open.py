@@ -72,11 +72,7 @@ def open_run(
     Raises:
         UsageError: There is no such run, or its code is not trusted.
     """
-    path = find.find(word)
-    if directory.is_sweep(path):
-        jobs = [RunDirectory(job).short for job in directory.jobs(path)]
-        raise refusal(word, f"is a sweep of {len(jobs)} jobs", [f"{RunDirectory(path).short}/best", *jobs[:8]])
-    rundir = RunDirectory(path)
+    rundir = directory.require_run(find.find(word), word)
     (settings,), opened = open_runs([rundir], command, "trust_code" in flags, "force" in flags)
     for module in opened.changed:
         warn(f"warning: {module} differs from the copy that the run keeps: results may differ from those of the run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 
@@ -81,6 +82,27 @@ class Diagnosis(Step, total=False):
     from_step: int
     helps: list[Help]
     problem: str
+
+
+class HasStatus:
+    """Names the results in the content of status.json."""
+
+    status: Mapping[str, Any]
+
+    @property
+    def state(self) -> str:
+        """How training ended: `done`, or `stopped` by an interrupt."""
+        return str(self.status["state"])
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return int(self.status["step"])
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The last training loss and the metrics of the last evaluation, by name: `loss`, `validation_loss`, ..."""
+        return dict(self.status["metrics"])
 
 
 class Status(TypedDict, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -124,12 +125,9 @@ def start_from(model: nn.Module, source: str) -> None:
     Raises:
         UsageError: There is no such run, or its weights do not fit the model.
     """
-    path = find.find(source)
-    if directory.is_sweep(path):
-        jobs = [quoting.typed("init_from", RunDirectory(job).short) for job in directory.jobs(path)]
-        raise refusal(f"init_from={source}", "is a sweep of several jobs", jobs[:8])
+    rundir = directory.require_run(find.find(source), f"init_from={source}", partial(quoting.typed, "init_from"))
     try:
-        found = checkpoint_of(RunDirectory(path), "best")
+        found = checkpoint_of(rundir, "best")
     except BadCheckpoint as error:
         raise refusal(f"init_from={source}", str(error)) from error
     if found is None:

@@ -122,7 +122,7 @@ def superseded(
     """
     if not segments or config is None or config == new or "config" in segments[-1]:
         return segments
-    files = {"files": data["files"]} if data.get("files") and config["data"] != new["data"] else {}
+    files = {"files": data["files"]} if data.get("files") and config.get("data") != new.get("data") else {}
     return [*segments[:-1], {**segments[-1], "config": config, **files}]
 
 

@@ -15,6 +15,7 @@ from trainer.errors import RunFailed
 from trainer.files import safe_start, writing
 from trainer.runs import user_code, vouching
 from trainer.runs.directory import RunDirectory
+from trainer.runs.status import HasStatus
 from trainer.session import bounds, logger_feed
 from trainer.session.display import Standing
 from trainer.session.log_file import log, log_evaluation, logging_to
@@ -33,7 +34,7 @@ from trainer.training.parameters import few_parameters
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(HasStatus):
     """How training ended without an error.
 
     Args:
@@ -53,21 +54,6 @@ class Outcome:
     numbers: dict[str, Any] | None
     status: dict[str, Any]
     exit_code: int = 0
-
-    @property
-    def state(self) -> str:
-        """Either done or stopped."""
-        return str(self.status["state"])
-
-    @property
-    def step(self) -> int:
-        """Finished steps."""
-        return int(self.status["step"])
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """The last loss and the last evaluation, by name."""
-        return dict(self.status["metrics"])
 
 
 def train(session: Session) -> Outcome:
